@@ -1,0 +1,1 @@
+"""What happens: processes, namespaces, network, terminal."""

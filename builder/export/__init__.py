@@ -1,0 +1,1 @@
+"""From layers and config to an image somewhere."""

@@ -1,0 +1,1 @@
+"""The RUN sandbox: probing, specification, launcher and init."""

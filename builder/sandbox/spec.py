@@ -1,0 +1,131 @@
+"""A RUN step as data: complete before any namespace exists, sent as JSON to the launcher.
+
+Host paths here are absolute and chosen by pybuild; in-image paths (target, cwd, user) come
+from the Dockerfile and are resolved by init inside the step's root only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class NetworkMode(StrEnum):
+    """HOST shares the builder's network; NONE has loopback only."""
+
+    HOST = "host"
+    NONE = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class Overlay:
+    """The step's root: an overlayfs. `lowers` are names relative to `base`, topmost first."""
+
+    base: str
+    lowers: tuple[str, ...]
+    upper: str
+    work: str
+
+
+@dataclass(frozen=True, slots=True)
+class Bind:
+    """Mount `source` (a host path; symlinks in its last part are not followed) at `target`.
+
+    `subpath` is an in-tree path resolved inside `source` without leaving it (SEC-7).
+    """
+
+    source: str
+    target: str
+    subpath: str = ""
+    readonly: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class BindOverlay:
+    """Mount `subpath` of a merged tree at `target`: lowers as in Overlay, changes thrown away."""
+
+    base: str
+    lowers: tuple[str, ...]
+    target: str
+    subpath: str = ""
+    readonly: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Tmpfs:
+    """An empty tmpfs; size in bytes, 0 for no limit."""
+
+    target: str
+    size: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryFile:
+    """A file that exists in memory only (secret, script). `data` is base64 in the JSON."""
+
+    target: str
+    data: bytes
+    mode: int = 0o400
+    uid: int = 0
+    gid: int = 0
+
+
+StepMount = Bind | BindOverlay | Tmpfs | MemoryFile
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """What runs. `user` is the USER text, resolved in the image's /etc/passwd by init (I06)."""
+
+    argv: tuple[str, ...]
+    env: tuple[tuple[str, str], ...]
+    cwd: str = "/"
+    user: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxSpec:
+    """Everything one step needs. `resolv_conf` and `hosts` are file contents to bind."""
+
+    root: Overlay
+    process: Process
+    mounts: tuple[StepMount, ...] = ()
+    network: NetworkMode = NetworkMode.HOST
+    hostname: str = "buildkitsandbox"
+    resolv_conf: bytes = b""
+    hosts: bytes = b""
+    shm_size: int = 64 * 1024 * 1024
+    interactive: bool = False  # stdin of the caller instead of /dev/null (pybuild run)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a step ended: exit code (128+n for signal n) and the mount stubs init created.
+
+    `stubs` are in-image paths made only to mount on, deepest first, with the mtime in
+    nanoseconds their parent had before; the snapshotter removes those still empty (R07).
+    """
+
+    exit_code: int
+    stubs: tuple[tuple[str, int], ...] = ()
+
+
+class Sandbox(Protocol):
+    """Runs steps. One per build; `close` ends every process it started."""
+
+    def run(self, spec: SandboxSpec, output: Callable[[int, bytes], None]) -> Outcome:
+        """Run to the end, calling output(stream, data) as it comes; may be called from threads.
+
+        Raises:
+            SandboxError: it could not be set up; HostUnsupportedError if the host cannot.
+        """
+
+    def cancel(self) -> None:
+        """Kill every running step; their `run` calls return with exit code 137."""
+
+    def close(self) -> None:
+        """Cancel, then end the launcher; idempotent."""

@@ -1,0 +1,45 @@
+"""Snapshots: committed trees stacked as overlay lowers, and active ones a step writes to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from builder.sandbox.spec import Overlay
+    from cache.spec.digest import Digest
+    from cache.spec.oci import Layer
+
+
+@dataclass(frozen=True, slots=True)
+class Active:
+    """A writable snapshot on top of `parent` (a chain ID), private to one step."""
+
+    key: str
+    parent: Digest
+    root: Overlay
+
+
+class Snapshotter(Protocol):
+    """Prepares trees for RUN. Returns mounts as data; mounts nothing a step would see.
+
+    A committed snapshot is named by the chain ID of its layers and never changes. `lowers`
+    extracts what is missing. An active snapshot ends in exactly one of commit or discard.
+    """
+
+    def lowers(self, layers: Sequence[Layer]) -> tuple[str, ...]:
+        """Names under `base` of the committed trees of a stack, topmost first."""
+
+    def prepare(self, layers: Sequence[Layer]) -> Active:
+        """Begin a writable snapshot on a stack."""
+
+    def diff(self, active: Active, stubs: Sequence[tuple[str, int]]) -> Layer:
+        """Write the change as a layer into the content store, mount stubs removed."""
+
+    def commit(self, active: Active, layer: Layer) -> None:
+        """Turn the active tree into the committed snapshot of parent + layer."""
+
+    def discard(self, active: Active) -> None:
+        """Throw an active snapshot away; unknown is success."""

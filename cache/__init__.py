@@ -1,0 +1,1 @@
+"""What exists: content-addressed data; knows neither Dockerfiles nor processes."""

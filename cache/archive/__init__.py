@@ -1,0 +1,1 @@
+"""Layer archives: tar streams, trees and the confined paths between them."""

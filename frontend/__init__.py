@@ -1,0 +1,1 @@
+"""What is wanted: pure functions from Dockerfile text to a build graph."""

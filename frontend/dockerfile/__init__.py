@@ -1,0 +1,1 @@
+"""The Dockerfile language: text to typed instructions to a graph."""

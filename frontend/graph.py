@@ -1,0 +1,281 @@
+"""The build graph: operations, vertices and a stable text dump; knows no Dockerfile."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field, fields
+from enum import StrEnum
+from typing import TYPE_CHECKING, NewType
+
+from frontend.source import Span
+
+if TYPE_CHECKING:
+    from cache.spec.digest import Digest
+    from cache.spec.oci import Platform
+
+Ref = NewType("Ref", int)
+
+
+class Network(StrEnum):
+    """Network of a RUN step."""
+
+    DEFAULT = "default"
+    NONE = "none"
+    HOST = "host"
+
+
+class Sharing(StrEnum):
+    """How concurrent users of a cache mount meet (M11)."""
+
+    SHARED = "shared"
+    PRIVATE = "private"
+    LOCKED = "locked"
+
+
+@dataclass(frozen=True, slots=True)
+class ScratchOp:
+    """The empty tree."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageOp:
+    """A base image, by the digest of its single-platform manifest."""
+
+    reference: str
+    manifest: Digest
+    platform: Platform
+
+
+@dataclass(frozen=True, slots=True)
+class ContextOp:
+    """A local directory: the build context ("context") or a named one."""
+
+    name: str = "context"
+
+
+@dataclass(frozen=True, slots=True)
+class HttpOp:
+    """A file fetched by http(s). `filename` is its sanitised base name (A04)."""
+
+    url: str
+    filename: str
+    checksum: Digest | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BindMount:
+    """RUN --mount=type=bind: `source` inside the tree of `inputs[input]`."""
+
+    target: str
+    input: int
+    source: str = "/"
+    readonly: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class CacheMount:
+    """RUN --mount=type=cache. `input` is -1 or the vertex input that gives first content."""
+
+    target: str
+    id: str
+    sharing: Sharing = Sharing.SHARED
+    input: int = -1
+    source: str = "/"
+    mode: int = 0o755
+    uid: int = 0
+    gid: int = 0
+    readonly: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class TmpfsMount:
+    """RUN --mount=type=tmpfs; size in bytes, 0 for no limit."""
+
+    target: str
+    size: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SecretMount:
+    """RUN --mount=type=secret: a file at `target`, an environment variable `env`, or both."""
+
+    id: str
+    target: str = ""
+    env: str = ""
+    mode: int = 0o400
+    uid: int = 0
+    gid: int = 0
+    required: bool = False
+
+
+Mount = BindMount | CacheMount | TmpfsMount | SecretMount
+
+
+@dataclass(frozen=True, slots=True)
+class ExecOp:
+    """RUN: a process in the tree of `inputs[0]`.
+
+    `env` is complete and ordered. `script` is the body of a `#!` heredoc, mounted read-only
+    at /dev/pipes/<script_name> (P56). `proxies` reach the process but are no identity (V42).
+    """
+
+    argv: tuple[str, ...]
+    env: tuple[tuple[str, str], ...] = ()
+    cwd: str = "/"
+    user: str = ""
+    network: Network = Network.DEFAULT
+    mounts: tuple[Mount, ...] = ()
+    hostname: str = "buildkitsandbox"
+    extra_hosts: tuple[tuple[str, str], ...] = ()
+    script_name: str = ""
+    script: str = ""
+    proxies: tuple[tuple[str, str], ...] = field(default=(), compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class PathSource:
+    """Paths of `inputs[input]` that match a pattern: cleaned, rooted at that tree (C20-C24)."""
+
+    input: int
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class InlineSource:
+    """A heredoc: a file of mode 0644 owned by root (P55)."""
+
+    name: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteSource:
+    """The file of an HttpOp at `inputs[input]`."""
+
+    input: int
+    filename: str
+
+
+Source = PathSource | InlineSource | RemoteSource
+
+
+class Unpack(StrEnum):
+    """What happens to sources that are tar archives (A02, A04)."""
+
+    NEVER = "never"
+    LOCAL = "local"  # ADD: path sources are unpacked, fetched ones are not
+    ALWAYS = "always"  # ADD --unpack=true
+
+
+@dataclass(frozen=True, slots=True)
+class CopyOp:
+    """COPY or ADD onto the tree of `inputs[0]`.
+
+    `dest` is absolute, a trailing slash (or `/.`) kept; `owner` is the expanded --chown text,
+    "" for none; `mode` the expanded --chmod text, "" for none. A link op has the ScratchOp as
+    inputs[0]; its layer is stacked by the vertex that follows (see `LinkOp`).
+    """
+
+    sources: tuple[Source, ...]
+    dest: str
+    owner: str = ""
+    mode: str = ""
+    parents: bool = False
+    excludes: tuple[str, ...] = ()
+    unpack: Unpack = Unpack.NEVER
+
+
+@dataclass(frozen=True, slots=True)
+class LinkOp:
+    """Stack the layers of `inputs[1]` on those of `inputs[0]` (COPY --link)."""
+
+
+@dataclass(frozen=True, slots=True)
+class MkdirOp:
+    """WORKDIR: make `path` and its parents, 0755, owned by `owner` (USER text) (I05)."""
+
+    path: str
+    owner: str = ""
+
+
+Op = ScratchOp | ImageOp | ContextOp | HttpOp | ExecOp | CopyOp | LinkOp | MkdirOp
+
+
+@dataclass(frozen=True, slots=True)
+class Vertex:
+    """An operation on earlier vertices' outputs; name and span never affect identity."""
+
+    op: Op
+    inputs: tuple[Ref, ...] = ()
+    name: str = field(default="", compare=False)
+    span: Span = field(default=Span(0, 0), compare=False)
+    stage: str = field(default="", compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """Vertices in topological order: acyclic because inputs come before their users."""
+
+    vertices: tuple[Vertex, ...]
+
+    def __post_init__(self) -> None:
+        """Check the order.
+
+        Raises:
+            ValueError: a vertex reads one that is not before it.
+        """
+        for index, vertex in enumerate(self.vertices):
+            if any(not 0 <= ref < index for ref in vertex.inputs):
+                msg = f"vertex {index} reads a vertex that is not before it"
+                raise ValueError(msg)
+
+    def __getitem__(self, ref: Ref) -> Vertex:
+        """The vertex of a ref."""
+        return self.vertices[ref]
+
+    def dump(self) -> str:
+        """Render one line a vertex, stable and complete: `v2 copy {...} <- v0 v1`."""
+        return "".join(_line(index, vertex) for index, vertex in enumerate(self.vertices))
+
+
+class GraphBuilder:
+    """Collects vertices; equal (op, inputs) become one."""
+
+    def __init__(self) -> None:
+        """Start empty."""
+        self._refs: dict[Vertex, Ref] = {}
+
+    def add(
+        self, op: Op, *inputs: Ref, name: str = "", span: Span = Span(0, 0), stage: str = ""
+    ) -> Ref:
+        """Intern a vertex and return its ref."""
+        vertex = Vertex(op, inputs, name, span, stage)
+        return self._refs.setdefault(vertex, Ref(len(self._refs)))
+
+    def build(self) -> Graph:
+        """The graph so far."""
+        return Graph(tuple(self._refs))
+
+
+def _line(index: int, vertex: Vertex) -> str:
+    kind = type(vertex.op).__name__.removesuffix("Op").lower()
+    body = json.dumps(_plain(vertex.op), ensure_ascii=True)
+    inputs = f" <- {' '.join(f'v{ref}' for ref in vertex.inputs)}" if vertex.inputs else ""
+    return f"v{index} {kind} {body}{inputs}\n"
+
+
+def _plain(value: object) -> object:
+    """Reduce a frozen dataclass to JSON values; fields at their default are left out."""
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    if value is None or isinstance(value, (str, int)):
+        return value
+    names = getattr(value, "__dataclass_fields__", None)
+    if names is None or type(value).__name__ in {"Digest", "Platform"}:
+        return str(value)
+    plain = {
+        f.name: _plain(getattr(value, f.name))
+        for f in fields(value)  # type: ignore[arg-type]
+        if f.compare and getattr(value, f.name) != f.default
+    }
+    return {"type": type(value).__name__, **plain} if type(value).__name__.endswith(("Mount", "Source")) else plain

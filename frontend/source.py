@@ -1,0 +1,73 @@
+"""Dockerfile text with places in it: files, spans, diagnostics and their excerpts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cache.errors import PybuildError
+
+MAX_SOURCE = 16 * 1024 * 1024  # bytes of one Dockerfile
+_CONTEXT_LINES = 2
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Span:
+    """A range of lines, 1-based and inclusive."""
+
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFile:
+    """A Dockerfile: the name to show and its text, line endings kept."""
+
+    name: str
+    text: str
+
+    def excerpt(self, span: Span) -> str:
+        """Number the lines around a span and mark the guilty ones with `>>>`."""
+        lines = self.text.split("\n")
+        first = max(1, span.start - _CONTEXT_LINES)
+        last = min(len(lines), span.end + _CONTEXT_LINES)
+        if last == len(lines) and not lines[-1] and last > span.end:
+            last -= 1
+        return "\n".join(
+            f"{number:4d} | {'>>>' if span.start <= number <= span.end else '   '} {printable(lines[number - 1])}".rstrip()
+            for number in range(first, last + 1)
+        )
+
+
+def printable(text: str) -> str:
+    """Make control characters of untrusted text visible, so that no terminal obeys them."""
+    return "".join(c if c.isprintable() or c == "\t" else f"\\x{ord(c):02x}" for c in text.rstrip("\r"))
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnostic:
+    """One problem at one place. `rule` names a lint rule; empty for errors."""
+
+    message: str
+    span: Span
+    hint: str | None = None
+    rule: str = ""
+
+
+class DockerfileError(PybuildError):
+    """Every problem that made a Dockerfile unusable, each with its place (P05)."""
+
+    def __init__(self, source: SourceFile, diagnostics: tuple[Diagnostic, ...]) -> None:
+        """Take at least one diagnostic."""
+        first = diagnostics[0]
+        super().__init__(f"{source.name}:{first.span.start}: {first.message}", hint=first.hint)
+        self.source = source
+        self.diagnostics = diagnostics
+
+    def render(self) -> str:
+        """Show each problem as `Dockerfile:12: message`, its excerpt and its hint."""
+        blocks = []
+        for diagnostic in self.diagnostics:
+            head = f"{self.source.name}:{diagnostic.span.start}: {printable(diagnostic.message)}"
+            hint = [f"hint: {diagnostic.hint}"] if diagnostic.hint else []
+            blocks.append("\n".join([head, self.source.excerpt(diagnostic.span), *hint]))
+        return "\n\n".join(blocks)
