@@ -278,4 +278,8 @@ def _plain(value: object) -> object:
         for f in fields(value)  # type: ignore[arg-type]
         if f.compare and getattr(value, f.name) != f.default
     }
-    return {"type": type(value).__name__, **plain} if type(value).__name__.endswith(("Mount", "Source")) else plain
+    return (
+        {"type": type(value).__name__, **plain}
+        if type(value).__name__.endswith(("Mount", "Source"))
+        else plain
+    )

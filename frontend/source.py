@@ -40,7 +40,9 @@ class SourceFile:
 
 def printable(text: str) -> str:
     """Make control characters of untrusted text visible, so that no terminal obeys them."""
-    return "".join(c if c.isprintable() or c == "\t" else f"\\x{ord(c):02x}" for c in text.rstrip("\r"))
+    return "".join(
+        c if c.isprintable() or c == "\t" else f"\\x{ord(c):02x}" for c in text.rstrip("\r")
+    )
 
 
 @dataclass(frozen=True, slots=True)

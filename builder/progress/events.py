@@ -71,13 +71,7 @@ class Warned:
 
 
 Event = (
-    VertexStarted
-    | VertexCached
-    | VertexLog
-    | VertexProgress
-    | VertexDone
-    | VertexFailed
-    | Warned
+    VertexStarted | VertexCached | VertexLog | VertexProgress | VertexDone | VertexFailed | Warned
 )
 
 

@@ -172,7 +172,10 @@ def _platform(entry: Fields | None) -> Platform | None:
     if entry is None:
         return None
     return Platform(
-        entry.text("os"), entry.text("architecture"), entry.text("variant"), entry.text("os.version")
+        entry.text("os"),
+        entry.text("architecture"),
+        entry.text("variant"),
+        entry.text("os.version"),
     )
 
 

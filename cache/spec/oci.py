@@ -77,7 +77,22 @@ class Platform:
 _PLATFORM_PARTS = 3
 _OSES = frozenset({"linux", "windows", "darwin", "freebsd", "wasip1"})
 _ARCHES = frozenset(
-    "386 amd64 arm arm64 loong64 mips mips64 mips64le mipsle ppc64 ppc64le riscv64 s390x wasm".split()
+    [
+        "386",
+        "amd64",
+        "arm",
+        "arm64",
+        "loong64",
+        "mips",
+        "mips64",
+        "mips64le",
+        "mipsle",
+        "ppc64",
+        "ppc64le",
+        "riscv64",
+        "s390x",
+        "wasm",
+    ]
 )
 _ALIASES = {
     "x86_64": ("amd64", ""),

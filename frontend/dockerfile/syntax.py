@@ -7,8 +7,10 @@ continuations are joined; words of COPY, ADD, ENV, LABEL... still carry quotes a
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from frontend.source import Span
+if TYPE_CHECKING:
+    from frontend.source import Span
 
 
 @dataclass(frozen=True, slots=True)
