@@ -1,0 +1,95 @@
+"""The one sqlite file of a store: schema, connection, transactions. Knows no meaning of rows."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import threading
+from typing import TYPE_CHECKING
+
+from cache.errors import StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+SCHEMA_VERSION = 1
+_SCHEMA = """
+CREATE TABLE records (key TEXT PRIMARY KEY, parts TEXT NOT NULL, output TEXT NOT NULL,
+  layer TEXT, created TEXT NOT NULL, slot TEXT NOT NULL, used INTEGER NOT NULL) WITHOUT ROWID;
+CREATE INDEX records_slot ON records (slot, used);
+CREATE TABLE forms (diff_id TEXT, media_type TEXT, digest TEXT NOT NULL, size INTEGER NOT NULL,
+  PRIMARY KEY (diff_id, media_type)) WITHOUT ROWID;
+CREATE TABLE origins (digest TEXT PRIMARY KEY, reference TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE snapshots (chain TEXT PRIMARY KEY, name TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE names (name TEXT PRIMARY KEY, image TEXT NOT NULL, updated INTEGER NOT NULL)
+  WITHOUT ROWID;
+CREATE TABLE images (digest TEXT PRIMARY KEY, manifest TEXT NOT NULL, created INTEGER NOT NULL)
+  WITHOUT ROWID;
+CREATE TABLE memos (domain TEXT, key TEXT, value BLOB NOT NULL, used INTEGER NOT NULL,
+  PRIMARY KEY (domain, key)) WITHOUT ROWID;
+"""
+_BUSY_SECONDS = 30.0
+
+
+class Database:
+    """A connection shared by the threads of one build, one statement or transaction at a time."""
+
+    def __init__(self, path: str) -> None:
+        """Open or create.
+
+        Raises:
+            StoreError: unreadable, damaged, or written by a newer pybuild.
+        """
+        self._path = path
+        self._lock = threading.RLock()
+        with self._mapped():
+            self._connection = sqlite3.connect(
+                path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
+            )
+            self._prepare()
+
+    def _prepare(self) -> None:
+        version = self._connection.execute("PRAGMA user_version").fetchone()[0]
+        if version > SCHEMA_VERSION:
+            msg = f"the store {self._path} was written by a newer pybuild (schema {version})"
+            raise StoreError(msg, hint="use that version, or another PYBUILD_ROOT")
+        if version == 0:
+            self._connection.execute("PRAGMA journal_mode=WAL")
+            with self.transaction():
+                if self._connection.execute("PRAGMA user_version").fetchone()[0] == 0:
+                    for statement in _SCHEMA.split(";"):
+                        self._connection.execute(statement)
+                    self._connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+        # A power cut may lose the newest rows, never their order after the blobs they name.
+        self._connection.execute("PRAGMA synchronous=NORMAL")
+
+    def rows(self, statement: str, parameters: Sequence[object] = ()) -> list[tuple[object, ...]]:
+        """Run one statement and fetch everything."""
+        with self._lock, self._mapped():
+            return self._connection.execute(statement, parameters).fetchall()
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Group statements of this thread: all or nothing."""
+        with self._lock, self._mapped():
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+            except BaseException:
+                self._connection.execute("ROLLBACK")
+                raise
+            self._connection.execute("COMMIT")
+
+    def close(self) -> None:
+        """Close; idempotent."""
+        with self._lock:
+            self._connection.close()
+
+    @contextlib.contextmanager
+    def _mapped(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            msg = f"the store's database {self._path} failed: {error}"
+            hint = "free some space or run `pybuild prune`; a damaged database may be deleted"
+            raise StoreError(msg, hint=hint) from error

@@ -1,0 +1,230 @@
+"""The LayerStore of a state directory: tars and their forms in the blob store, indexes beside."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import os
+import secrets
+from typing import TYPE_CHECKING, BinaryIO
+
+from cache import compress
+from cache.archive.index import dump_index, load_index
+from cache.archive.reader import scan_entries
+from cache.archive.writer import TarWriter
+from cache.errors import ContentNotFoundError, DigestMismatchError, PybuildError
+from cache.spec import oci
+from cache.spec.digest import Digest
+from cache.spec.oci import Descriptor, Layer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
+
+    from _typeshed import WriteableBuffer
+
+    from cache.archive.entry import Entry
+    from cache.content import ContentProvider
+    from cache.database import Database
+    from cache.localstore import BlobWriter, LocalStore
+
+_PIECE = 1 << 20
+_UNCOMPRESSED = (oci.OCI_LAYER, oci.DOCKER_LAYER)
+
+
+class _TarIngest:
+    """A LayerWriter onto a blob ingest."""
+
+    def __init__(self, blob: BlobWriter, keep_index: Callable[[Digest, list[Entry]], None]) -> None:
+        self._blob = blob
+        self._tar = TarWriter(blob)
+        self._entries: list[Entry] = []
+        self._keep_index = keep_index
+
+    def add(self, entry: Entry, payload: bytes | BinaryIO | None = None) -> None:
+        self._entries.append(self._tar.add(entry, payload))
+
+    def commit(self) -> Layer:
+        self._tar.finish()
+        descriptor = self._blob.commit(oci.OCI_LAYER)
+        self._keep_index(descriptor.digest, self._entries)
+        return Layer(descriptor, descriptor.digest)
+
+
+class StoredLayers:
+    """Layers over a LocalStore; blobs that are not there yet come from `remote`."""
+
+    def __init__(
+        self, root: str, store: LocalStore, database: Database, remote: ContentProvider
+    ) -> None:
+        """Keep indexes under `root/index`."""
+        self._root = os.path.join(root, "index")
+        os.makedirs(self._root, mode=0o700, exist_ok=True)
+        self._store = store
+        self._database = database
+        self._remote = remote
+        self._verified: set[Digest] = set()
+
+    @contextlib.contextmanager
+    def writer(self) -> Iterator[_TarIngest]:
+        """Begin a layer."""
+        with self._store.writer() as blob:
+            yield _TarIngest(blob, self._keep_index)
+
+    def open_tar(self, layer: Layer) -> AbstractContextManager[BinaryIO]:
+        """Open the uncompressed tar, verified at its end."""
+        return self._open_tar(layer)
+
+    @contextlib.contextmanager
+    def _open_tar(self, layer: Layer) -> Iterator[BinaryIO]:
+        size = self._store.size(layer.diff_id)
+        if size is not None:
+            with self._store.open(Descriptor(oci.OCI_LAYER, layer.diff_id, size)) as stream:
+                yield stream
+            return
+        self.ensure(layer.blob)
+        with self._store.open(layer.blob) as stream:
+            plain = compress.decompressed(stream, layer.blob.media_type)
+            yield io.BufferedReader(_DiffReader(plain, stream, layer.diff_id), _PIECE)
+
+    @contextlib.contextmanager
+    def open_seekable(self, layer: Layer) -> Iterator[BinaryIO]:
+        """Open the uncompressed tar as a file; the first opening in a process verifies it."""
+        size = self._store.size(layer.diff_id)
+        if size is None:
+            with self._open_tar(layer) as stream, self._store.writer() as blob:
+                size = copy(stream, blob)
+                blob.commit(oci.OCI_LAYER, layer.diff_id)
+            self._verified.add(layer.diff_id)
+        descriptor = Descriptor(oci.OCI_LAYER, layer.diff_id, size)
+        if layer.diff_id not in self._verified:
+            with self._store.open(descriptor) as stream:
+                drain(stream)
+            self._verified.add(layer.diff_id)
+        with self._store.open_raw(descriptor) as stream:
+            yield stream
+
+    def index(self, layer: Layer) -> tuple[Entry, ...]:
+        """Entries in tar order, from the kept index or else from the tar."""
+        try:
+            with open(os.path.join(self._root, layer.diff_id.hex), "rb") as file:
+                return load_index(file.read())
+        except (OSError, PybuildError):
+            with self.open_seekable(layer) as stream:
+                entries = list(scan_entries(stream))
+            self._keep_index(layer.diff_id, entries)
+            return tuple(entries)
+
+    def keep_index(self, layer: Layer, entries: list[Entry]) -> None:
+        """Keep the entries that were seen while a verified tar streamed by."""
+        self._keep_index(layer.diff_id, entries)
+
+    def compressed(self, layer: Layer, media_type: str) -> Descriptor:
+        """Give the layer in another compression."""
+        if layer.blob.media_type == media_type:
+            self.ensure(layer.blob)
+            return layer.blob
+        if media_type in _UNCOMPRESSED:
+            with self.open_seekable(layer) as stream:
+                size = stream.seek(0, os.SEEK_END)
+            return Descriptor(media_type, layer.diff_id, size)
+        kept = self._form(layer.diff_id, media_type)
+        if kept is not None:
+            return kept
+        with self._open_tar(layer) as stream, self._store.writer() as blob:
+            sink = compress.compressor(media_type, blob)
+            while piece := stream.read(_PIECE):
+                sink.write(piece)
+            sink.finish()
+            descriptor = blob.commit(media_type)
+        self._database.rows(
+            "INSERT OR REPLACE INTO forms VALUES (?, ?, ?, ?)",
+            (str(layer.diff_id), media_type, str(descriptor.digest), descriptor.size),
+        )
+        return descriptor
+
+    def has(self, layer: Layer) -> bool:
+        """Whether the layer's content can be had: stored in a form, or of known origin."""
+        if self._store.size(layer.diff_id) is not None:
+            return True
+        if self._store.size(layer.blob.digest) == layer.blob.size:
+            return True
+        rows = self._database.rows(
+            "SELECT 1 FROM origins WHERE digest = ?", (str(layer.blob.digest),)
+        )
+        return bool(rows)
+
+    def ensure(self, blob: Descriptor) -> None:
+        """Have a blob in the store, fetched and verified if need be."""
+        if self._store.size(blob.digest) == blob.size:
+            return
+        with self._remote.open(blob) as stream, self._store.writer() as writer:
+            copy(stream, writer)
+            writer.commit(blob.media_type, blob.digest)
+
+    def _form(self, diff_id: Digest, media_type: str) -> Descriptor | None:
+        rows = self._database.rows(
+            "SELECT digest, size FROM forms WHERE diff_id = ? AND media_type = ?",
+            (str(diff_id), media_type),
+        )
+        for digest_text, size in rows:
+            digest = Digest.parse(str(digest_text))
+            if isinstance(size, int) and self._store.size(digest) == size:
+                return Descriptor(media_type, digest, size)
+        return None
+
+    def _keep_index(self, diff_id: Digest, entries: list[Entry]) -> None:
+        path = os.path.join(self._root, f"{secrets.token_hex(8)}.tmp")
+        with open(path, "xb") as file:
+            file.write(dump_index(entries))
+        os.rename(path, os.path.join(self._root, diff_id.hex))
+
+
+class _DiffReader(io.RawIOBase):
+    """Decompressed bytes whose digest is checked at the end, the compressed stream drained too."""
+
+    def __init__(self, plain: BinaryIO, compressed: BinaryIO, diff_id: Digest) -> None:
+        super().__init__()
+        self._plain = plain
+        self._compressed = compressed
+        self._diff_id = diff_id
+        self._state = hashlib.new(diff_id.algorithm)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: WriteableBuffer, /) -> int:
+        view = memoryview(buffer).cast("B")
+        data = self._plain.read(len(view))
+        self._state.update(data)
+        if not data and len(view):
+            drain(self._compressed)
+            if self._state.hexdigest() != self._diff_id.hex:
+                msg = f"layer content does not have the diff_id {self._diff_id} its config names"
+                raise DigestMismatchError(msg)
+        view[: len(data)] = data
+        return len(data)
+
+
+class NoRemote:
+    """A ContentProvider that has nothing: for stores without a network."""
+
+    def open(self, descriptor: Descriptor) -> AbstractContextManager[BinaryIO]:
+        """Refuse."""
+        msg = f"{descriptor.digest} is not in the store"
+        raise ContentNotFoundError(msg)
+
+
+def copy(stream: BinaryIO, sink: BlobWriter) -> int:
+    """Copy to the end; returns the number of bytes."""
+    size = 0
+    while piece := stream.read(_PIECE):
+        size += sink.write(piece)
+    return size
+
+
+def drain(stream: BinaryIO) -> None:
+    """Read to the end, so that verification happens."""
+    while stream.read(_PIECE):
+        pass

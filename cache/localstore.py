@@ -1,0 +1,205 @@
+"""Blobs on disk in OCI-layout shape: written aside, verified, fsynced, renamed into place."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import os
+import secrets
+from typing import TYPE_CHECKING, BinaryIO
+
+from cache.errors import (
+    ContentNotFoundError,
+    DigestMismatchError,
+    PybuildError,
+    SizeMismatchError,
+    StoreError,
+)
+from cache.spec.digest import Digest
+from cache.spec.oci import Descriptor
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from _typeshed import WriteableBuffer
+
+_READ_ONLY = 0o444
+_PRIVATE = 0o600
+
+
+class VerifiedReader(io.RawIOBase):
+    """Reads a blob to its end and raises there when size or digest are not the announced ones."""
+
+    def __init__(self, stream: BinaryIO, descriptor: Descriptor) -> None:
+        """Wrap a stream positioned at the blob's first byte; closes it when closed."""
+        super().__init__()
+        self._stream = stream
+        self._descriptor = descriptor
+        self._state = hashlib.new(descriptor.digest.algorithm)
+        self._left = descriptor.size
+
+    def readable(self) -> bool:
+        """Reading is all it does."""
+        return True
+
+    def readinto(self, buffer: WriteableBuffer, /) -> int:
+        """Fill a buffer; verify at the end."""
+        view = memoryview(buffer).cast("B")
+        data = self._stream.read(len(view))
+        self._left -= len(data)
+        if self._left < 0 or (not data and self._left and len(view)):
+            msg = f"{self._descriptor.digest}: size is not the announced {self._descriptor.size}"
+            raise SizeMismatchError(msg)
+        self._state.update(data)
+        if not data and len(view) and self._state.hexdigest() != self._descriptor.digest.hex:
+            msg = f"content does not have the digest {self._descriptor.digest}"
+            hint = "the stored copy is damaged: run `pybuild prune --all` and build again"
+            raise DigestMismatchError(msg, hint=hint)
+        view[: len(data)] = data
+        return len(data)
+
+    def close(self) -> None:
+        """Close the wrapped stream too."""
+        self._stream.close()
+        super().close()
+
+
+class BlobWriter:
+    """An ingest into a store's tmp directory; hashes as it goes."""
+
+    def __init__(self, root: str) -> None:
+        """Create the temporary file under `root/tmp`."""
+        self._root = root
+        self._path = os.path.join(root, "tmp", secrets.token_hex(16))
+        self._file: BinaryIO | None = open(self._path, "xb", opener=_private)  # noqa: SIM115 - owned by close
+        self._state = hashlib.sha256()
+        self._size = 0
+
+    def write(self, data: bytes | memoryview, /) -> int:
+        """Append."""
+        if self._file is None:
+            msg = "the ingest is closed"
+            raise StoreError(msg)
+        with _disk(self._root):
+            self._file.write(data)
+        self._state.update(data)
+        self._size += len(data)
+        return len(data)
+
+    def commit(self, media_type: str, expected: Digest | None = None) -> Descriptor:
+        """Publish under the digest of what was written."""
+        if self._file is None:
+            msg = "the ingest is closed"
+            raise StoreError(msg)
+        digest = Digest("sha256", self._state.hexdigest())
+        if expected is not None and expected.algorithm == "sha256" and expected != digest:
+            self.close()
+            msg = f"content has the digest {digest}, not the expected {expected}"
+            raise DigestMismatchError(msg)
+        with _disk(self._root):
+            self._file.flush()
+            os.fchmod(self._file.fileno(), _READ_ONLY)
+            os.fsync(self._file.fileno())
+            self._file.close()
+            self._file = None
+            directory = os.path.join(self._root, "blobs", "sha256")
+            os.rename(self._path, os.path.join(directory, digest.hex))
+            _sync_directory(directory)
+        return Descriptor(media_type, digest, self._size)
+
+    def close(self) -> None:
+        """Discard what was not committed; idempotent."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self._path)
+
+
+class LocalStore:
+    """The ContentStore of a state directory."""
+
+    def __init__(self, root: str) -> None:
+        """Make the directories under `root`, 0700."""
+        self._root = root
+        with _disk(root):
+            for name in ("blobs", os.path.join("blobs", "sha256"), "tmp"):
+                os.makedirs(os.path.join(root, name), mode=0o700, exist_ok=True)
+
+    def path(self, digest: Digest) -> str:
+        """Where a blob lies, or would."""
+        return os.path.join(self._root, "blobs", digest.algorithm, digest.hex)
+
+    @contextlib.contextmanager
+    def open(self, descriptor: Descriptor) -> Iterator[BinaryIO]:
+        """Open a blob; reading to the end verifies it."""
+        with self.open_raw(descriptor) as stream:
+            yield io.BufferedReader(VerifiedReader(stream, descriptor), 1 << 20)
+
+    @contextlib.contextmanager
+    def open_raw(self, descriptor: Descriptor) -> Iterator[BinaryIO]:
+        """Open a blob's file, seekable; only its size is checked here."""
+        try:
+            descriptor_fd = os.open(
+                self.path(descriptor.digest), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+            )
+        except OSError as error:
+            msg = f"{descriptor.digest} is not in the store"
+            raise ContentNotFoundError(msg) from error
+        with open(descriptor_fd, "rb") as stream:
+            if os.fstat(descriptor_fd).st_size != descriptor.size:
+                msg = f"{descriptor.digest}: the stored copy has another size"
+                raise SizeMismatchError(msg, hint="run `pybuild prune --all` and build again")
+            yield stream
+
+    @contextlib.contextmanager
+    def writer(self) -> Iterator[BlobWriter]:
+        """Begin an ingest."""
+        with _disk(self._root):
+            writer = BlobWriter(self._root)
+        try:
+            yield writer
+        finally:
+            writer.close()
+
+    def size(self, digest: Digest) -> int | None:
+        """Stored size."""
+        try:
+            return os.lstat(self.path(digest)).st_size
+        except OSError:
+            return None
+
+    def delete(self, digest: Digest) -> None:
+        """Remove."""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.path(digest))
+
+    def __iter__(self) -> Iterator[Digest]:
+        """Yield what is stored."""
+        for entry in os.scandir(os.path.join(self._root, "blobs", "sha256")):
+            with contextlib.suppress(PybuildError):
+                yield Digest("sha256", entry.name)
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW, _PRIVATE)
+
+
+def _sync_directory(path: str) -> None:
+    directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+@contextlib.contextmanager
+def _disk(root: str) -> Iterator[None]:
+    """Name the state directory in what the disk refuses."""
+    try:
+        yield
+    except OSError as error:
+        msg = f"cannot write to the state directory {root}: {error.strerror}"
+        hint = "free some space with `pybuild prune`, or set PYBUILD_ROOT to another directory"
+        raise StoreError(msg, hint=hint) from error
