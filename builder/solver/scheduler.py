@@ -1,0 +1,295 @@
+"""The loop: key, look up, run, record. Sole owner of the solve's mutable state."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from builder.errors import SolveError
+from builder.progress.events import (
+    VertexCached,
+    VertexDone,
+    VertexFailed,
+    VertexStarted,
+)
+from builder.solver.output import Output, TreeOutput
+from builder.solver.plan import Plan
+from cache.errors import PybuildError, StoreError
+from cache.keys import CacheKey, Difference, difference
+from cache.records import Record
+from cache.spec.oci import Layer
+from frontend.graph import ExecOp, ImageOp, LinkOp, ScratchOp
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from builder.progress.events import Reporter
+    from cache.records import LayerCache
+    from frontend.graph import Graph, Op, Ref, Vertex
+
+
+class StepLog(Protocol):
+    """Where a running step's output and transfers go."""
+
+    def output(self, stream: int, data: bytes) -> None:
+        """Take raw output."""
+
+    def progress(self, item: str, current: int, total: int) -> None:
+        """Take a transfer's state."""
+
+    def tail(self) -> tuple[str, ...]:
+        """The last lines, for the error."""
+
+
+class OpHandler(Protocol):
+    """Answers for one kind of op. `key` runs nothing; None means the result is no layer."""
+
+    def key(self, op: Op, inputs: Sequence[Output]) -> CacheKey | None:
+        """The identity of the step."""
+
+    def run(self, op: Op, inputs: Sequence[Output], log: StepLog) -> Output | Layer:
+        """Do it: a layer on top of inputs[0], or another output."""
+
+
+@dataclass(frozen=True, slots=True)
+class Explained:
+    """How a step was answered: from the cache, or why not (None: it never ran before)."""
+
+    name: str
+    hit: bool
+    difference: Difference | None
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What the cache may answer. `now` gives RFC 3339 text for new layers."""
+
+    now: Callable[[], str]
+    is_present: Callable[[Layer], bool]
+    use_cache: bool = True
+    explain: bool = False
+    workers: int = 8
+
+
+class Solver:
+    """One solve of one graph."""
+
+    def __init__(
+        self,
+        graph: Graph,
+        result: Ref,
+        handlers: Mapping[type, OpHandler],
+        cache: LayerCache,
+        reporter: Reporter,
+        policy: Policy,
+        *,
+        slots: Mapping[Ref, str],
+        step_log: Callable[[Ref], StepLog],
+        given: Callable[[Op], Output | None],
+    ) -> None:
+        """Take everything a solve needs; nothing happens yet."""
+        self._graph = graph
+        self._handlers = handlers
+        self._cache = cache
+        self._reporter = reporter
+        self._policy = policy
+        self._slots = slots
+        self._step_log = step_log
+        self._given = given
+        self._cancelling = False
+        self._plan = Plan(graph, result)
+        self._result = result
+        self._keys: dict[Ref, CacheKey] = {}
+        self.outputs: dict[Ref, Output] = {}
+        self.explained: dict[Ref, Explained] = {}
+        self.cached = 0
+        self.ran = 0
+
+    def probe(self) -> None:
+        """Answer what needs no doing, in this thread, until only misses are left."""
+        missed: list[Ref] = []
+        while (ref := self._plan.take()) is not None:
+            output = self._answer(ref)
+            if output is None:
+                missed.append(ref)
+            else:
+                self.outputs[ref] = output
+                self._plan.finish(ref)
+        for ref in missed:
+            self._plan.put_back(ref)
+
+    @property
+    def pending(self) -> tuple[Vertex, ...]:
+        """What the probe could not answer."""
+        return tuple(self._graph[ref] for ref in self._plan.pending)
+
+    @property
+    def needs_sandbox(self) -> bool:
+        """Whether a RUN is left to do."""
+        return any(isinstance(vertex.op, ExecOp) for vertex in self.pending)
+
+    def run(self, cancel: Callable[[], None]) -> None:
+        """Do the rest in worker threads; `cancel` stops running steps when one fails.
+
+        Raises:
+            SolveError: a step failed; the others were cancelled first.
+        """
+        if not self._plan.pending:
+            return
+        workers = _Workers(self._policy.workers, self._work)
+        failure: BaseException | None = None
+        try:
+            while failure is None and (self._start_ready(workers) or self._plan.running):
+                failure = self._reap(workers)
+        except BaseException as error:
+            failure = error
+            raise
+        finally:
+            if failure is not None:
+                self._cancelling = True
+                cancel()
+            workers.stop()
+        if failure is not None:
+            raise failure
+
+    def _start_ready(self, workers: _Workers) -> bool:
+        started = False
+        while (ref := self._plan.take()) is not None:
+            workers.start(ref)
+            started = True
+        return started
+
+    def _reap(self, workers: _Workers) -> BaseException | None:
+        ref, result = workers.results.get()
+        if isinstance(result, BaseException):
+            return result
+        self.outputs[ref] = result
+        self._plan.finish(ref)
+        return None
+
+    def _inputs(self, ref: Ref) -> list[Output]:
+        return [self.outputs[source] for source in self._graph[ref].inputs]
+
+    def _answer(self, ref: Ref) -> Output | None:
+        """Answer from structure or cache; None is a miss."""
+        vertex = self._graph[ref]
+        inputs = self._inputs(ref)
+        match vertex.op:
+            case ScratchOp():
+                return TreeOutput(())
+            case LinkOp():
+                base, link = inputs
+                if isinstance(base, TreeOutput) and isinstance(link, TreeOutput):
+                    return TreeOutput(base.layers + link.layers, link.created)
+            case _:
+                given = self._given(vertex.op)
+                if given is not None:
+                    if isinstance(vertex.op, ImageOp):
+                        self._reporter.emit(VertexCached(ref, vertex.name, time.monotonic()))
+                    return given
+        key = self._handlers[type(vertex.op)].key(vertex.op, inputs)
+        if key is None:
+            return None
+        self._keys[ref] = key
+        record = self._lookup(key)
+        self._explain(ref, key, record)
+        if record is None or record.layer is None:
+            return None
+        base = inputs[0]
+        if not isinstance(base, TreeOutput):
+            return None
+        self.cached += 1
+        self._reporter.emit(VertexCached(ref, vertex.name, time.monotonic()))
+        return TreeOutput((*base.layers, record.layer), record.created)
+
+    def _lookup(self, key: CacheKey) -> Record | None:
+        if not self._policy.use_cache:
+            return None
+        record = self._cache.get(key)
+        if record is None or record.layer is None:
+            return None
+        if not self._policy.is_present(record.layer):
+            self._cache.forget(key)
+            return None
+        return record
+
+    def _explain(self, ref: Ref, key: CacheKey, record: Record | None) -> None:
+        if not self._policy.explain:
+            return
+        changed: Difference | None = None
+        if record is None:
+            last = self._cache.latest(self._slots.get(ref, ""))
+            changed = difference(last.key, key) if last is not None else None
+        self.explained[ref] = Explained(self._graph[ref].name, record is not None, changed)
+
+    def _work(self, ref: Ref) -> Output:
+        """Do one vertex, in a worker thread."""
+        vertex = self._graph[ref]
+        if ref not in self._keys:
+            answer = self._answer(ref)
+            if answer is not None:
+                return answer
+        log = self._step_log(ref)
+        self._reporter.emit(VertexStarted(ref, vertex.name, time.monotonic()))
+        try:
+            output = self._do(ref, vertex, log)
+        except PybuildError as error:
+            self._failed(ref, error.message)
+            raise SolveError(vertex, error, log.tail()) from error
+        except OSError as error:
+            cause = StoreError(f"{error.strerror}: {error.filename}")
+            self._failed(ref, cause.message)
+            raise SolveError(vertex, cause, log.tail()) from error
+        self._reporter.emit(VertexDone(ref, time.monotonic()))
+        return output
+
+    def _do(self, ref: Ref, vertex: Vertex, log: StepLog) -> Output:
+        inputs = self._inputs(ref)
+        result = self._handlers[type(vertex.op)].run(vertex.op, inputs, log)
+        base = inputs[0] if inputs else TreeOutput(())
+        if not isinstance(result, Layer):
+            return result
+        self.ran += 1
+        created = self._policy.now()
+        layers = base.layers if isinstance(base, TreeOutput) else ()
+        output = TreeOutput((*layers, result), created)
+        key, slot = self._keys[ref], self._slots.get(ref, "")
+        self._cache.put(Record(key, output.chain, result, created, slot))
+        return output
+
+    def _failed(self, ref: Ref, message: str) -> None:
+        cancelled = self._cancelling
+        self._reporter.emit(VertexFailed(ref, message, cancelled=cancelled, time=time.monotonic()))
+
+
+class _Workers:
+    """Threads started on demand, at most `limit` at work; results come back on one queue."""
+
+    def __init__(self, limit: int, work: Callable[[Ref], Output]) -> None:
+        self._limit = threading.Semaphore(limit)
+        self._work = work
+        self._threads: list[threading.Thread] = []
+        self._stopped = False
+        self.results: queue.SimpleQueue[tuple[Ref, Output | BaseException]] = queue.SimpleQueue()
+
+    def start(self, ref: Ref) -> None:
+        thread = threading.Thread(target=self._run, args=(ref,), name=f"vertex-{ref}")
+        self._threads.append(thread)
+        thread.start()
+
+    def _run(self, ref: Ref) -> None:
+        with self._limit:
+            if self._stopped:
+                return
+            try:
+                self.results.put((ref, self._work(ref)))
+            except BaseException as error:  # noqa: BLE001 - every end must reach the loop
+                self.results.put((ref, error))
+
+    def stop(self) -> None:
+        self._stopped = True
+        for thread in self._threads:
+            thread.join()
