@@ -1,0 +1,137 @@
+"""What the user asked for, parsed: frozen values without effects."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from builder.errors import UsageError
+from cache.spec.oci import Platform
+from frontend.graph import Network
+
+if TYPE_CHECKING:
+    from cache.spec.reference import Reference
+
+MAX_SECRET = 500 * 1024  # bytes, as docker's limit (M13)
+
+
+@dataclass(frozen=True, slots=True)
+class SecretSource:
+    """Where a secret comes from: a file `path`, or the environment variable `env`."""
+
+    id: str
+    path: str = ""
+    env: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class BuildRequest:
+    """One `pybuild build`. `dockerfile` is "" for the context's own, "-" for standard input."""
+
+    context: str
+    dockerfile: str = ""
+    tags: tuple[Reference, ...] = ()
+    build_args: tuple[tuple[str, str], ...] = ()
+    labels: tuple[tuple[str, str], ...] = ()
+    target: str = ""
+    platform: Platform = Platform()
+    network: Network = Network.DEFAULT
+    secrets: tuple[SecretSource, ...] = ()
+    extra_hosts: tuple[tuple[str, str], ...] = ()
+    outputs: tuple[str, ...] = ()
+    push: bool = False
+    pull: bool = False
+    no_cache: bool = False
+    explain: bool = False
+    call: str = "build"
+    iidfile: str = ""
+    metadata_file: str = ""
+    progress: str = "auto"
+    source_date_epoch: int | None = None
+    insecure_registries: tuple[str, ...] = ()
+
+
+def parse_secret(text: str) -> SecretSource:
+    """Read `id=ID[,src=PATH][,env=NAME][,type=file|env]`.
+
+    Raises:
+        UsageError: an unknown key, a key without value, or no id.
+    """
+    fields: dict[str, str] = {}
+    for part in text.split(","):
+        key, equals, value = part.partition("=")
+        key = {"source": "src"}.get(key.lower(), key.lower())
+        if not equals or not value or key not in {"id", "src", "env", "type"} or key in fields:
+            msg = f"invalid --secret {text!r}: unexpected {part!r}"
+            raise UsageError(msg, hint="write --secret id=ID,src=PATH or --secret id=ID,env=NAME")
+        fields[key] = value
+    if "id" not in fields:
+        msg = f"invalid --secret {text!r}: no id"
+        raise UsageError(msg, hint="write --secret id=ID,src=PATH or --secret id=ID,env=NAME")
+    kind = fields.get("type", "")
+    if kind not in {"", "file", "env"} or ("src" in fields and "env" in fields):
+        msg = f"invalid --secret {text!r}: type is file (with src) or env (with env), not both"
+        raise UsageError(msg)
+    if kind == "env":
+        return SecretSource(
+            fields["id"], env=fields.get("env") or fields.get("src") or fields["id"]
+        )
+    return SecretSource(fields["id"], fields.get("src", ""), fields.get("env", ""))
+
+
+def parse_pairs(
+    flag: str, texts: list[str], environ: dict[str, str] | None = None
+) -> tuple[tuple[str, str], ...]:
+    """Read `KEY=VALUE` texts in order; a bare KEY takes its value from `environ` where given.
+
+    Raises:
+        UsageError: an empty key or a NUL.
+    """
+    pairs: dict[str, str] = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not key or "\0" in text:
+            msg = f"invalid {flag} {text!r}: the name is empty"
+            raise UsageError(msg, hint=f"write {flag} NAME=value")
+        if equals or environ is None:
+            pairs[key] = value
+        elif key in environ:
+            pairs[key] = environ[key]
+    return tuple(pairs.items())
+
+
+def parse_epoch(text: str | None) -> int | None:
+    """Read SOURCE_DATE_EPOCH: seconds since 1970; empty means unset (O20).
+
+    Raises:
+        UsageError: not a non-negative integer.
+    """
+    if not text:
+        return None
+    if not text.isascii() or not text.isdigit() or len(text) > 12:  # noqa: PLR2004 - year 33658
+        msg = f"invalid SOURCE_DATE_EPOCH {text[:40]!r}: expected seconds since 1970"
+        raise UsageError(msg)
+    return int(text)
+
+
+def parse_hosts(texts: list[str]) -> tuple[tuple[str, str], ...]:
+    """Read --add-host `name:ip` or `name=ip`; IPv6 may be bracketed.
+
+    Raises:
+        UsageError: no name or no address.
+    """
+    import ipaddress  # noqa: PLC0415 - only when the flag is used
+
+    hosts = []
+    for text in texts:
+        separator = "=" if "=" in text else ":"
+        name, _, address = text.partition(separator)
+        try:
+            hosts.append((name, str(ipaddress.ip_address(address.strip("[]")))))
+        except ValueError as error:
+            msg = f"invalid --add-host {text!r}"
+            raise UsageError(msg, hint="write --add-host NAME:IP") from error
+        if not name or not name.isprintable() or " " in name:
+            msg = f"invalid --add-host {text!r}: bad name"
+            raise UsageError(msg)
+    return tuple(hosts)

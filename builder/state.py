@@ -1,0 +1,113 @@
+"""The state directory: where it is, who may use it, and what stands open in it during a build."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import stat
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from cache.database import Database
+from cache.errors import StoreError
+from cache.images import ImageStore
+from cache.layerstore import NoRemote, StoredLayers
+from cache.localstore import LocalStore
+from cache.memos import SqliteMemos
+from cache.records import SqliteRecords
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from cache.content import ContentProvider
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """An open state directory."""
+
+    root: str
+    store: LocalStore
+    database: Database
+    layers: StoredLayers
+    images: ImageStore
+    records: SqliteRecords
+    memos: SqliteMemos
+
+
+def locate(environ: Mapping[str, str]) -> str:
+    """Where state lives: PYBUILD_ROOT, else the XDG data directory.
+
+    Raises:
+        StoreError: neither is set and there is no home directory.
+    """
+    if environ.get("PYBUILD_ROOT"):
+        return os.path.abspath(environ["PYBUILD_ROOT"])
+    data = environ.get("XDG_DATA_HOME", "")
+    if data.startswith("/"):
+        return f"{data}/pybuild"
+    home = environ.get("HOME", "")
+    if not home.startswith("/") or home == "/":
+        msg = "there is no home directory to keep state in"
+        raise StoreError(msg, hint="set PYBUILD_ROOT to a directory you can write to")
+    return f"{home}/.local/share/pybuild"
+
+
+@contextlib.contextmanager
+def opened(
+    root: str, remote: ContentProvider | None = None, *, exclusive: bool = False
+) -> Iterator[State]:
+    """Open a state directory, shared with other builds unless `exclusive`.
+
+    Raises:
+        StoreError: it cannot be made, belongs to somebody else, or is in use (exclusive).
+    """
+    _make(root)
+    with _locked(root, exclusive=exclusive):
+        store = LocalStore(root)
+        database = Database(f"{root}/state.db")
+        try:
+            layers = StoredLayers(root, store, database, remote or NoRemote())
+            yield State(
+                root,
+                store,
+                database,
+                layers,
+                ImageStore(database, store),
+                SqliteRecords(database),
+                SqliteMemos(database),
+            )
+        finally:
+            database.close()
+
+
+def _make(root: str) -> None:
+    try:
+        os.makedirs(root, mode=0o700, exist_ok=True)
+        status = os.stat(root)
+        if stat.S_IMODE(status.st_mode) != 0o700:  # noqa: PLR2004 - owner only (D24)
+            os.chmod(root, 0o700)
+    except OSError as error:
+        msg = f"cannot use the state directory {root}: {error.strerror}"
+        raise StoreError(msg, hint="set PYBUILD_ROOT to a directory of yours") from error
+    if not os.access(root, os.W_OK | os.X_OK):
+        msg = f"cannot write to the state directory {root}"
+        raise StoreError(msg, hint="set PYBUILD_ROOT to a directory of yours")
+
+
+@contextlib.contextmanager
+def _locked(root: str, *, exclusive: bool) -> Iterator[None]:
+    lock = os.open(f"{root}/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        if exclusive:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                msg = "the state directory is in use by another pybuild"
+                raise StoreError(msg, hint="wait for the running builds to end") from error
+        else:
+            fcntl.flock(lock, fcntl.LOCK_SH)
+        yield
+    finally:
+        os.close(lock)
