@@ -29,6 +29,10 @@ class Snapshotter(Protocol):
     extracts what is missing. An active snapshot ends in exactly one of commit or discard.
     """
 
+    @property
+    def base(self) -> str:
+        """The absolute directory that committed trees' names are relative to."""
+
     def lowers(self, layers: Sequence[Layer]) -> tuple[str, ...]:
         """Names under `base` of the committed trees of a stack, topmost first."""
 

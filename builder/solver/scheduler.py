@@ -37,6 +37,9 @@ class StepLog(Protocol):
     def output(self, stream: int, data: bytes) -> None:
         """Take raw output."""
 
+    def flush(self) -> None:
+        """Show everything taken so far."""
+
     def progress(self, item: str, current: int, total: int) -> None:
         """Take a transfer's state."""
 

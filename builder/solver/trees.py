@@ -1,0 +1,60 @@
+"""Trees to read, by output: the contexts as they lie on disk, stages from their layers' indexes."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from typing import TYPE_CHECKING
+
+from builder.context.layered import LayerTree
+from builder.errors import SandboxError
+from builder.solver.output import ContextOutput, Output, TreeOutput
+from cache.archive.tree import Tree
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from builder.context.source import SourceTree
+    from cache.layers import LayerStore
+    from cache.spec.digest import Digest
+    from cache.spec.oci import Layer
+
+_KEPT = 8  # merged trees of a build that are kept; one of Debian's size takes some 10 MB
+
+
+class Trees:
+    """Opens outputs for reading. A context is used by one thread at a time."""
+
+    def __init__(self, contexts: Mapping[str, SourceTree], layers: LayerStore) -> None:
+        """Take the opened contexts by name."""
+        self._contexts = contexts
+        self._locks = {name: threading.RLock() for name in contexts}
+        self._layers = layers
+        self._merged: dict[Digest, Tree] = {}
+        self._lock = threading.Lock()
+
+    def merged(self, layers: Sequence[Layer]) -> Tree:
+        """The merged index of a stack; do not change it."""
+        chain = TreeOutput(tuple(layers)).chain
+        with self._lock:
+            tree = self._merged.get(chain)
+            if tree is None:
+                tree = Tree.of(self._layers.index(layer) for layer in layers)
+                if len(self._merged) >= _KEPT:
+                    self._merged.pop(next(iter(self._merged)))
+                self._merged[chain] = tree
+        return tree
+
+    @contextlib.contextmanager
+    def opened(self, output: Output) -> Iterator[SourceTree]:
+        """Open an output as a tree."""
+        match output:
+            case TreeOutput(layers):
+                with LayerTree(self.merged(layers), layers, self._layers) as tree:
+                    yield tree
+            case ContextOutput(name):
+                with self._locks[name]:
+                    yield self._contexts[name]
+            case _:
+                msg = "a fetched file is no tree"
+                raise SandboxError(msg)
