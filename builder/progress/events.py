@@ -70,9 +70,8 @@ class Warned:
     message: str
 
 
-Event = (
-    VertexStarted | VertexCached | VertexLog | VertexProgress | VertexDone | VertexFailed | Warned
-)
+StepEvent = VertexStarted | VertexCached | VertexLog | VertexProgress | VertexDone | VertexFailed
+Event = StepEvent | Warned
 
 
 class Reporter(Protocol):

@@ -1,0 +1,51 @@
+"""Times in documents: RFC 3339 text to and from seconds, and SOURCE_DATE_EPOCH. Reads no clock."""
+
+from __future__ import annotations
+
+import re
+import time
+from calendar import timegm
+
+from builder.errors import UsageError
+
+MAX_EPOCH = 253_402_300_799  # 9999-12-31T23:59:59Z, the last second RFC 3339 can name
+_RFC3339 = re.compile(
+    r"(\d{4})-(\d\d)-(\d\d)[Tt ](\d\d):(\d\d):(\d\d)(?:\.\d+)?(?:[Zz]|([+-])(\d\d):(\d\d))\Z",
+    re.ASCII,
+)
+
+
+def rfc3339(seconds: int) -> str:
+    """Whole seconds since the epoch as RFC 3339 text in UTC."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
+
+
+def seconds_of(text: str) -> int | None:
+    """Whole seconds since the epoch of RFC 3339 text; None when it is not such text."""
+    match = _RFC3339.match(text)
+    if match is None:
+        return None
+    year, month, day, hour, minute, second = (int(match.group(i)) for i in range(1, 7))
+    if not (1 <= month <= 12 and 1 <= day <= 31 and hour < 24 and minute < 60 and second <= 60):  # noqa: PLR2004 - the calendar's numbers
+        return None
+    if year == 0:
+        return None
+    offset = 0
+    if match.group(7):
+        offset = int(match.group(8)) * 3600 + int(match.group(9)) * 60
+        offset = -offset if match.group(7) == "-" else offset
+    return timegm((year, month, day, hour, minute, second)) - offset
+
+
+def parse_epoch(text: str) -> int | None:
+    """Read a SOURCE_DATE_EPOCH value; the empty one means unset.
+
+    Raises:
+        UsageError: not a whole number of seconds from 0 to the year 9999.
+    """
+    if not text:
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) <= 12 and int(text) <= MAX_EPOCH):  # noqa: PLR2004 - digits of MAX_EPOCH
+        msg = f"invalid SOURCE_DATE_EPOCH {text[:40]!r}"
+        raise UsageError(msg, hint="give whole seconds since 1970, such as 1700000000")
+    return int(text)
