@@ -19,7 +19,7 @@ from cache.spec.digest import Digest
 from cache.spec.oci import Descriptor, Layer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from contextlib import AbstractContextManager
 
     from _typeshed import WriteableBuffer
@@ -150,10 +150,20 @@ class StoredLayers:
             return True
         if self._store.size(layer.blob.digest) == layer.blob.size:
             return True
-        rows = self._database.rows(
-            "SELECT 1 FROM origins WHERE digest = ?", (str(layer.blob.digest),)
-        )
-        return bool(rows)
+        return self.origin(layer.blob.digest) is not None
+
+    def remember_origin(self, blobs: Iterable[Descriptor], repository: str) -> None:
+        """Note which repository blobs that are not fetched yet come from."""
+        with self._database.transaction():
+            for blob in blobs:
+                self._database.rows(
+                    "INSERT OR REPLACE INTO origins VALUES (?, ?)", (str(blob.digest), repository)
+                )
+
+    def origin(self, digest: Digest) -> str | None:
+        """The repository a blob comes from, as a full name without tag."""
+        rows = self._database.rows("SELECT reference FROM origins WHERE digest = ?", (str(digest),))
+        return str(rows[0][0]) if rows else None
 
     def ensure(self, blob: Descriptor) -> None:
         """Have a blob in the store, fetched and verified if need be."""

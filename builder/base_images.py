@@ -1,0 +1,73 @@
+"""Base images by name: the local store first, then the registry; kept so that the next build asks nobody."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from cache.errors import ContentNotFoundError, InvalidDocumentError, PybuildError
+from cache.spec.reference import Reference
+
+if TYPE_CHECKING:
+    from builder.state import State
+    from cache.spec.manifest import Image
+    from cache.spec.oci import Platform
+
+
+class RemoteImages(Protocol):
+    """Where images that are not here can be had."""
+
+    def fetch(self, reference: Reference, platform: Platform) -> tuple[Image, bytes, bytes]:
+        """An image with its manifest's and its config's bytes, verified; no layer is fetched."""
+
+
+class BaseImages:
+    """ImageResolver over a state directory and a registry."""
+
+    def __init__(
+        self, state: State, remote: RemoteImages, *, pull: bool, platform: Platform
+    ) -> None:
+        """With `pull`, ask the registry even for names that are known here."""
+        self._state = state
+        self._remote = remote
+        self._pull = pull
+        self._platform = platform
+
+    def resolve(self, reference: str, platform: Platform | None = None) -> Image:
+        """Find an image of this platform (the target's by default).
+
+        Raises:
+            InvalidDocumentError: no image name; ContentNotFoundError: no such image anywhere.
+        """
+        name = Reference.parse(reference)
+        wanted = platform or self._platform
+        local = self._state.images.find(name) or self._by_id(reference)
+        if local is not None and (not self._pull or name.digest is not None):
+            if local.config.platform.architecture == wanted.architecture:
+                return local
+        try:
+            return self.fetch(name, wanted)
+        except PybuildError as error:
+            if local is not None and local.config.platform.architecture == wanted.architecture:
+                return local  # built here, unknown to any registry
+            raise ContentNotFoundError(f"{reference}: {error.message}", hint=error.hint) from error
+
+    def fetch(self, name: Reference, platform: Platform) -> Image:
+        """Resolve at the registry and keep the documents and where the layers are."""
+        image, manifest, config = self._remote.fetch(name, platform)
+        for media_type, data, digest in (
+            (image.manifest.media_type, manifest, image.manifest.digest),
+            (image.config_blob.media_type, config, image.config_blob.digest),
+        ):
+            with self._state.store.writer() as writer:
+                writer.write(data)
+                writer.commit(media_type, digest)
+        self._state.layers.remember_origin([layer.blob for layer in image.layers], name.name)
+        names = (name,) if name.digest is None else ()
+        self._state.images.put(image.manifest, names)
+        return image
+
+    def _by_id(self, reference: str) -> Image | None:
+        try:
+            return self._state.images.find_id(reference)
+        except InvalidDocumentError:
+            return None

@@ -1,0 +1,110 @@
+"""The `pybuild` command: dispatch, error rendering, exit status; the only place that exits.
+
+Exit status: 0 done, 1 the build failed, 2 Dockerfile or usage, 3 this host cannot,
+128+n ended by signal n.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from cache.errors import PybuildError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+VERSION = "0.1.0"
+COMMANDS = ("build", "push", "pull", "run", "images", "inspect", "rmi", "prune", "login", "logout")
+_FAILED, _USAGE, _HOST, _SIGNAL = 1, 2, 3, 128
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _dispatch(words)
+    except KeyboardInterrupt:
+        return _say("interrupted", None, _SIGNAL + 2)
+    except BrokenPipeError:
+        _silence_stdout()
+        return _SIGNAL + 13
+    except PybuildError as error:
+        return _report(error)
+    except RecursionError:
+        return _say("the input is nested too deeply", None, _FAILED)
+    except OSError as error:
+        where = f": {os.fsdecode(error.filename)}" if error.filename else ""
+        return _say(f"{error.strerror or error}{where}", None, _FAILED)
+    except MemoryError:
+        return _say("out of memory", "give the build more memory", _FAILED)
+
+
+def _dispatch(words: list[str]) -> int:
+    first = words[0] if words else ""
+    if first in {"-h", "--help", "help"} or not words:
+        from builder.options import HELP  # noqa: PLC0415 - nothing else is needed for it
+
+        print(HELP, end="")
+        return 0 if words else _USAGE
+    if first in {"version", "--version"}:
+        print(f"pybuild {VERSION}")
+        return 0
+    command = first if first in COMMANDS else "build"
+    rest = words[1:] if first in COMMANDS else words
+    if any(word in {"-h", "--help"} for word in rest) and command != "run":
+        from builder.options import HELP  # noqa: PLC0415 - nothing else is needed for it
+
+        print(HELP, end="")
+        return 0
+    module = importlib.import_module(f"builder.commands.{command}")
+    status: int = module.run(rest, dict(os.environ))
+    return status
+
+
+def _report(error: PybuildError) -> int:
+    """Print an error the way its kind deserves and choose the status."""
+    from builder.errors import (  # noqa: PLC0415 - only when something went wrong
+        CancelledBuildError,
+        HostUnsupportedError,
+        SolveError,
+        UsageError,
+    )
+    from frontend.source import DockerfileError  # noqa: PLC0415 - the same
+
+    match error:
+        case CancelledBuildError():
+            return _say("interrupted", None, _SIGNAL + error.signal)
+        case DockerfileError():
+            print(error.render(), file=sys.stderr)
+            return _USAGE
+        case SolveError():
+            status = _HOST if isinstance(error.cause, HostUnsupportedError) else _FAILED
+            return _say(error.message, error.hint, status)
+        case HostUnsupportedError():
+            return _say(error.message, error.hint, _HOST)
+        case UsageError():
+            return _say(error.message, error.hint, _USAGE)
+        case _:
+            return _say(error.message, error.hint, _FAILED)
+
+
+def _say(message: str, hint: str | None, status: int) -> int:
+    from frontend.source import printable  # noqa: PLC0415 - only when something went wrong
+
+    lines = [
+        f"pybuild: error: {line}" if not n else line for n, line in enumerate(message.split("\n"))
+    ]
+    if hint:
+        lines.append(f"hint: {hint}")
+    for line in lines:
+        print(printable(line).encode("utf-8", "replace").decode(), file=sys.stderr)
+    return status
+
+
+def _silence_stdout() -> None:
+    """Keep the interpreter's own flush at exit from failing again."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 1)
