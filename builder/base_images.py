@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from cache.errors import ContentNotFoundError, InvalidDocumentError, PybuildError
+from cache.errors import ContentNotFoundError, PybuildError
 from cache.spec.reference import Reference
 
 if TYPE_CHECKING:
@@ -40,16 +40,21 @@ class BaseImages:
         """
         name = Reference.parse(reference)
         wanted = platform or self._platform
-        local = self._state.images.find(name) or self._by_id(reference)
+        local = self._local(name, reference, wanted)
         if local is not None and (not self._pull or name.digest is not None):
-            if local.config.platform.architecture == wanted.architecture:
-                return local
+            return local
         try:
             return self.fetch(name, wanted)
         except PybuildError as error:
-            if local is not None and local.config.platform.architecture == wanted.architecture:
-                return local  # built here, unknown to any registry
+            if local is not None and not getattr(error, "temporary", False):
+                return local  # built here, unknown to its registry
             raise ContentNotFoundError(f"{reference}: {error.message}", hint=error.hint) from error
+
+    def _local(self, name: Reference, text: str, wanted: Platform) -> Image | None:
+        image = self._state.images.find(name) or self._state.images.find_id(text)
+        if image is None or image.config.platform.architecture != wanted.architecture:
+            return None
+        return image
 
     def fetch(self, name: Reference, platform: Platform) -> Image:
         """Resolve at the registry and keep the documents and where the layers are."""
@@ -65,9 +70,3 @@ class BaseImages:
         names = (name,) if name.digest is None else ()
         self._state.images.put(image.manifest, names)
         return image
-
-    def _by_id(self, reference: str) -> Image | None:
-        try:
-            return self._state.images.find_id(reference)
-        except InvalidDocumentError:
-            return None
