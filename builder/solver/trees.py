@@ -23,12 +23,11 @@ _KEPT = 8  # merged trees of a build that are kept; one of Debian's size takes s
 
 
 class Trees:
-    """Opens outputs for reading. A context is used by one thread at a time."""
+    """Opens outputs for reading."""
 
     def __init__(self, contexts: Mapping[str, SourceTree], layers: LayerStore) -> None:
         """Take the opened contexts by name."""
         self._contexts = contexts
-        self._locks = {name: threading.RLock() for name in contexts}
         self._layers = layers
         self._merged: dict[Digest, Tree] = {}
         self._lock = threading.Lock()
@@ -53,8 +52,7 @@ class Trees:
                 with LayerTree(self.merged(layers), layers, self._layers) as tree:
                     yield tree
             case ContextOutput(name):
-                with self._locks[name]:
-                    yield self._contexts[name]
+                yield self._contexts[name]
             case _:
                 msg = "a fetched file is no tree"
                 raise SandboxError(msg)
