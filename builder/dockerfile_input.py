@@ -1,0 +1,107 @@
+"""Reading the Dockerfile and its ignore file, wherever the user said they are (D01, D11, B05)."""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+
+from builder.errors import UsageError
+from frontend.source import MAX_SOURCE, SourceFile
+
+MAX_IGNORE = 1024 * 1024  # bytes of a .dockerignore
+STDIN = "-"
+
+
+def context_directory(path: str) -> str:
+    """Check that the context is a directory (B01).
+
+    Raises:
+        UsageError: absent, not a directory, or a kind of context that is not built yet.
+    """
+    if path == STDIN or "://" in path or path.startswith(("git@", "github.com/")):
+        msg = f"context {path!r}: contexts that are no directory are not supported yet"
+        raise UsageError(msg, hint="fetch it first and name the directory")
+    if not os.path.exists(path):
+        msg = f'unable to prepare context: path "{path}" not found'
+        raise UsageError(msg)
+    if not os.path.isdir(path):
+        msg = f'unable to prepare context: "{path}" is not a directory'
+        raise UsageError(msg, hint="name the directory; a Dockerfile is named with -f")
+    return path
+
+
+def read_dockerfile(context: str, name: str) -> tuple[SourceFile, str]:
+    """Read the Dockerfile; gives its text and the path its ignore file may lie beside.
+
+    Raises:
+        UsageError: absent, no regular file, too large, or not UTF-8.
+    """
+    if name == STDIN:
+        data = sys.stdin.buffer.read(MAX_SOURCE + 1)
+        return SourceFile("Dockerfile", _text(data, "standard input")), ""
+    path = name or _default(context)
+    data = read_regular(path, MAX_SOURCE)
+    if data is None:
+        msg = f'failed to read dockerfile: "{path}" not found'
+        raise UsageError(msg, hint="name it with -f, or change to its directory")
+    shown = name or os.path.basename(path)
+    return SourceFile(shown, _text(data, path)), path
+
+
+def read_ignore(context: str, dockerfile: str) -> tuple[str, str]:
+    """Read the ignore file that counts: its name and text, the text empty when there is none.
+
+    Raises:
+        UsageError: it is no regular file, too large, or not UTF-8.
+    """
+    own = f"{dockerfile}.dockerignore"
+    if dockerfile and os.path.lexists(own):
+        data = read_regular(own, MAX_IGNORE)
+        return own, _text(data or b"", own)
+    path = os.path.join(context, ".dockerignore")
+    data = read_regular(path, MAX_IGNORE, follow=False)
+    return ".dockerignore", _text(data or b"", path)
+
+
+def read_regular(path: str, limit: int, *, follow: bool = True) -> bytes | None:
+    """Read a regular file of at most `limit` bytes, None when absent; never blocks on a fifo.
+
+    Raises:
+        UsageError: something else is there, or it cannot be read.
+    """
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+    try:
+        fd = os.open(path, flags if follow else flags | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        msg = f"cannot read {path}: {error.strerror}"
+        raise UsageError(msg) from error
+    with open(fd, "rb") as file:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            msg = f"{path} is not a regular file"
+            raise UsageError(msg)
+        data = file.read(limit + 1)
+    if len(data) > limit:
+        msg = f"{path} is larger than {limit} bytes"
+        raise UsageError(msg)
+    return data
+
+
+def _default(context: str) -> str:
+    path = os.path.join(context, "Dockerfile")
+    lower = os.path.join(context, "dockerfile")
+    return lower if not os.path.lexists(path) and os.path.lexists(lower) else path
+
+
+def _text(data: bytes, where: str) -> str:
+    if len(data) > MAX_SOURCE:
+        msg = f"{where} is larger than {MAX_SOURCE} bytes"
+        raise UsageError(msg)
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        msg = f"{where}:{line}: not UTF-8 text"
+        raise UsageError(msg) from error

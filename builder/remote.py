@@ -1,0 +1,86 @@
+"""The network as a build sees it: base images, layers by where they come from, URLs, pushes."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, BinaryIO
+
+from builder.solver.http_op import MAX_DOWNLOAD, Fetched
+from cache.errors import ContentNotFoundError
+from cache.spec.reference import Reference
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from builder.registry.client import RegistryClient
+    from cache.spec.digest import Digest
+    from cache.spec.manifest import Image
+    from cache.spec.oci import Descriptor, Platform
+
+    Progress = Callable[[str, int, int], None]
+
+
+class Network:
+    """One registry client, made when something is first asked of it."""
+
+    def __init__(self, environ: Mapping[str, str], insecure: tuple[str, ...] = ()) -> None:
+        """Remember the settings; import and open nothing."""
+        self._environ = environ
+        self._insecure = insecure
+        self._client: RegistryClient | None = None
+        self.progress: Progress = _quiet
+        self.origin: Callable[[Digest], str | None] = _nowhere
+
+    @property
+    def client(self) -> RegistryClient:
+        """The client."""
+        if self._client is None:
+            from builder.registry.client import RegistryClient  # noqa: PLC0415 - start-up time
+            from builder.registry.settings import RegistryConfig  # noqa: PLC0415
+
+            insecure = frozenset(self._insecure)
+            config = RegistryConfig.from_environ(
+                self._environ, insecure=insecure, unverified=insecure
+            )
+            self._client = RegistryClient(config)
+        return self._client
+
+    def fetch(self, reference: Reference, platform: Platform) -> tuple[Image, bytes, bytes]:
+        """Resolve an image; no layer is fetched."""
+        found = self.client.resolve(reference, platform)
+        return found.image, found.manifest, found.config
+
+    @contextlib.contextmanager
+    def open(self, descriptor: Descriptor) -> Iterator[BinaryIO]:
+        """Open a blob at the repository it is known to come from.
+
+        Raises:
+            ContentNotFoundError: nobody knows where it comes from.
+        """
+        repository = self.origin(descriptor.digest)
+        if repository is None:
+            msg = f"{descriptor.digest} is not in the store"
+            raise ContentNotFoundError(msg, hint="build or pull its image again")
+        reference = Reference.parse(f"{repository}@{descriptor.digest}")
+        with self.client.fetch_blob(reference, descriptor, self.progress) as stream:
+            yield stream
+
+    def get(
+        self, url: str, sink: Callable[[bytes], object], etag: str | None, progress: Progress
+    ) -> Fetched:
+        """Fetch a URL."""
+        from builder.registry.http_source import fetch_url  # noqa: PLC0415 - start-up time
+
+        transport = self.client.session.transport
+        reply = fetch_url(
+            transport, url, sink, max_bytes=MAX_DOWNLOAD, etag=etag, progress=progress
+        )
+        return Fetched(reply.status, reply.etag, reply.last_modified)
+
+
+def _quiet(_item: str, _current: int, _total: int) -> None:
+    """Take no notice."""
+
+
+def _nowhere(_digest: Digest) -> str | None:
+    return None

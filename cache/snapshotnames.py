@@ -1,0 +1,40 @@
+"""Which directory holds the committed tree of which chain, in the store's database."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cache.database import Database
+    from cache.spec.digest import Digest
+
+
+class SqliteSnapshotNames:
+    """Chain IDs to directory names; every method is one statement or transaction."""
+
+    def __init__(self, database: Database) -> None:
+        """Use an open database."""
+        self._database = database
+
+    def get(self, chain: Digest) -> str | None:
+        """Name of a chain's tree, None when there is none."""
+        rows = self._database.rows("SELECT name FROM snapshots WHERE chain = ?", (str(chain),))
+        return str(rows[0][0]) if rows else None
+
+    def put(self, chain: Digest, name: str) -> str:
+        """Name a complete tree; the first name put wins and is returned."""
+        with self._database.transaction():
+            self._database.rows(
+                "INSERT INTO snapshots VALUES (?, ?) ON CONFLICT (chain) DO NOTHING",
+                (str(chain), name),
+            )
+            rows = self._database.rows("SELECT name FROM snapshots WHERE chain = ?", (str(chain),))
+        return str(rows[0][0])
+
+    def remove(self, chain: Digest) -> None:
+        """Forget a chain."""
+        self._database.rows("DELETE FROM snapshots WHERE chain = ?", (str(chain),))
+
+    def holds(self, name: str) -> bool:
+        """Whether any chain has this name."""
+        return bool(self._database.rows("SELECT 1 FROM snapshots WHERE name = ?", (name,)))
