@@ -1,0 +1,464 @@
+"""The build context: one local directory, listed lazily, never left, never trusted to hold still.
+
+Owns reading the host's files for COPY, ADD and bind mounts. Must not know what is done with them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import stat
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING, BinaryIO, Protocol, Self, cast
+
+from builder.context.payload import PayloadReader, changed
+from builder.context.source import SPECIAL, CopyError, join, resolve, shown
+from builder.context.xattrs import read_xattrs
+from cache.archive.entry import MAX_PATH, Entry, Kind, decode, encode
+from cache.errors import PybuildError
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Iterator, Sequence
+    from types import TracebackType
+
+    from builder.context.memo import FileRecord, Stat, StatCache
+
+_CHUNK = 1 << 20
+_TICK = 20_000_000  # ns: kernels stamp files with a clock up to 10 ms old
+_COARSE_TICK = 2_000_000_000  # ns: file systems that keep whole (or even) seconds
+_SECOND = 1_000_000_000
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+_KINDS = {
+    stat.S_IFREG: Kind.FILE,
+    stat.S_IFDIR: Kind.DIRECTORY,
+    stat.S_IFLNK: Kind.SYMLINK,
+    stat.S_IFCHR: Kind.CHAR,
+    stat.S_IFBLK: Kind.BLOCK,
+    stat.S_IFIFO: Kind.FIFO,
+    stat.S_IFSOCK: Kind.FILE,  # C25: an empty regular file
+}
+
+Listing = dict[str, os.stat_result]
+
+
+class IgnoreRules(Protocol):
+    """What is needed of the matcher made from a .dockerignore file (D03-D07)."""
+
+    @property
+    def exceptions(self) -> bool:
+        """Whether something below an ignored directory may be taken back in."""
+
+    def ignores(self, path: str, /) -> bool:
+        """Whether the rules hide a context-relative path, its parents considered."""
+
+
+class LocalContext:
+    """A SourceTree over a directory of the host, as it was when each directory was first listed.
+
+    Listings are kept: within one build a file has one state, and a file that no longer matches
+    it is an error when it is opened (B08). Safe to use from several threads.
+    """
+
+    specials = False
+
+    def __init__(
+        self,
+        path: str,
+        *,
+        ignore: IgnoreRules | None = None,
+        hidden: Sequence[str] = (),
+        memo: StatCache | None = None,
+    ) -> None:
+        """Open the directory; `hidden` are host directories never shown, wherever they lie (B20).
+
+        Raises:
+            PybuildError: not a directory that can be read.
+        """
+        self._fd = _open_root(path)
+        self._root = os.fstat(self._fd)
+        self._ignore = ignore
+        self._hidden = frozenset(_identities(hidden))
+        self._memo = memo
+        self._listings: dict[str, Listing] = {}
+        self._raw: dict[str, Listing] = {}
+        self._directory: tuple[str, int] = ("", self._fd)
+        self._lock = threading.RLock()
+        self._racy: set[str] = set()
+        self._digests: dict[str, bytes] = {}
+        self._known: dict[str, FileRecord] | None = None
+        self._fresh: dict[str, FileRecord] = {}
+
+    def __repr__(self) -> str:
+        """Count what was listed."""
+        return f"<LocalContext {len(self._listings)} directories listed>"
+
+    def __enter__(self) -> Self:
+        """Give itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        """Close."""
+        self.close()
+
+    def close(self) -> None:
+        """Remember new digests and close the directory; idempotent."""
+        self.remember()
+        with self._lock:
+            self._turn_to("", self._fd)
+            if self._fd >= 0:
+                os.close(self._fd)
+            self._fd = -1
+            self._directory = ("", -1)
+
+    def remember(self) -> None:
+        """Put digests that will hold beyond this build into the memo."""
+        with self._lock:
+            fresh, self._fresh = self._fresh, {}
+        if self._memo is not None and fresh:
+            self._memo.put_files(self.identity, fresh)
+
+    @property
+    def identity(self) -> str:
+        """What names this directory in the memo."""
+        return f"{self._root.st_dev}:{self._root.st_ino}"
+
+    def get(self, path: str, /) -> Entry | None:
+        """The entry of a visible path; owners are root's, special files have their kind."""
+        status = self._status(path)
+        if status is None:
+            return None
+        kind = _KINDS[stat.S_IFMT(status.st_mode)]
+        mode = stat.S_IMODE(status.st_mode)
+        if kind is Kind.SYMLINK:
+            return Entry(path, kind, 0o777, mtime=status.st_mtime_ns, linkname=self._link(path))
+        regular = stat.S_ISREG(status.st_mode)
+        xattrs = self._xattrs(path) if regular or kind is Kind.DIRECTORY else ()
+        size = status.st_size if regular else 0
+        return Entry(path, kind, mode, 0, 0, size, status.st_mtime_ns, "", (0, 0), xattrs)
+
+    def children(self, path: str, /) -> list[str]:
+        """Sorted visible names in a directory."""
+        status = self._status(path)
+        if status is None or not stat.S_ISDIR(status.st_mode):
+            return []
+        return list(self._list(path))
+
+    def resolve(self, path: str, /, *, follow_last: bool = True) -> str:
+        """Follow links inside the context."""
+        return resolve(self._step, path, follow_last=follow_last)
+
+    @contextlib.contextmanager
+    def open(self, path: str, /) -> Iterator[BinaryIO]:
+        """The payload; an error if the file is not, or does not stay, what was listed (B08)."""
+        status = self._regular(path)
+        if status is None:
+            yield cast("BinaryIO", PayloadReader.empty(path))
+            return
+        with self._lock:
+            expected = self._digests.get(path) if path in self._racy else None
+        fd = self._open_file(path, status)
+        try:
+            yield cast("BinaryIO", PayloadReader(fd, status, path, expected))
+        finally:
+            os.close(fd)
+
+    def read(self, path: str, /) -> bytes:
+        """The whole payload, under the promise of `open`."""
+        with self.open(path) as stream:
+            return stream.read()
+
+    def digest(self, path: str, /) -> bytes:
+        """The sha256 of a file; from the memo if its stat is one remembered."""
+        status = self._regular(path)
+        if status is None:
+            return hashlib.sha256().digest()
+        key = _stat_key(status)
+        with self._lock:
+            known = self._digests.get(path) or self._remembered(path, key)
+        if known is not None:
+            return known
+        state = hashlib.sha256()
+        with self.open(path) as stream:
+            while chunk := stream.read(_CHUNK):
+                state.update(chunk)
+        with self._lock:
+            digest = self._digests.setdefault(path, state.digest())
+            if digest != state.digest():
+                raise changed(path)
+            if path not in self._racy:
+                self._fresh[path] = (key, digest)
+        return digest
+
+    def group(self, path: str, /) -> Hashable | None:
+        """Device and inode of a file with several names."""
+        status = self._status(path)
+        if status is None or status.st_nlink < 2 or stat.S_ISDIR(status.st_mode):  # noqa: PLR2004
+            return None
+        return (status.st_dev, status.st_ino)
+
+    def fingerprint(self, path: str, /) -> bytes | None:
+        """Digest the stat of everything at and below a path; reads no file.
+
+        None when a fifo or device is there: whoever looks closer names it.
+        """
+        status = self._status(path)
+        if status is None or _is_special(status):
+            return None
+        rows = [self.identity, _row(path, status)]
+        pending = [path] if stat.S_ISDIR(status.st_mode) else []
+        while pending:
+            here = pending.pop()
+            prefix = f"{here}/" if here else ""
+            for name, status in self._list(here).items():
+                mode = status.st_mode
+                rows.append(
+                    f"{prefix}{name}\0{mode} {status.st_size} {status.st_ino}"
+                    f" {status.st_mtime_ns} {status.st_ctime_ns}"
+                )
+                if stat.S_ISDIR(mode):
+                    pending.append(prefix + name)
+                elif not stat.S_ISREG(mode) and _is_special(status):
+                    return None
+        return hashlib.sha256("\0".join(rows).encode("utf-8", "surrogateescape")).digest()
+
+    def trusted(self, path: str, /) -> bool:
+        """Whether nothing there was so young when listed that its stat may hide a change (J10)."""
+        prefix = f"{path}/" if path else ""
+        with self._lock:
+            return not any(young == path or young.startswith(prefix) for young in self._racy)
+
+    def hidden(self, path: str, /) -> bool:
+        """Whether a path exists and the ignore rules hide it (D09)."""
+        if self._ignore is None or self._status(path) is not None:
+            return False
+        parent, _, name = path.rpartition("/")
+        try:
+            with self._lock:
+                return name in self._scan(parent)
+        except PybuildError:
+            return False
+
+    # -- listings ------------------------------------------------------------------------------
+
+    def _status(self, path: str) -> os.stat_result | None:
+        if not path:
+            return self._root
+        parent, _, name = path.rpartition("/")
+        listing = self._listings.get(parent)
+        if listing is None:
+            above = self._status_of_directory(parent)
+            if above is None:
+                return None
+            listing = self._list(parent)
+        return listing.get(name)
+
+    def _status_of_directory(self, path: str) -> os.stat_result | None:
+        """Walk down from the root, so that depth costs no recursion."""
+        here = ""
+        status = self._root
+        for name in path.split("/") if path else ():
+            found = self._list(here).get(name)
+            if found is None or not stat.S_ISDIR(found.st_mode):
+                return None
+            here, status = join(here, name), found
+        return status
+
+    def _step(self, path: str) -> Entry | None:
+        """As `get`, without what following links does not need."""
+        status = self._status(path)
+        if status is None or not stat.S_ISLNK(status.st_mode):
+            return None
+        return Entry(path, Kind.SYMLINK, linkname=self._link(path))
+
+    def _list(self, path: str) -> Listing:
+        known = self._listings.get(path)
+        if known is not None:
+            return known
+        with self._lock:
+            listing = self._scan(path)
+            if self._ignore is not None:
+                listing = {
+                    name: status
+                    for name, status in listing.items()
+                    if self._visible(join(path, name), status)
+                }
+            self._listings[path] = listing
+        return listing
+
+    def _visible(self, path: str, status: os.stat_result) -> bool:
+        """Apply the ignore rules; an ignored directory shows if something in it does (D07)."""
+        rules = cast("IgnoreRules", self._ignore)
+        if not rules.ignores(path):
+            return True
+        if not rules.exceptions or not stat.S_ISDIR(status.st_mode):
+            return False
+        pending = [path]
+        while pending:
+            here = pending.pop()
+            for name, found in self._scan(here).items():
+                below = join(here, name)
+                if not rules.ignores(below):
+                    return True
+                if stat.S_ISDIR(found.st_mode):
+                    pending.append(below)
+        return False
+
+    def _scan(self, path: str) -> Listing:
+        """Everything in a directory by name, sorted; the state directory left out."""
+        known = self._raw.get(path)
+        if known is not None:
+            return known
+        now = time.time_ns()
+        fd = self._enter(path)
+        listing: Listing = {}
+        try:
+            with os.scandir(fd) as entries:
+                found = [(entry.name, entry.stat(follow_symlinks=False)) for entry in entries]
+        except OSError as error:
+            raise _unreadable(path, error) from error
+        if sys.getfilesystemencoding() != "utf-8":
+            found = [(decode(os.fsencode(name)), status) for name, status in found]
+        found.sort()
+        young, coarse = now - _TICK, now - _COARSE_TICK
+        for name, status in found:
+            if self._hidden and (status.st_dev, status.st_ino) in self._hidden:
+                continue
+            listing[name] = status
+            ctime = status.st_ctime_ns
+            limit = young if ctime % _SECOND else coarse
+            if ctime >= limit or status.st_mtime_ns >= limit:
+                self._racy.add(join(path, name))
+        self._raw[path] = listing
+        return listing
+
+    # -- descriptors ---------------------------------------------------------------------------
+
+    def _enter(self, path: str) -> int:
+        """A descriptor of a directory, valid while the lock is held and until the next call."""
+        if self._fd < 0:
+            raise PybuildError("the build context is closed")
+        if self._directory[0] == path:
+            return self._directory[1]
+        if not path:
+            self._turn_to("", self._fd)
+            return self._fd
+        if len(encode(path)) >= MAX_PATH:
+            raise CopyError(f'"{shown(path[:200])}…": path of over {MAX_PATH} bytes')
+        parent, _, name = path.rpartition("/")
+        expected = self._raw[parent].get(name) if parent in self._raw else None
+        if expected is None:
+            raise changed(path)
+        try:
+            # Links higher up may be followed here if someone swaps them in meanwhile; what
+            # comes out must still be the very directory that was listed.
+            fd = os.open(encode(path), _DIRECTORY, dir_fd=self._fd)
+        except OSError as error:
+            raise _unreadable(path, error) from error
+        status = os.fstat(fd)
+        if (status.st_dev, status.st_ino) != (expected.st_dev, expected.st_ino):
+            os.close(fd)
+            raise changed(path)
+        self._turn_to(path, fd)
+        return fd
+
+    def _turn_to(self, path: str, fd: int) -> None:
+        old = self._directory[1]
+        self._directory = (path, fd)
+        if old not in {self._fd, fd} and old >= 0:
+            os.close(old)
+
+    def _open_file(self, path: str, status: os.stat_result) -> int:
+        parent, _, name = path.rpartition("/")
+        with self._lock:
+            directory = self._enter(parent)
+            try:
+                fd = os.open(encode(name), _FILE, dir_fd=directory)
+            except OSError as error:
+                raise _unreadable(path, error) from error
+        if _stat_key(os.fstat(fd)) != _stat_key(status):
+            os.close(fd)
+            raise changed(path)
+        return fd
+
+    def _link(self, path: str) -> str:
+        parent, _, name = path.rpartition("/")
+        with self._lock:
+            try:
+                return decode(os.readlink(encode(name), dir_fd=self._enter(parent)))
+            except OSError as error:
+                raise _unreadable(path, error) from error
+
+    def _xattrs(self, path: str) -> tuple[tuple[str, bytes], ...]:
+        parent, _, name = path.rpartition("/")
+        with self._lock:
+            return read_xattrs(self._enter(parent), name)
+
+    def _regular(self, path: str) -> os.stat_result | None:
+        """The listed stat of a regular file; None for a socket, which reads as empty."""
+        status = self._status(path)
+        if status is None:
+            raise CopyError(f'"{shown(path)}": not found')
+        if stat.S_ISSOCK(status.st_mode):
+            return None
+        if not stat.S_ISREG(status.st_mode):
+            raise CopyError(f'"{shown(path)}": not a regular file')
+        return status
+
+    def _remembered(self, path: str, key: Stat) -> bytes | None:
+        if self._memo is None:
+            return None
+        if self._known is None:
+            self._known = dict(self._memo.files(self.identity))
+        record = self._known.get(path)
+        return record[1] if record is not None and record[0] == key else None
+
+
+def _open_root(path: str) -> int:
+    try:
+        return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        name = shown(path).removeprefix("/") if path.startswith("/") else path
+        raise PybuildError(
+            f"build context {name!r}: {(error.strerror or 'cannot be opened').lower()}",
+            hint="name a directory that this user can read",
+        ) from error
+
+
+def _identities(paths: Sequence[str]) -> Iterator[tuple[int, int]]:
+    for path in paths:
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            status = os.stat(path)
+            yield status.st_dev, status.st_ino
+
+
+def _stat_key(status: os.stat_result) -> Stat:
+    return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+def _row(path: str, status: os.stat_result) -> str:
+    numbers = (status.st_mode, *(_stat_key(status) if path else ()))
+    return f"{path}\0{' '.join(map(str, numbers))}"
+
+
+def _is_special(status: os.stat_result) -> bool:
+    return _KINDS[stat.S_IFMT(status.st_mode)] in SPECIAL
+
+
+def _unreadable(path: str, error: OSError) -> CopyError:
+    if error.errno in {errno.ENOENT, errno.ELOOP, errno.ENOTDIR, errno.ENXIO, errno.ESTALE}:
+        return changed(path)
+    reason = (error.strerror or "cannot be read").lower()
+    return CopyError(
+        f'"{shown(path)}": {reason}',
+        hint="make it readable for this user or list it in .dockerignore",
+    )

@@ -1,0 +1,116 @@
+"""The port to a tree that COPY, ADD and bind mounts read, and the one way links are followed.
+
+Owns path resolution over any tree. Must not know Dockerfiles, caches or the host's paths.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, BinaryIO, Protocol
+
+from cache.archive.entry import Kind
+from cache.errors import PybuildError
+from frontend.source import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable
+    from contextlib import AbstractContextManager
+
+    from cache.archive.entry import Entry
+
+MAX_LINKS = 255  # symlinks followed for one path, as for merged trees
+SPECIAL = frozenset({Kind.CHAR, Kind.BLOCK, Kind.FIFO})
+
+
+class CopyError(PybuildError):
+    """A COPY, ADD or WORKDIR that cannot be done as written."""
+
+
+class SourceTree(Protocol):
+    """A tree of entries by in-image path; never changes under its reader without an error."""
+
+    @property
+    def specials(self) -> bool:
+        """Whether fifos and devices of this tree may be copied (as entries, never opened)."""
+
+    def get(self, path: str, /) -> Entry | None:
+        """The entry at a path, its last part not followed; None when absent or ignored."""
+
+    def children(self, path: str, /) -> list[str]:
+        """Sorted names in a directory; empty for anything else."""
+
+    def resolve(self, path: str, /, *, follow_last: bool = True) -> str:
+        """The path with its links followed inside this tree; it need not exist."""
+
+    def open(self, path: str, /) -> AbstractContextManager[BinaryIO]:
+        """The payload of a file: exactly `entry.size` bytes, or an error that names it."""
+
+    def read(self, path: str, /) -> bytes:
+        """The whole payload of a small file, under the same promise as `open`."""
+
+    def digest(self, path: str, /) -> bytes:
+        """The sha256 of a file's payload."""
+
+    def group(self, path: str, /) -> Hashable | None:
+        """What names of one inode have in common; None for a file with a single name."""
+
+    def fingerprint(self, path: str, /) -> bytes | None:
+        """A value that changes whenever anything at or below a path may have; None: unknown."""
+
+    def trusted(self, path: str, /) -> bool:
+        """Whether a path's fingerprint may be remembered beyond this build (J10)."""
+
+    def hidden(self, path: str, /) -> bool:
+        """Whether something is there that ignore rules hide."""
+
+
+def join(parent: str, name: str) -> str:
+    """Join in-image paths; an empty side adds nothing."""
+    return f"{parent}/{name}" if parent and name else parent or name
+
+
+def shown(path: str) -> str:
+    """Render a path for a message: absolute, control characters made visible."""
+    return printable(f"/{path.lstrip('/')}").encode("utf-8", "replace").decode()
+
+
+def clean(path: str) -> str:
+    """Make a path an in-image one: rooted, without empty, `.` and `..` parts (C20)."""
+    done: list[str] = []
+    for part in path.split("/"):
+        if part == "..":
+            del done[-1:]
+        elif part not in {"", "."}:
+            done.append(part)
+    return "/".join(done)
+
+
+def resolve(get: Callable[[str], Entry | None], path: str, *, follow_last: bool = True) -> str:
+    """Follow links as a process rooted at the tree would; parts that do not exist are kept.
+
+    Raises:
+        CopyError: more links than are ever meant, or a loop.
+    """
+    todo = [part for part in reversed(path.split("/")) if part not in {"", "."}]
+    done: list[str] = []
+    links = 0
+    while todo:
+        part = todo.pop()
+        if part == "..":
+            del done[-1:]
+            continue
+        done.append(part)
+        if not todo and not follow_last:
+            break
+        entry = get("/".join(done))
+        if entry is None or entry.kind is not Kind.SYMLINK:
+            continue
+        links += 1
+        if links > MAX_LINKS:
+            raise CopyError(f'"{shown(path)}": too many levels of symbolic links')
+        if entry.linkname.startswith("/"):
+            done.clear()
+        else:
+            done.pop()
+        target = reversed(entry.linkname.split("/"))
+        todo.extend(part for part in target if part not in {"", "."})
+    return "/".join(done)

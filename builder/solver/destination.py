@@ -1,0 +1,209 @@
+"""Where copied things land: the base tree with the planned entries of one layer on top.
+
+Owns destination paths, their links and created parents (C02-C04, C07). Must not know sources:
+a payload is carried, never looked into.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from builder.context.source import CopyError, join, resolve, shown
+from cache.archive.entry import MAX_NAME, MAX_PATH, OPAQUE, WHITEOUT, Entry, Kind, encode
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Iterator
+
+    from builder.context.source import SourceTree
+    from builder.solver.ownership import Owner
+
+P = TypeVar("P")
+_ROOT = Entry("", Kind.DIRECTORY, 0o755)
+
+
+@dataclass(frozen=True, slots=True)
+class Planned(Generic[P]):
+    """An entry of the layer to be: its payload if it is a file; `group` joins hardlinks."""
+
+    entry: Entry
+    payload: P | None = None
+    group: Hashable | None = None
+
+
+def placed(entry: Entry, path: str, owner: Owner | None, mode: int) -> Entry:
+    """The entry at another path, with another mode and perhaps another owner."""
+    uid, gid = (entry.uid, entry.gid) if owner is None else (owner.uid, owner.gid)
+    return Entry(
+        path,
+        entry.kind,
+        mode,
+        uid,
+        gid,
+        entry.size,
+        entry.mtime,
+        entry.linkname,
+        entry.device,
+        entry.xattrs,
+    )
+
+
+class Destination(Generic[P]):
+    """The tree a layer is planned on. Later entries replace earlier ones of the same path."""
+
+    def __init__(self, base: SourceTree, owner: Owner, mode: int, mtime: int) -> None:
+        """Take what directories that have to be created look like."""
+        self._base = base
+        self._made = Entry("", Kind.DIRECTORY, mode, owner.uid, owner.gid, mtime=mtime)
+        self._planned: dict[str, Planned[P]] = {}
+        self._replaced: set[str] = set()  # base directories that something else took the place of
+
+    def __repr__(self) -> str:
+        """Count the entries."""
+        return f"<Destination {len(self._planned)} entries planned>"
+
+    def get(self, path: str) -> Entry | None:
+        """The entry at a path as it would be after the layer."""
+        planned = self._planned.get(path)
+        if planned is not None:
+            return planned.entry
+        if not path:
+            return self._base.get("") or _ROOT
+        if self._replaced and any(above in self._replaced for above in _ancestors(path)):
+            return None
+        return self._base.get(path)
+
+    def planned(self, path: str) -> Planned[P] | None:
+        """What was planned at a path."""
+        return self._planned.get(path)
+
+    def resolve(self, path: str, *, follow_last: bool = True) -> str:
+        """Follow links as they would be after the layer."""
+        return resolve(self.get, path, follow_last=follow_last)
+
+    def make_directories(self, path: str) -> None:
+        """Create what is missing of a resolved path (C03, C04).
+
+        Raises:
+            CopyError: something on the way is not a directory.
+        """
+        if self._is_directory(path):
+            return
+        for here in (*_ancestors(path), path):
+            entry = self.get(here)
+            if entry is None:
+                self.put(here, Planned(placed(self._made, here, None, self._made.mode)))
+            elif entry.kind is not Kind.DIRECTORY:
+                raise CopyError(f"mkdir {shown(here)}: not a directory")
+
+    def enter(self, path: str) -> str:
+        """Resolve a path as a directory for sources' contents, created if missing.
+
+        Raises:
+            CopyError: it is something else.
+        """
+        place = self.resolve(path)
+        entry = self.get(place)
+        if entry is not None and entry.kind is not Kind.DIRECTORY:
+            raise _not_directory(place)
+        self.make_directories(place)
+        return place
+
+    def put(self, path: str, planned: Planned[P]) -> None:
+        """Plan an entry whose parent is there; what kinds may replace others is checked (C07).
+
+        Raises:
+            CopyError: a directory would replace something else or the other way round, or the
+                name cannot be in a layer.
+        """
+        existing = self.get(path)
+        if existing is not None:
+            if planned.entry.kind is Kind.DIRECTORY:
+                if existing.kind is not Kind.DIRECTORY:
+                    raise _not_directory(path)
+            elif existing.kind is Kind.DIRECTORY:
+                raise CopyError(f"cannot replace to directory {shown(path)} with file")
+        else:
+            _check_name(path)
+        self._planned[path] = planned
+
+    def replace(self, path: str, planned: Planned[P]) -> None:
+        """Plan an entry over whatever is there, as unpacking an archive does (A02)."""
+        _check_name(path)
+        kind = planned.entry.kind
+        existing = self.get(path)
+        if existing is not None and existing.kind is Kind.DIRECTORY is not kind:
+            below = f"{path}/"
+            for other in [other for other in self._planned if other.startswith(below)]:
+                del self._planned[other]
+            self._replaced.add(path)
+        self._planned[path] = planned
+
+    def touch(self, path: str, mtime: int) -> None:
+        """Set a directory's time, its other metadata left alone (C12)."""
+        entry = self.get(path)
+        if path and entry is not None and entry.mtime != mtime:
+            self._planned[path] = Planned(
+                Entry(
+                    path,
+                    entry.kind,
+                    entry.mode,
+                    entry.uid,
+                    entry.gid,
+                    0,
+                    mtime,
+                    xattrs=entry.xattrs,
+                )
+            )
+
+    def finish(self) -> Iterator[tuple[str, Planned[P]]]:
+        """Yield the layer's entries by path, each once, parents first.
+
+        Directories of the base on the way are repeated as they are: an engine that unpacks
+        every layer for itself would else make them up.
+        """
+        for path in list(self._planned):
+            for above in reversed(_ancestors(path)):
+                if above in self._planned:
+                    break
+                entry = self.get(above)
+                if entry is not None:
+                    self._planned[above] = Planned(placed(entry, above, None, entry.mode))
+        for path in sorted(self._planned):
+            planned = self._planned[path]
+            yield path, planned
+            if path in self._replaced and planned.entry.kind is Kind.DIRECTORY:
+                marker = join(path, OPAQUE)
+                yield marker, Planned(Entry(marker, Kind.FILE, mtime=planned.entry.mtime))
+
+    def _is_directory(self, path: str) -> bool:
+        entry = self.get(path)
+        return entry is not None and entry.kind is Kind.DIRECTORY
+
+
+def _ancestors(path: str) -> list[str]:
+    """Every directory above a path but the root, topmost first."""
+    found = []
+    at = path.find("/")
+    while at >= 0:
+        found.append(path[:at])
+        at = path.find("/", at + 1)
+    return found
+
+
+def _not_directory(path: str) -> CopyError:
+    return CopyError(
+        f"cannot copy to non-directory: {shown(path)}",
+        hint="the destination has a file or a link of that name; copy to where it leads instead",
+    )
+
+
+def _check_name(path: str) -> None:
+    name = path.rpartition("/")[2]
+    if name.startswith(WHITEOUT):
+        raise CopyError(
+            f'"{shown(path)}": names that begin with {WHITEOUT} mean deletions in a layer',
+            hint="rename the file",
+        )
+    if len(path) * 4 > MAX_NAME and (len(encode(name)) > MAX_NAME or len(encode(path)) >= MAX_PATH):
+        raise CopyError(f'"{shown(path[:200])}…": the path is too long')
