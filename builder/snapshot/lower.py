@@ -1,0 +1,149 @@
+"""What a step found below its upper directory: overlay lowers, merged by hand.
+
+Reading the stack with lstat needs no mount, no privilege and no change of the working
+directory (which all threads share), and it works on kernels whose fsopen cannot add lowers
+one by one. It must not know of layers or tar.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import TYPE_CHECKING, Protocol
+
+from builder.snapshot import attributes
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from builder.snapshot.attributes import Xattrs
+
+
+class LowerDir(Protocol):
+    """A read-only tree by in-image bytes paths, b"" being the root; nothing is followed.
+
+    `xattrs`, `readlink` and `open` may only be asked for paths that lstat knows.
+    """
+
+    def lstat(self, path: bytes) -> os.stat_result | None:
+        """Status of a path, None when there is nothing."""
+
+    def xattrs(self, path: bytes) -> Xattrs:
+        """Attributes of a path as a layer would show them."""
+
+    def readlink(self, path: bytes) -> bytes:
+        """Text of a symlink."""
+
+    def open(self, path: bytes) -> int:
+        """Open a regular file for reading; the caller closes it."""
+
+
+class EmptyLower:
+    """Nothing below: the lower side of `FROM scratch`."""
+
+    def lstat(self, path: bytes) -> os.stat_result | None:
+        """Know nothing."""
+        del path
+        return None
+
+    def xattrs(self, path: bytes) -> Xattrs:
+        """Refuse."""
+        raise FileNotFoundError(path)
+
+    def readlink(self, path: bytes) -> bytes:
+        """Refuse."""
+        raise FileNotFoundError(path)
+
+    def open(self, path: bytes) -> int:
+        """Refuse."""
+        raise FileNotFoundError(path)
+
+
+class StackedLower:
+    """Committed trees under one directory, topmost first, as overlayfs would merge them.
+
+    Per directory it remembers which trees take part, so that a lookup asks only those. Their
+    components were seen to be real directories and committed trees do not change, so a path
+    cannot leave its tree. With the one name b"." it is a plain directory.
+    """
+
+    def __init__(self, base_fd: int, names: Sequence[bytes]) -> None:
+        """Borrow a directory and take the trees' names in it."""
+        self._base_fd = base_fd
+        self._proc = b"/proc/self/fd/%d/" % base_fd
+        self._top = names[0]
+        self._trees: dict[bytes, tuple[bytes, ...]] = {b"": tuple(n + b"/" for n in names)}
+
+    def lstat(self, path: bytes) -> os.stat_result | None:
+        """Status of a path; the root's is the topmost tree's."""
+        found = self._find(path)
+        return None if found is None else found[1]
+
+    def xattrs(self, path: bytes) -> Xattrs:
+        """Attributes of a path as a layer would show them."""
+        return attributes.read(self._proc + self._place(path)).xattrs
+
+    def readlink(self, path: bytes) -> bytes:
+        """Text of a symlink."""
+        return os.readlink(self._place(path), dir_fd=self._base_fd)
+
+    def open(self, path: bytes) -> int:
+        """Open a regular file for reading."""
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+        return os.open(self._place(path), flags, dir_fd=self._base_fd)
+
+    def _place(self, path: bytes) -> bytes:
+        found = self._find(path)
+        if found is None:
+            raise FileNotFoundError(path)
+        return found[0]
+
+    def _find(self, path: bytes) -> tuple[bytes, os.stat_result] | None:
+        if not path:
+            return self._top, os.stat(self._top, dir_fd=self._base_fd, follow_symlinks=False)
+        parent, _, name = path.rpartition(b"/")
+        for tree in self._taking_part(parent):
+            status = self._status(tree + name)
+            if status is not None:
+                return None if is_whiteout(status) else (tree + name, status)
+        return None
+
+    def _taking_part(self, directory: bytes) -> tuple[bytes, ...]:
+        """Prefixes of the trees in which a directory's names are to be looked up."""
+        known = self._trees.get(directory)
+        if known is not None:
+            return known
+        missing: list[bytes] = []
+        here = directory
+        while here not in self._trees:
+            missing.append(here)
+            here = here.rpartition(b"/")[0]
+        trees = self._trees[here]
+        for below in reversed(missing):
+            trees = self._trees[below] = self._merge(trees, below.rpartition(b"/")[2])
+        return trees
+
+    def _merge(self, trees: tuple[bytes, ...], name: bytes) -> tuple[bytes, ...]:
+        """Choose the trees that show a directory: down to a non-directory or an opaque one."""
+        merged: list[bytes] = []
+        for tree in trees:
+            status = self._status(tree + name)
+            if status is None:
+                continue
+            if not stat.S_ISDIR(status.st_mode):
+                break
+            merged.append(tree + name + b"/")
+            if attributes.read(self._proc + tree + name).opaque:
+                break
+        return tuple(merged)
+
+    def _status(self, place: bytes) -> os.stat_result | None:
+        try:
+            return os.stat(place, dir_fd=self._base_fd, follow_symlinks=False)
+        except FileNotFoundError:
+            return None
+
+
+def is_whiteout(status: os.stat_result) -> bool:
+    """Whether overlayfs means "nothing here" by this file."""
+    return stat.S_ISCHR(status.st_mode) and status.st_rdev == 0

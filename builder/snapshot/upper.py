@@ -1,0 +1,305 @@
+"""From an overlayfs upper directory to layer entries, in time proportional to the change.
+
+Owns the walk and the decision what counts as a change. It must not know of mounts, snapshots
+or tar bytes. Entries come parents first, names in byte order, so equal changes give equal layers.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import TYPE_CHECKING
+
+from builder.errors import SandboxError
+from builder.snapshot import attributes
+from builder.snapshot.lower import is_whiteout
+from cache.archive.entry import MAX_PATH, OPAQUE, WHITEOUT, Entry, Kind, decode
+from cache.errors import ArchiveError
+
+if TYPE_CHECKING:
+    from builder.snapshot.attributes import Attributes
+    from builder.snapshot.lower import LowerDir
+    from cache.layers import LayerWriter
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+_SMALL = 1 << 20  # bytes; files up to this size are handed over in one piece
+_BLOCK = 1 << 20
+_LONGEST = MAX_PATH - 64  # bytes of a path; the rest is for the prefix it is looked up under
+_HIDDEN = WHITEOUT.encode()
+
+_KINDS = {
+    stat.S_IFREG: Kind.FILE,
+    stat.S_IFDIR: Kind.DIRECTORY,
+    stat.S_IFLNK: Kind.SYMLINK,
+    stat.S_IFCHR: Kind.CHAR,
+    stat.S_IFBLK: Kind.BLOCK,
+    stat.S_IFIFO: Kind.FIFO,
+}
+
+
+def write_upper(upper_fd: int, lower: LowerDir, writer: LayerWriter) -> None:
+    """Write what an upper directory changes about its lower as a layer's entries.
+
+    Raises:
+        ArchiveError: a name that would read as a whiteout, or a path over the limit.
+        SandboxError: the directory changes meanwhile, or is no complete upper.
+    """
+    _Walk(lower, writer).run(upper_fd)
+
+
+class _Frame:
+    """A directory being read: `todo` are its names in reverse, `entry` waits for a change."""
+
+    __slots__ = ("below", "entry", "identity", "path", "todo")
+
+    def __init__(self, path: bytes, status: os.stat_result, *, below: bool) -> None:
+        self.path = path
+        self.identity = (status.st_dev, status.st_ino)
+        self.below = below  # whether the lower side shows through here
+        self.entry: Entry | None = None
+        self.todo: list[bytes] = []
+
+
+class _Walk:
+    """One pass over an upper directory, with one open directory whatever the depth."""
+
+    def __init__(self, lower: LowerDir, writer: LayerWriter) -> None:
+        self._lower = lower
+        self._writer = writer
+        self._stack: list[_Frame] = []
+        self._written = 0  # frames of the stack whose entry need not be written any more
+        self._links: dict[tuple[int, int], str] = {}
+        self._fd = -1
+        self._proc = b""
+
+    def run(self, upper_fd: int) -> None:
+        """Walk from the root."""
+        self._enter(os.open(b".", _DIRECTORY, dir_fd=upper_fd))
+        try:
+            root = os.fstat(self._fd)
+            frame = _Frame(b"", root, below=True)
+            self._push(frame)
+            self._root(root)
+            while self._stack:
+                frame = self._stack[-1]
+                if frame.todo:
+                    self._visit(frame, frame.todo.pop())
+                else:
+                    self._leave()
+        finally:
+            os.close(self._fd)
+
+    def _root(self, status: os.stat_result) -> None:
+        """The root's own entry: only for what a layer can set, as its mtime changes always."""
+        found = attributes.read(self._fd)
+        lower = self._lower.lstat(b"")
+        if lower is not None:
+            same = _rights(status) == _rights(lower) and found.xattrs == self._lower.xattrs(b"")
+        else:
+            same = _rights(status) == (0o755, 0, 0) and not found.xattrs
+        if not same:
+            self._emit(_entry(b"", Kind.DIRECTORY, status, found))
+
+    def _enter(self, descriptor: int) -> None:
+        self._fd = descriptor
+        self._proc = b"/proc/self/fd/%d/" % descriptor
+
+    def _push(self, frame: _Frame) -> None:
+        names = [os.fsencode(name) for name in os.listdir(self._fd)]
+        names.sort(reverse=True)
+        frame.todo = names
+        self._stack.append(frame)
+
+    def _leave(self) -> None:
+        self._stack.pop()
+        self._written = min(self._written, len(self._stack))
+        if not self._stack:
+            return
+        parent = os.open(b"..", _DIRECTORY, dir_fd=self._fd)
+        os.close(self._fd)
+        self._enter(parent)
+        status = os.fstat(parent)
+        if (status.st_dev, status.st_ino) != self._stack[-1].identity:
+            msg = f"{_show(self._stack[-1].path)} was moved while it was read"
+            raise SandboxError(msg)
+
+    def _visit(self, frame: _Frame, name: bytes) -> None:
+        path = frame.path + b"/" + name if frame.path else name
+        status = os.stat(name, dir_fd=self._fd, follow_symlinks=False)
+        _check_name(path, name)
+        if is_whiteout(status):
+            if frame.below and self._lower.lstat(path) is not None:
+                head = frame.path + b"/" if frame.path else b""
+                self._emit(_marker(head + _HIDDEN + name), b"")
+            return
+        kind = _KINDS.get(stat.S_IFMT(status.st_mode))
+        if kind is None:
+            return  # a socket: it means nothing without the process that listened
+        lower = self._lower.lstat(path) if frame.below else None
+        if kind is Kind.DIRECTORY:
+            self._directory(path, name, status, lower)
+        else:
+            self._other(path, name, kind, status, lower)
+
+    def _directory(
+        self, path: bytes, name: bytes, status: os.stat_result, lower: os.stat_result | None
+    ) -> None:
+        child = os.open(name, _DIRECTORY, dir_fd=self._fd)
+        os.close(self._fd)
+        self._enter(child)
+        found = attributes.read(child)
+        entry = _entry(path, Kind.DIRECTORY, status, found)
+        below = lower is not None and stat.S_ISDIR(lower.st_mode)
+        frame = _Frame(path, status, below=below and not found.opaque)
+        if lower is not None and frame.below and self._same(path, status, lower, found):
+            frame.entry = entry  # written only if something below it changed
+        else:
+            self._emit(entry)
+            if below and found.opaque:
+                self._emit(_marker(path + b"/" + OPAQUE.encode()), b"")
+        self._push(frame)
+
+    def _other(
+        self,
+        path: bytes,
+        name: bytes,
+        kind: Kind,
+        status: os.stat_result,
+        lower: os.stat_result | None,
+    ) -> None:
+        if status.st_nlink > 1:
+            key = (status.st_dev, status.st_ino)
+            first = self._links.get(key)
+            if first is not None:
+                found = attributes.NONE
+                self._emit(_entry(path, Kind.HARDLINK, status, found, linkname=first))
+                return
+            self._links[key] = decode(path)
+        if kind is Kind.FILE:
+            self._file(path, name, status, lower)
+            return
+        found = attributes.read(self._proc + name)
+        text = os.readlink(name, dir_fd=self._fd) if kind is Kind.SYMLINK else b""
+        if lower is not None and status.st_nlink == 1 and self._same(path, status, lower, found):
+            if kind is Kind.SYMLINK:
+                if self._lower.readlink(path) == text:
+                    return
+            elif status.st_rdev == lower.st_rdev:
+                return
+        self._emit(_entry(path, kind, status, found, linkname=decode(text)))
+
+    def _file(
+        self, path: bytes, name: bytes, status: os.stat_result, lower: os.stat_result | None
+    ) -> None:
+        descriptor = os.open(name, _FILE, dir_fd=self._fd)
+        try:
+            found = attributes.read(descriptor)
+            if (
+                lower is not None
+                and status.st_nlink == 1
+                and status.st_size == lower.st_size
+                and self._same(path, status, lower, found)
+                and self._same_content(path, descriptor)
+            ):
+                return  # copied up by an open for writing that wrote nothing
+            entry = _entry(path, Kind.FILE, status, found)
+            if status.st_size <= _SMALL:
+                self._emit(entry, _read(descriptor, status.st_size))
+                return
+            self._flush()
+            os.lseek(descriptor, 0, os.SEEK_SET)
+            with os.fdopen(descriptor, "rb", buffering=0, closefd=False) as payload:
+                self._writer.add(entry, payload)
+        finally:
+            os.close(descriptor)
+
+    def _same(
+        self, path: bytes, status: os.stat_result, lower: os.stat_result, found: Attributes
+    ) -> bool:
+        """Whether type and metadata are the lower's."""
+        return (
+            status.st_mode == lower.st_mode
+            and status.st_mtime_ns == lower.st_mtime_ns
+            and status.st_uid == lower.st_uid
+            and status.st_gid == lower.st_gid
+            and found.xattrs == self._lower.xattrs(path)
+        )
+
+    def _same_content(self, path: bytes, descriptor: int) -> bool:
+        other = self._lower.open(path)
+        try:
+            while True:
+                block = _read(descriptor, _BLOCK)
+                if block != _read(other, _BLOCK):
+                    os.lseek(descriptor, 0, os.SEEK_SET)
+                    return False
+                if not block:
+                    return True
+        finally:
+            os.close(other)
+
+    def _flush(self) -> None:
+        """Write the entries of the directories above, now that something below changed."""
+        for frame in self._stack[self._written :]:
+            if frame.entry is not None:
+                self._writer.add(frame.entry)
+                frame.entry = None
+        self._written = len(self._stack)
+
+    def _emit(self, entry: Entry, payload: bytes | None = None) -> None:
+        self._flush()
+        self._writer.add(entry, payload)
+
+
+def _entry(
+    path: bytes, kind: Kind, status: os.stat_result, found: Attributes, *, linkname: str = ""
+) -> Entry:
+    special = kind in {Kind.CHAR, Kind.BLOCK}
+    return Entry(
+        decode(path),
+        kind,
+        mode=stat.S_IMODE(status.st_mode),
+        uid=status.st_uid,
+        gid=status.st_gid,
+        size=status.st_size if kind is Kind.FILE else 0,
+        mtime=status.st_mtime_ns,
+        linkname=linkname,
+        device=(os.major(status.st_rdev), os.minor(status.st_rdev)) if special else (0, 0),
+        xattrs=found.xattrs,
+    )
+
+
+def _marker(path: bytes) -> Entry:
+    """A whiteout or opaque marker, always the same but for its path."""
+    return Entry(decode(path), Kind.FILE, mode=0)
+
+
+def _rights(status: os.stat_result) -> tuple[int, int, int]:
+    return stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid
+
+
+def _check_name(path: bytes, name: bytes) -> None:
+    if name.startswith(_HIDDEN):
+        msg = f"{_show(path)}: names that begin with {WHITEOUT} cannot be stored in an image layer"
+        raise ArchiveError(msg, hint="such names mean deletions in layers; use another name")
+    if len(path) > _LONGEST:
+        msg = f"path of {len(path)} bytes is over the limit of {_LONGEST}: {_show(path[:60])}..."
+        raise ArchiveError(msg)
+
+
+def _show(path: bytes) -> str:
+    return repr("/" + os.fsdecode(path))
+
+
+def _read(descriptor: int, size: int) -> bytes:
+    """Read up to a size; less only at the end of the file."""
+    data = os.read(descriptor, size)
+    if len(data) == size:
+        return data
+    parts = [data]
+    left = size - len(data)
+    while left and parts[-1]:
+        parts.append(os.read(descriptor, left))
+        left -= len(parts[-1])
+    return b"".join(parts)
