@@ -1,0 +1,384 @@
+"""Stages and an image resolver to a build graph, an image config and its history to be.
+
+Only stages the target needs are looked at (S03); everything wrong in them is reported at once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from cache.errors import PybuildError
+from cache.spec.oci import Platform
+from frontend.dockerfile import lint
+from frontend.dockerfile.history import PendingHistory, pairs_text
+from frontend.dockerfile.instructions import parse_trigger
+from frontend.dockerfile.lower_copy import lower_copy, lower_workdir
+from frontend.dockerfile.lower_run import lower_run
+from frontend.dockerfile.metadata import Draft
+from frontend.dockerfile.mounts import source_of
+from frontend.dockerfile.problems import LoweringError, MistakeError, Problems
+from frontend.dockerfile.session import ImageResolver, LowerRequest, Origin, Session, StageWork
+from frontend.dockerfile.stages import Stage, global_scope, group, platform_args
+from frontend.dockerfile.syntax import (
+    Arg,
+    Copy,
+    From,
+    HealthcheckInstruction,
+    OnBuild,
+    Pairs,
+    Process,
+    Run,
+    Text,
+    Words,
+)
+from frontend.graph import Ref
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from cache.spec.config import ImageConfig
+    from frontend.dockerfile.environment import Expander
+    from frontend.dockerfile.session import Base
+    from frontend.dockerfile.syntax import Instruction, Parsed
+    from frontend.graph import Graph
+    from frontend.source import Diagnostic, SourceFile, Span
+
+__all__ = [
+    "ImageResolver",
+    "LowerRequest",
+    "Lowered",
+    "LoweredStage",
+    "LoweringError",
+    "PendingHistory",
+    "lower",
+]
+
+_STEP_KEYWORDS = frozenset({"RUN", "COPY", "ADD", "WORKDIR"})
+
+
+@dataclass(frozen=True, slots=True)
+class LoweredStage:
+    """A stage that was lowered, for reports."""
+
+    index: int
+    name: str
+    base: str
+    ref: Ref
+    span: Span
+
+
+@dataclass(frozen=True, slots=True)
+class Lowered:
+    """What a Dockerfile means: `config` has the base's history, `history` what comes after it."""
+
+    graph: Graph
+    result: Ref
+    config: ImageConfig
+    history: tuple[PendingHistory, ...]
+    warnings: tuple[Diagnostic, ...] = ()
+    stages: tuple[LoweredStage, ...] = ()
+
+
+def lower(
+    source: SourceFile, parsed: Parsed, request: LowerRequest, resolver: ImageResolver
+) -> Lowered:
+    """Lower a parsed Dockerfile for one platform.
+
+    Raises:
+        DockerfileError: with every mistake found in the stages that the target needs.
+        LoweringError: a base image could not be resolved; knows the FROM.
+        MistakeError: the request itself is wrong, such as an unknown target (T88).
+    """
+    problems = Problems(source)
+    stages = group(parsed, problems)
+    problems.check()
+    target = stages.target(request.target)
+    session = Session(source, parsed.directives, stages, request, resolver, problems)
+    _evaluate_globals(session, request)
+    lint.check(parsed, stages, problems)
+    _walk(session, target.index)
+    problems.check()
+    return _lowered(session, target)
+
+
+def _evaluate_globals(session: Session, request: LowerRequest) -> None:
+    stages = session.stages
+    shown = request.target or stages.stages[-1].origin.stage or "default"
+    automatic = platform_args(request.platform, request.build_platform, shown)
+    session.globals = global_scope(
+        stages.global_args, automatic, session.build_args, session.expand, session.problems.add
+    )
+
+
+def _lowered(session: Session, target: Stage) -> Lowered:
+    work = session.finished[target.index]
+    request = session.request
+    parts: list[list[PendingHistory]] = []
+    ancestor: StageWork | None = work
+    while ancestor is not None:
+        parts.append(ancestor.history)
+        ancestor = ancestor.parent
+    return Lowered(
+        graph=session.graph.build(),
+        result=work.ref,
+        config=work.draft.finished(request.platform, request.labels),
+        history=tuple(entry for part in reversed(parts) for entry in part),
+        warnings=session.problems.warnings,
+        stages=tuple(
+            LoweredStage(index, w.stage.name, w.stage.origin.image, w.ref, w.stage.origin.node.span)
+            for index, w in sorted(session.finished.items())
+        ),
+    )
+
+
+def _walk(session: Session, target: int) -> None:
+    """Lower the target after everything it needs; a stack of our own, for chains of any length."""
+    begun: dict[int, StageWork] = {}
+    origins: dict[int, Origin] = {}
+    pending = [target]
+    while pending:
+        index = pending[-1]
+        if index in session.finished:
+            pending.pop()
+            continue
+        if index not in origins:
+            origins[index] = _origin(session, session.stages.stages[index])
+        base = origins[index].stage
+        if base is not None and base not in session.finished:
+            pending.append(base)
+            continue
+        if index not in begun:
+            begun[index] = _begin(session, session.stages.stages[index], origins[index])
+        missing = [d for d in begun[index].dependencies if d not in session.finished]
+        if missing:
+            pending.extend(reversed(missing))
+            continue
+        _finish(session, begun[index])
+        session.finished[index] = begun[index]
+
+
+def _origin(session: Session, stage: Stage) -> Origin:
+    """Say what a FROM builds on; a wrong one is reported and replaced by scratch."""
+    origin = stage.origin
+    span = origin.node.span
+    try:
+        name = session.expand(origin.image, session.globals, span)
+        if not name:
+            raise MistakeError(
+                f"base name ({origin.image[:100]}) should not be blank",
+                hint="give the ARG a default before the first FROM",
+            )
+        return session.find(name, stage.index, session.stages.base)
+    except PybuildError as error:
+        session.problems.add(span, error)
+        return Origin(image="scratch")
+
+
+def _platform(session: Session, stage: Stage) -> Platform:
+    text = stage.origin.platform
+    if not text:
+        return session.request.platform
+    value = session.expand(text, session.globals, stage.origin.node.span)
+    if not value:
+        raise MistakeError(f"empty platform value from expression {text[:100]}")
+    return Platform.parse(value)
+
+
+def _begin(session: Session, stage: Stage, origin: Origin) -> StageWork:
+    """Give a stage its base and its instructions, ONBUILD triggers first (I13)."""
+    span = stage.origin.node.span
+    platform = session.request.platform
+    base = None
+    try:
+        platform = _platform(session, stage)
+        if origin.image:
+            base = session.resolve(origin.image, platform, span)
+    except LoweringError:
+        raise
+    except PybuildError as error:
+        session.problems.add(span, error)
+    if origin.stage is not None:
+        parent = session.finished[origin.stage]
+        work = StageWork(stage, origin, parent.platform, parent.ref, parent.draft.child(), parent)
+        work.has_workdir = parent.has_workdir
+        _plan(session, work)
+        return work
+    if base is None:
+        tree = session.context(origin.context) if origin.context else session.scratch()
+        draft = Draft.scratch(platform, session.budget)
+        work = StageWork(stage, origin, platform, tree, draft)
+        _plan(session, work)
+        return work
+    return _on_image(session, stage, origin, platform, base)
+
+
+def _on_image(
+    session: Session, stage: Stage, origin: Origin, platform: Platform, base: Base
+) -> StageWork:
+    found = base.config.platform
+    if (found.os, found.architecture) != (platform.os, platform.architecture):
+        session.problems.warn(
+            "InvalidBaseImagePlatform",
+            f"base image {origin.image[:100]} is for {found}, {platform} was asked for",
+            stage.origin.node.span,
+        )
+    # The tree is known only after the plan, whose length is in the name of the vertex.
+    work = StageWork(stage, origin, platform, Ref(0), Draft(base.config, session.budget))
+    work.has_workdir = bool(base.config.working_dir)
+    work.done = work.total = 1
+    _plan(session, work)
+    work.ref = session.graph.add(
+        base.op,
+        name=session.step_name(work, f"FROM {base.op.reference}@{base.op.manifest}"),
+        span=stage.origin.node.span,
+        stage=session.label(work),
+    )
+    return work
+
+
+def _plan(session: Session, work: StageWork) -> None:
+    """List the steps and the stages they read, which must be finished before them."""
+    triggered = _triggered(session, work)
+    own = ((instruction, False) for instruction in work.stage.instructions)
+    work.steps = (*((instruction, True) for instruction in triggered), *own)
+    work.total += sum(step.node.keyword in _STEP_KEYWORDS for step, _ in work.steps)
+    found: dict[int, None] = {}
+    for step, _ in work.steps:
+        for name, lookup in _named(session, step):
+            try:
+                origin = session.find(name, work.stage.index, lookup)
+            except PybuildError:
+                continue  # reported when the step itself is lowered
+            if origin.stage is not None:
+                found[origin.stage] = None
+    work.dependencies = tuple(found)
+
+
+def _named(
+    session: Session, step: Instruction
+) -> list[tuple[str, Callable[[str, int], int | None]]]:
+    if isinstance(step, Copy) and step.source_from:
+        return [(step.source_from, session.stages.copied)]
+    if isinstance(step, Run):
+        names = (source_of(options) for options in step.mounts)
+        return [(name, session.stages.mounted) for name in names if name]
+    return []
+
+
+def _triggered(session: Session, work: StageWork) -> list[Instruction]:
+    """Parse the base's ONBUILD triggers as instructions that stand at the FROM (I13)."""
+    span = work.stage.origin.node.span
+    found: list[Instruction] = []
+    for text in work.draft.take_triggers():
+        try:
+            instruction = parse_trigger(text, session.directives)
+            if isinstance(instruction, (From, OnBuild)) or instruction.node.keyword == "MAINTAINER":
+                raise MistakeError(
+                    f"{instruction.node.keyword} isn't allowed as an ONBUILD trigger"
+                )
+        except PybuildError as error:
+            message = f"ONBUILD trigger of the base image {text[:60]!r}: {error.message}"
+            session.problems.add(span, MistakeError(message, hint=error.hint))
+            continue
+        found.append(replace(instruction, node=replace(instruction.node, span=span)))
+    return found
+
+
+def _finish(session: Session, work: StageWork) -> None:
+    """Apply every step; a wrong one is reported and left out."""
+    for step, triggered in work.steps:
+        try:
+            _apply(session, work, step, "ONBUILD " if triggered else "")
+        except LoweringError:
+            raise
+        except PybuildError as error:
+            session.problems.add(step.node.span, error)
+            if session.problems.many:
+                session.problems.check()
+
+
+def _apply(session: Session, work: StageWork, step: Instruction, prefix: str) -> None:
+    scope = work.draft.environment.scope
+
+    def expand(text: str, /) -> str:
+        return session.expand(text, scope, step.node.span)
+
+    if step.node.keyword in _STEP_KEYWORDS:
+        work.done += 1
+    if isinstance(step, Run):
+        lower_run(session, work, step, expand, prefix)
+    elif isinstance(step, Copy):
+        lower_copy(session, work, step, expand, prefix)
+    elif isinstance(step, Text) and step.node.keyword == "WORKDIR":
+        _check_workdir(session, work, step, expand)
+        lower_workdir(session, work, step, expand, prefix)
+    elif isinstance(step, OnBuild):
+        work.draft.add_trigger(step.trigger)
+    else:
+        created_by = _metadata(session, work, step, expand)
+        session.budget.spend(len(created_by))
+        work.history.append(PendingHistory(created_by))
+
+
+def _check_workdir(session: Session, work: StageWork, step: Text, expand: Expander) -> None:
+    path = expand(step.text)
+    if path.startswith("/"):
+        work.has_workdir = True
+    elif not work.has_workdir:
+        session.problems.warn(
+            "WorkdirRelativePath",
+            f"relative workdir {path[:100]!r} can have unexpected results if the base image changes",
+            step.node.span,
+        )
+
+
+def _metadata(session: Session, work: StageWork, step: Instruction, expand: Expander) -> str:
+    """Fold a metadata instruction into the config and give its history text (O11)."""
+    draft = work.draft
+    keyword = step.node.keyword
+    match step:
+        case Arg():
+            return _declare(session, work, step, expand)
+        case Pairs():
+            return (draft.set_env if keyword == "ENV" else draft.set_labels)(step, expand)
+        case Process():
+            return (draft.set_cmd if keyword == "CMD" else draft.set_entrypoint)(step)
+        case HealthcheckInstruction():
+            return draft.set_healthcheck(step)
+        case Words():
+            return _words(session, work, step, expand)
+        case Text():
+            return _text(draft, step, expand)
+        case _:
+            raise MistakeError(f"{keyword} can not stand here")
+
+
+def _words(session: Session, work: StageWork, step: Words, expand: Expander) -> str:
+    draft = work.draft
+    if step.node.keyword == "SHELL":
+        return draft.set_shell(step)
+    if step.node.keyword == "VOLUME":
+        return draft.add_volumes(step, expand)
+    scope = draft.environment.scope
+    return draft.expose(step, lambda word: session.split(word, scope, step.node.span))
+
+
+def _text(draft: Draft, step: Text, expand: Expander) -> str:
+    if step.node.keyword == "USER":
+        return draft.set_user(step, expand)
+    if step.node.keyword == "STOPSIGNAL":
+        return draft.set_stop_signal(step, expand)
+    return draft.set_maintainer(step)
+
+
+def _declare(session: Session, work: StageWork, step: Arg, expand: Expander) -> str:
+    """ARG: --build-arg, else the default here, else the global value, else unset (V30, V31)."""
+    shown: list[tuple[str, str | None]] = []
+    for name, default in step.args:
+        value = session.given(name)
+        if value is None:
+            value = expand(default) if default is not None else session.globals.get(name)
+        work.draft.environment.declare(name, value)
+        shown.append((name, value))
+    return pairs_text("ARG", shown)

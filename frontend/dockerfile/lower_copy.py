@@ -1,0 +1,256 @@
+"""COPY and ADD to CopyOps, with their fetches, and WORKDIR to a MkdirOp (C01, C20, CP01-CP07, A01-A05)."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from typing import TYPE_CHECKING
+
+from cache.errors import PybuildError
+from cache.spec.digest import Digest
+from frontend.dockerfile import remote
+from frontend.dockerfile.heredocs import body_as_file, file_name
+from frontend.dockerfile.history import PendingHistory, copy_text
+from frontend.dockerfile.metadata import clean
+from frontend.dockerfile.problems import MistakeError
+from frontend.dockerfile.session import Inputs
+from frontend.graph import (
+    CopyOp,
+    HttpOp,
+    InlineSource,
+    LinkOp,
+    MkdirOp,
+    PathSource,
+    RemoteSource,
+    Unpack,
+)
+
+if TYPE_CHECKING:
+    from frontend.dockerfile.environment import Expander
+    from frontend.dockerfile.session import Session, StageWork
+    from frontend.dockerfile.syntax import Copy, Text
+    from frontend.graph import Ref, Source
+
+_OCTAL = re.compile(r"[0-7]{1,8}\Z")
+_SYMBOLIC = re.compile(r"[ugoa]*(?:[-+=](?:[rwxXst]*|[ugo]))+\Z")
+_MAX_MODE = 0o7777
+_PIVOT = "/./"
+
+
+def lower_copy(
+    session: Session, work: StageWork, copy: Copy, expand: Expander, prefix: str
+) -> None:
+    """Append a COPY or ADD to a stage."""
+    paths = [_no_zero(expand(source)) for source in copy.sources]
+    dest = _no_zero(expand(copy.dest))
+    owner, mode = expand(copy.owner), expand(copy.mode)
+    _check_mode(mode)
+    _check_checksum(copy, paths)
+    link = copy.link and not mode  # the reference falls back as well (CP04)
+    if link:
+        _check_link_owner(owner)
+    inputs = Inputs(session.scratch() if link else work.ref)
+    op = CopyOp(
+        sources=_sources(session, work, copy, paths, expand, inputs),
+        dest=destination(work.draft.config.working_dir, dest),
+        owner=owner,
+        mode=mode,
+        parents=copy.parents,
+        excludes=copy.excludes,
+        unpack=_unpack(copy),
+    )
+    text = copy.node.original.split("\n", 1)[0]
+    ref = session.graph.add(
+        op,
+        *inputs.refs,
+        name=session.step_name(work, prefix + text),
+        span=copy.node.span,
+        stage=session.label(work),
+    )
+    if link:
+        name = session.step_name(work, f"LINK {prefix}{text}")
+        ref = session.graph.add(
+            LinkOp(), work.ref, ref, name=name, span=copy.node.span, stage=session.label(work)
+        )
+    work.ref = ref
+    _record(session, work, copy, owner, mode, [*paths, *_heredoc_words(copy), dest])
+
+
+def _record(
+    session: Session, work: StageWork, copy: Copy, owner: str, mode: str, paths: list[str]
+) -> None:
+    flags = [
+        *(["--parents"] if copy.parents else []),
+        *([f"--chown={owner}"] if owner else []),
+        *([f"--chmod={mode}"] if mode else []),
+    ]
+    text = copy_text(copy.node.keyword, flags, paths)
+    session.budget.spend(len(text))
+    work.history.append(PendingHistory(text, work.ref))
+
+
+def _heredoc_words(copy: Copy) -> list[str]:
+    return [f"<<{heredoc.name}" for heredoc in copy.heredocs]
+
+
+def _sources(
+    session: Session,
+    work: StageWork,
+    copy: Copy,
+    paths: list[str],
+    expand: Expander,
+    inputs: Inputs,
+) -> tuple[Source, ...]:
+    """Lower the sources; heredocs come last wherever they stand (P55)."""
+    if copy.keep_git_dir:
+        raise MistakeError("--keep-git-dir is not supported yet", hint="git sources are not either")
+    sources: list[Source] = []
+    tree: Ref | None = None
+    for path in paths:
+        if remote.is_git(path):
+            raise _git_error(copy, path)
+        if remote.is_http(path):
+            sources.append(_fetched(session, work, copy, path, expand, inputs))
+            continue
+        if tree is None:
+            tree = _tree(session, work, copy)
+        sources.append(PathSource(inputs.add(tree), source_path(path, parents=copy.parents)))
+    scope = work.draft.environment.scope
+    for heredoc in copy.heredocs:
+        body = body_as_file(heredoc)
+        text = session.expand_heredoc(body, scope) if heredoc.expand else body
+        sources.append(InlineSource(file_name(heredoc), text))
+    return tuple(sources)
+
+
+def _tree(session: Session, work: StageWork, copy: Copy) -> Ref:
+    if not copy.source_from:
+        return session.context()
+    origin = session.find(copy.source_from, work.stage.index, session.stages.copied)
+    return session.tree(origin, copy.node.span)
+
+
+def _git_error(copy: Copy, path: str) -> MistakeError:
+    if copy.node.keyword == "COPY":
+        return MistakeError(f"source can't be a git ref for COPY ({path[:100]})")
+    return MistakeError(
+        f"git sources are not supported yet ({path[:100]})",
+        hint="clone in a RUN step of an earlier stage and COPY --from it",
+    )
+
+
+def _fetched(
+    session: Session, work: StageWork, copy: Copy, url: str, expand: Expander, inputs: Inputs
+) -> RemoteSource:
+    """Lower an ADD of a URL to a fetch and a source (A04, A05)."""
+    if copy.node.keyword == "COPY":
+        raise MistakeError(
+            f"source can't be a URL for COPY ({url[:100]})", hint="use ADD to fetch a URL"
+        )
+    filename = remote.filename(url)
+    checksum = _digest(expand(copy.checksum)) if copy.checksum else None
+    ref = session.graph.add(
+        HttpOp(url, filename, checksum),
+        name=url,
+        span=copy.node.span,
+        stage=session.label(work),
+    )
+    return RemoteSource(inputs.add(ref), filename)
+
+
+def _check_checksum(copy: Copy, paths: list[str]) -> None:
+    if not copy.checksum:
+        return
+    if copy.node.keyword != "ADD":
+        raise MistakeError("checksum can only be given to ADD")
+    if len(paths) + len(copy.heredocs) != 1:
+        raise MistakeError("checksum can't be specified for multiple sources")
+    if not copy.sources or not (remote.is_http(paths[0]) or remote.is_git(paths[0])):
+        raise MistakeError("checksum requires an HTTP(S) or git source")
+
+
+def _digest(text: str) -> Digest:
+    algorithm, colon, _ = text.partition(":")
+    if colon and algorithm not in {"sha256", "sha512"}:
+        raise MistakeError(f'unsupported digest algorithm "{algorithm[:20]}"', hint="use sha256:…")
+    try:
+        return Digest.parse(text)
+    except PybuildError as error:
+        raise MistakeError(
+            f"invalid checksum digest format {text[:80]!r}",
+            hint="give sha256: and 64 lower-case hexadecimal digits",
+        ) from error
+
+
+def _unpack(copy: Copy) -> Unpack:
+    if copy.node.keyword == "COPY" or copy.unpack is False:
+        return Unpack.NEVER
+    return Unpack.ALWAYS if copy.unpack else Unpack.LOCAL
+
+
+def _check_mode(mode: str) -> None:
+    """Accept octal up to 07777 and chmod's symbolic lists (CP03)."""
+    if not mode:
+        return
+    if mode[0].isdigit():
+        valid = _OCTAL.match(mode) is not None and int(mode, 8) <= _MAX_MODE
+    else:
+        valid = all(_SYMBOLIC.match(clause) for clause in mode.split(","))
+    if not valid:
+        raise MistakeError(
+            f"invalid chmod parameter: {mode[:60]!r}",
+            hint="give an octal string between 0 and 07777, or symbols such as u=rwX,go=rX",
+        )
+
+
+def _check_link_owner(owner: str) -> None:
+    """Refuse names: a linked layer has no passwd file to look them up in (CP02)."""
+    names = [name for name in owner.split(":", 1) if name]
+    if any(name != "root" and not (name.isascii() and name.isdigit()) for name in names):
+        raise MistakeError(
+            f"--link can't look up the owner {owner[:60]!r}",
+            hint="give numbers, or leave out --link",
+        )
+
+
+def _no_zero(path: str) -> str:
+    if "\0" in path:
+        raise MistakeError("path contains a zero byte")
+    return path
+
+
+def source_path(path: str, *, parents: bool) -> str:
+    """Clean a source path as rooted; with --parents the pivot, the first `/./`, stays (C20, CP05)."""
+    if not parents:
+        return clean(path)
+    rooted = path if path.startswith("/") else f"/{path.removeprefix('./')}"
+    before, pivot, after = rooted.partition(_PIVOT)
+    if not pivot or not after.strip("/."):
+        return clean(path)
+    return f"{clean(before).rstrip('/')}/.{clean(after)}"
+
+
+def destination(workdir: str, dest: str) -> str:
+    """Make a destination absolute; `.`, `` and a final slash say it is a directory (C01)."""
+    directory = posixpath.basename(dest) in {"", "."}
+    path = clean(posixpath.join(workdir, dest))
+    return f"{path}/" if directory and path != "/" else path
+
+
+def lower_workdir(
+    session: Session, work: StageWork, text: Text, expand: Expander, prefix: str
+) -> None:
+    """Append a WORKDIR to a stage; `/` is no step (I05, O10)."""
+    created_by = work.draft.set_workdir(text, expand)
+    path = clean(work.draft.config.working_dir)
+    ref = None
+    if path != "/":
+        work.ref = ref = session.graph.add(
+            MkdirOp(path, work.draft.config.user),
+            work.ref,
+            name=session.step_name(work, prefix + text.node.original),
+            span=text.node.span,
+            stage=session.label(work),
+        )
+    session.budget.spend(len(created_by))
+    work.history.append(PendingHistory(created_by, ref))

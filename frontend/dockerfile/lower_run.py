@@ -1,0 +1,200 @@
+"""RUN to an ExecOp: argv, heredocs, environment, network, mounts (R01-R22, M01-M14, P56-P60)."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from typing import TYPE_CHECKING
+
+from frontend.dockerfile import mounts
+from frontend.dockerfile.environment import proxies
+from frontend.dockerfile.heredocs import body_as_file, file_name
+from frontend.dockerfile.history import PendingHistory, run_text
+from frontend.dockerfile.metadata import clean
+from frontend.dockerfile.problems import MistakeError
+from frontend.dockerfile.session import Inputs
+from frontend.graph import (
+    BindMount,
+    CacheMount,
+    ExecOp,
+    Network,
+    SecretMount,
+    Sharing,
+    TmpfsMount,
+)
+
+if TYPE_CHECKING:
+    from frontend.dockerfile.environment import Expander
+    from frontend.dockerfile.mounts import MountRequest
+    from frontend.dockerfile.session import Session, StageWork
+    from frontend.dockerfile.syntax import Run
+    from frontend.graph import Mount, Ref
+
+_PIPES = "/dev/pipes"
+_CACHE_NAMESPACE = "BUILDKIT_CACHE_MOUNT_NS"
+_HOSTNAME = "BUILDKIT_SANDBOX_HOSTNAME"
+_WHOLE_HEREDOC = re.compile(r"""[0-9]*<<-?\s*(?:'[^'<]*'|"[^"<]*"|[^\s<'"]+)\Z""")
+
+
+def lower_run(session: Session, work: StageWork, run: Run, expand: Expander, prefix: str) -> None:
+    """Append a RUN to a stage."""
+    argv, script_name, script = _command(work, run)
+    if not argv or any("\0" in word for word in argv):
+        raise MistakeError("RUN needs a command without zero bytes")
+    inputs = Inputs(work.ref)
+    requests = [mounts.parse(options, expand) for options in run.mounts]
+    environment = work.draft.environment
+    op = ExecOp(
+        argv=argv,
+        env=environment.pairs(),
+        cwd=work.draft.config.working_dir,
+        user=work.draft.config.user,
+        network=_network(session, run),
+        mounts=tuple(_mount(session, work, run, r, inputs) for r in requests),
+        hostname=session.build_args.get(_HOSTNAME, session.request.hostname),
+        extra_hosts=session.request.extra_hosts,
+        script_name=script_name,
+        script=script,
+        proxies=proxies(session.build_args, environment.scope),
+    )
+    _check_security(run)
+    work.ref = session.graph.add(
+        op,
+        *inputs.refs,
+        name=session.step_name(work, prefix + _shown(run), tuple(r.env for r in requests if r.env)),
+        span=run.node.span,
+        stage=session.label(work),
+    )
+    text = run_text(argv, environment.arguments())
+    session.budget.spend(len(text) + len(script))
+    work.history.append(PendingHistory(text, work.ref))
+
+
+def _command(work: StageWork, run: Run) -> tuple[tuple[str, ...], str, str]:
+    """Give argv and, for a `#!` heredoc, the script's name and body (P56, P57)."""
+    if not run.heredocs or not run.command.shell_form:
+        return work.draft.argv(run.command), "", ""
+    line = run.command.words[0]
+    shell = work.draft.shell
+    if _is_whole(run):
+        script = body_as_file(run.heredocs[0])
+        if script.startswith("#!"):
+            name = file_name(run.heredocs[0])
+            return (*shell, f"{_PIPES}/{name}"), name, script
+        return (*shell, script), "", ""
+    bodies = (f"\n{_closed(doc.body)}{doc.name}" for doc in run.heredocs)
+    return (*shell, line + "".join(bodies)), "", ""
+
+
+def _is_whole(run: Run) -> bool:
+    return len(run.heredocs) == 1 and _WHOLE_HEREDOC.match(run.command.words[0].strip()) is not None
+
+
+def _closed(body: str) -> str:
+    return body if not body or body.endswith("\n") else f"{body}\n"
+
+
+def _shown(run: Run) -> str:
+    """Show a heredoc RUN with its first line: `RUN <<EOF (apt-get update...)` (P60)."""
+    text = run.node.original.split("\n", 1)[0] if run.heredocs else run.node.original
+    if not run.heredocs or not _is_whole(run):
+        return text
+    lines = run.heredocs[0].body.strip().split("\n")
+    return f"{text} ({lines[0].rstrip()}{'...' if len(lines) > 1 else ''})"
+
+
+def _network(session: Session, run: Run) -> Network:
+    """Choose the network: the RUN's own, else the build's (R20)."""
+    asked = session.request.network
+    if run.network in {"", "default"}:
+        return asked
+    if run.network == "none":
+        return Network.NONE
+    if run.network != "host":
+        raise MistakeError(
+            f'invalid network mode "{run.network[:60]}"', hint="use default, none or host"
+        )
+    if asked is not Network.HOST:
+        raise MistakeError(
+            "network.host is not allowed", hint="allow it for the whole build with --network host"
+        )
+    return Network.HOST
+
+
+def _check_security(run: Run) -> None:
+    if run.security in {"", "sandbox"}:
+        return
+    if run.security == "insecure":
+        raise MistakeError(
+            "security.insecure is not allowed", hint="--security=insecure is not supported yet"
+        )
+    raise MistakeError(f'security "{run.security[:60]}" is not valid', hint="use sandbox")
+
+
+def _mount(
+    session: Session, work: StageWork, run: Run, request: MountRequest, inputs: Inputs
+) -> Mount:
+    if request.type == "secret":
+        return _secret(work, request)
+    target = _target(work, request.target)
+    if request.type == "tmpfs":
+        return TmpfsMount(target, request.size)
+    if request.type == "cache":
+        return _cache(session, work, run, request, inputs, target)
+    origin = session.context() if not request.source_from else _tree(session, work, run, request)
+    return BindMount(target, inputs.add(origin), clean(request.source), request.is_readonly())
+
+
+def _tree(session: Session, work: StageWork, run: Run, request: MountRequest) -> Ref:
+    origin = session.find(request.source_from, work.stage.index, session.stages.mounted)
+    return session.tree(origin, run.node.span)
+
+
+def _cache(
+    session: Session,
+    work: StageWork,
+    run: Run,
+    request: MountRequest,
+    inputs: Inputs,
+    target: str,
+) -> CacheMount:
+    """Lower a cache mount; its id is the target as written unless given (M11)."""
+    name = request.id or posixpath.normpath(request.target or ".")
+    namespace = session.build_args.get(_CACHE_NAMESPACE, "")
+    own_directory = not request.source
+    return CacheMount(
+        target=target,
+        id=f"{namespace}/{name}" if namespace else name,
+        sharing=request.sharing or Sharing.SHARED,
+        input=inputs.add(_tree(session, work, run, request)) if request.source_from else -1,
+        source=clean(request.source),
+        mode=0o755 if request.mode is None or not own_directory else request.mode,
+        uid=(request.uid or 0) if own_directory else 0,
+        gid=(request.gid or 0) if own_directory else 0,
+        readonly=request.is_readonly(),
+    )
+
+
+def _secret(work: StageWork, request: MountRequest) -> SecretMount:
+    """Lower a secret: a file unless only `env` is given (M13)."""
+    name = request.secret_id()
+    target = request.target
+    if not target and not request.env:
+        target = f"/run/secrets/{posixpath.basename(name)}"
+    return SecretMount(
+        id=name,
+        target=_target(work, target) if target else "",
+        env=request.env,
+        mode=0o400 if request.mode is None else request.mode,
+        uid=request.uid or 0,
+        gid=request.gid or 0,
+        required=request.required,
+    )
+
+
+def _target(work: StageWork, target: str) -> str:
+    """Place a mount: relative to WORKDIR, never the root itself (M05)."""
+    path = clean(posixpath.join(work.draft.config.working_dir, target))
+    if path == "/":
+        raise MistakeError(f"invalid mount target {target[:60]!r}", hint="give target=/some/path")
+    return path

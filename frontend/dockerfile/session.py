@@ -1,0 +1,284 @@
+"""What one lowering shares: the request, the graph so far, base images, stages under work.
+
+Turns names into trees (stages, images, contexts) and words into expanded words; knows no
+single instruction.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+from cache.errors import PybuildError
+from cache.spec.oci import Platform
+from cache.spec.reference import Reference
+from frontend.dockerfile import shell
+from frontend.dockerfile.problems import Budget, LoweringError, MistakeError
+from frontend.dockerfile.stages import SCRATCH
+from frontend.graph import ContextOp, GraphBuilder, ImageOp, Network, Ref, ScratchOp
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from cache.spec.config import ImageConfig
+    from cache.spec.manifest import Image
+    from frontend.dockerfile.history import PendingHistory
+    from frontend.dockerfile.metadata import Draft
+    from frontend.dockerfile.problems import Problems
+    from frontend.dockerfile.stages import Stage, Stages
+    from frontend.dockerfile.syntax import Directives, Instruction
+    from frontend.source import SourceFile, Span
+
+CONTEXT = "context"
+_EPOCH = "SOURCE_DATE_EPOCH"
+_IMAGE_CONTEXT = "docker-image://"
+_LONGEST_NAME = 4096  # characters of a step's display name
+_SHOWN_VARIABLE = re.compile(r"'[^']*'|\\.|\$(?:\{(\w+)\}|(\w+))", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class LowerRequest:
+    """What a build asks of a Dockerfile.
+
+    `contexts` are named contexts: "" for a directory, or `docker-image://reference` (S07).
+    """
+
+    platform: Platform = Platform()
+    build_platform: Platform = Platform()
+    target: str = ""
+    build_args: tuple[tuple[str, str], ...] = ()
+    labels: tuple[tuple[str, str], ...] = ()
+    network: Network = Network.DEFAULT
+    source_date_epoch: int | None = None
+    hostname: str = "buildkitsandbox"
+    extra_hosts: tuple[tuple[str, str], ...] = ()
+    contexts: tuple[tuple[str, str], ...] = ()
+    multi_platform: bool = False  # step names begin with the platform (O15)
+
+
+class ImageResolver(Protocol):
+    """Finds base images: the only effect of lowering."""
+
+    def resolve(self, reference: str, platform: Platform | None) -> Image:
+        """Give the image of a full reference for a platform; any PybuildError may be raised."""
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a name leads: an earlier stage, a named context, or an image (maybe scratch)."""
+
+    stage: int | None = None
+    context: str = ""
+    image: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """A resolved image: its vertex to be, and its config."""
+
+    op: ImageOp
+    config: ImageConfig
+
+
+@dataclass(slots=True)
+class StageWork:
+    """A stage while it is lowered, and what it became."""
+
+    stage: Stage
+    origin: Origin
+    platform: Platform
+    ref: Ref
+    draft: Draft
+    parent: StageWork | None = None
+    steps: tuple[tuple[Instruction, bool], ...] = ()  # with whether ONBUILD brought it
+    dependencies: tuple[int, ...] = ()
+    history: list[PendingHistory] = field(default_factory=list)
+    total: int = 0
+    done: int = 0
+    has_workdir: bool = False  # an absolute WORKDIR was seen, in this stage or its bases
+
+
+class Session:
+    """One lowering."""
+
+    def __init__(
+        self,
+        source: SourceFile,
+        directives: Directives,
+        stages: Stages,
+        request: LowerRequest,
+        resolver: ImageResolver,
+        problems: Problems,
+    ) -> None:
+        """Keep the parts; nothing is resolved yet."""
+        self.source = source
+        self.directives = directives
+        self.stages = stages
+        self.request = request
+        self.problems = problems
+        self.budget = Budget()
+        self.graph = GraphBuilder()
+        self.build_args = dict(request.build_args)
+        self.globals: dict[str, str] = {}
+        self.finished: dict[int, StageWork] = {}
+        self._resolver = resolver
+        self._images: dict[tuple[str, Platform], Image] = {}
+        self._contexts = _normalised(request.contexts)
+        self._unnamed = len(stages.stages) == 1 and not stages.stages[0].origin.stage
+
+    def given(self, name: str) -> str | None:
+        """Give the value of an ARG from the command line; the epoch is always the numeric one (O21)."""
+        if name == _EPOCH and self.request.source_date_epoch is not None:
+            return str(self.request.source_date_epoch)
+        return self.build_args.get(name)
+
+    def expand(self, text: str, scope: Mapping[str, str], span: Span) -> str:
+        """Expand one word; unset variables become warnings (V12)."""
+        unset: list[str] = []
+        result = shell.expand(text, scope, escape=self.directives.escape, undefined=unset.append)
+        self.budget.spend(len(result))
+        self._warn_unset(unset, span)
+        return result
+
+    def split(self, text: str, scope: Mapping[str, str], span: Span) -> list[str]:
+        """Expand one word and split the result (EXPOSE)."""
+        unset: list[str] = []
+        result = list(
+            shell.expand_words(text, scope, escape=self.directives.escape, undefined=unset.append)
+        )
+        self.budget.spend(sum(map(len, result)))
+        self._warn_unset(unset, span)
+        return result
+
+    def expand_heredoc(self, body: str, scope: Mapping[str, str]) -> str:
+        """Expand the body of an unquoted heredoc of COPY or ADD (P55)."""
+        result = shell.expand_heredoc(body, scope)
+        self.budget.spend(len(result))
+        return result
+
+    def _warn_unset(self, names: list[str], span: Span) -> None:
+        for name in names:
+            self.problems.warn("UndefinedVar", f"usage of undefined variable '${name[:60]}'", span)
+
+    def find(self, name: str, user: int, lookup: Callable[[str, int], int | None]) -> Origin:
+        """Say where a name leads; named contexts win over stages, stages over images (F02, S06)."""
+        if name != SCRATCH:
+            context = self._context_value(name)
+            if context is not None:
+                image = context.removeprefix(_IMAGE_CONTEXT)
+                return Origin(image=image) if context else Origin(context=name)
+            stage = lookup(name, user)
+            if stage is not None:
+                return Origin(stage=stage)
+        return Origin(image=name)
+
+    def _context_value(self, name: str) -> str | None:
+        if not self._contexts or name == CONTEXT:
+            return None
+        return self._contexts.get(_context_key(name))
+
+    def tree(self, origin: Origin, span: Span) -> Ref:
+        """Give the tree of an origin; its stage is finished."""
+        if origin.stage is not None:
+            return self.finished[origin.stage].ref
+        if origin.context:
+            return self.context(origin.context)
+        base = self.resolve(origin.image, self.request.platform, span)
+        if base is None:
+            return self.scratch()
+        return self.graph.add(base.op, name=f"FROM {origin.image}", span=span)
+
+    def context(self, name: str = CONTEXT) -> Ref:
+        """Give the build context or a named one."""
+        shown = "build context" if name == CONTEXT else f"context {name}"
+        return self.graph.add(ContextOp(name), name=f"[internal] load {shown}")
+
+    def scratch(self) -> Ref:
+        """Give the empty tree."""
+        return self.graph.add(ScratchOp())
+
+    def resolve(self, text: str, platform: Platform, span: Span) -> Base | None:
+        """Find an image, each once; None for scratch.
+
+        Raises:
+            InvalidDocumentError: the text is no image name.
+            LoweringError: the resolver failed; earlier mistakes of the file are reported first.
+        """
+        if text == SCRATCH:
+            return None
+        reference = str(Reference.parse(text))
+        image = self._images.get((reference, platform))
+        if image is None:
+            try:
+                image = self._resolver.resolve(reference, platform)
+            except PybuildError as error:
+                self.problems.check()
+                raise LoweringError(self.source, span, error) from error
+            self._images[reference, platform] = image
+        op = ImageOp(reference, image.manifest.digest, platform)
+        return Base(op, image.config)
+
+    def label(self, work: StageWork) -> str:
+        """Name a stage for reports; "" if the file has one unnamed stage (O15)."""
+        return "" if self._unnamed else work.stage.name
+
+    def step_name(self, work: StageWork, text: str, masked: tuple[str, ...] = ()) -> str:
+        """Word a step: `[stage 2/5] RUN …` with variables in the text expanded (O15)."""
+        scope = work.draft.environment.scope
+        hidden = frozenset(masked)
+
+        def shown(match: re.Match[str]) -> str:
+            variable = match[1] or match[2]
+            if variable is None:
+                return match[0]
+            return "****" if variable in hidden else scope.get(variable, match[0])
+
+        position = f"{work.done:{len(str(work.total))}}/{work.total}"
+        parts = [self._platform_prefix(work), self.label(work), position]
+        text = _SHOWN_VARIABLE.sub(shown, text[:_LONGEST_NAME])[:_LONGEST_NAME]
+        self.budget.spend(len(text))
+        return f"[{' '.join(part for part in parts if part)}] {text}"
+
+    def _platform_prefix(self, work: StageWork) -> str:
+        if not self.request.multi_platform:
+            return ""
+        target = self.request.platform
+        if work.platform == target:
+            return str(target)
+        return f"{work.platform}->{target.architecture}"
+
+
+class Inputs:
+    """The inputs of a vertex while it is made: equal trees share one place."""
+
+    def __init__(self, first: Ref) -> None:
+        """Begin with the tree the step works on."""
+        self._first = first
+        self._others: dict[Ref, int] = {}
+
+    def add(self, ref: Ref) -> int:
+        """Give the place of a further tree; never 0, which is the step's own."""
+        return self._others.setdefault(ref, len(self._others) + 1)
+
+    @property
+    def refs(self) -> tuple[Ref, ...]:
+        """All inputs in order."""
+        return (self._first, *self._others)
+
+
+def _context_key(name: str) -> str:
+    try:
+        return str(Reference.parse(name.lower()))
+    except PybuildError:
+        return name.lower()
+
+
+def _normalised(contexts: tuple[tuple[str, str], ...]) -> dict[str, str]:
+    for name, value in contexts:
+        if value and not value.startswith(_IMAGE_CONTEXT):
+            raise MistakeError(
+                f"named context {name[:60]!r} of this kind is not supported yet",
+                hint="give a local directory or docker-image://reference",
+            )
+    return {_context_key(name): value for name, value in contexts}
