@@ -57,6 +57,10 @@ class SolveError(PybuildError):
         self.log_tail = log_tail
 
 
+class ExportError(PybuildError):
+    """The result could not be written where it was asked to go, or an image could not be read."""
+
+
 class CancelledBuildError(PybuildError):
     """The build was interrupted by a signal; `signal` is its number."""
 

@@ -139,6 +139,8 @@ class _Paint:
         if right:
             left.append(" " * (width - left.cell_len - right.cell_len))
             left.append_text(right)
+        if not left.plain:
+            return "", 0
         self._console.print(left, end="", soft_wrap=True)
         text = self._buffer.getvalue()
         self._buffer.seek(0)
@@ -148,7 +150,8 @@ class _Paint:
     def _cut(self, text: Text, width: int) -> None:
         if text.cell_len <= width:
             return
-        text.right_crop(max(len(text.plain) - width, 0))  # a cell holds at most one character
+        if len(text.plain) > width:
+            text.truncate(width)  # quickly most of the way
         while text.plain and text.cell_len + cell_len(self._ellipsis) > width:
             text.right_crop(1)
         text.append(self._ellipsis)

@@ -1,0 +1,135 @@
+"""Where output bytes go: standard output or a file that is replaced whole or not at all.
+
+Knows paths and descriptors, not what is written.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import stat
+from typing import TYPE_CHECKING, BinaryIO
+
+from builder.errors import ExportError, UsageError
+from builder.export.output import STDOUT, OutputType
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from builder.export.output import OutputSpec
+
+_READABLE = 0o666  # less the umask
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+
+
+def check_destination(output: OutputSpec, *, stdout_is_terminal: bool) -> None:
+    """Refuse before the build what could not be written after it (O43).
+
+    Raises:
+        UsageError: a terminal, or something of the wrong kind, stands at the destination.
+        ExportError: the destination cannot be looked at.
+    """
+    if not output.dest:
+        return
+    if output.dest == STDOUT:
+        if stdout_is_terminal:
+            msg = f"refusing to write type={output.type} to a terminal"
+            raise UsageError(msg, hint="add dest=FILE, or redirect standard output")
+        return
+    directory = output.type is OutputType.LOCAL or not output.tar
+    try:
+        mode = os.stat(output.dest).st_mode if directory else os.lstat(output.dest).st_mode
+    except FileNotFoundError:
+        if not directory:
+            _check_parent(output.dest)
+        return
+    except OSError as error:
+        raise _cannot(output.dest, error) from error
+    if directory and not stat.S_ISDIR(mode):
+        msg = f"destination {output.dest!r} is not a directory"
+        raise UsageError(msg)
+    if not directory:
+        _check_file(output.dest, mode)
+
+
+@contextlib.contextmanager
+def open_destination(dest: str, stdout: BinaryIO) -> Iterator[BinaryIO]:
+    """Open a file, or standard output for "-", to write to.
+
+    A file appears under its name when the block ends well, complete and on disk; until then,
+    and for good when the block fails, what was there before stays as it was (K02).
+
+    Raises:
+        ExportError: it cannot be written.
+        UsageError: standard output is a terminal, or the destination no regular file.
+    """
+    if dest == STDOUT:
+        if stdout.isatty():
+            msg = "refusing to write an archive to a terminal"
+            raise UsageError(msg, hint="add dest=FILE, or redirect standard output")
+        with writing(dest):
+            yield stdout
+            stdout.flush()
+        return
+    parent, name = os.path.split(dest)
+    with writing(dest):
+        with contextlib.suppress(FileNotFoundError):
+            _check_file(dest, os.lstat(dest).st_mode)
+        directory = os.open(parent or ".", _DIRECTORY)
+        try:
+            with replacing(directory, name) as file:
+                yield file
+        finally:
+            os.close(directory)
+
+
+@contextlib.contextmanager
+def replacing(directory: int, name: str, mode: int = _READABLE) -> Iterator[BinaryIO]:
+    """Write a file aside in an open directory; on success sync it and rename it into place."""
+    # The name is cut so that a destination of 255 bytes still has room for the rest.
+    aside = f".{name[:40]}.{secrets.token_hex(8)}.tmp"
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(aside, flags, mode, dir_fd=directory)
+    try:
+        with open(descriptor, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(descriptor)
+        os.rename(aside, name, src_dir_fd=directory, dst_dir_fd=directory)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(aside, dir_fd=directory)
+        raise
+    os.fsync(directory)
+
+
+@contextlib.contextmanager
+def writing(dest: str) -> Iterator[None]:
+    """Say of which destination the system complained."""
+    try:
+        yield
+    except OSError as error:
+        raise _cannot(dest, error) from error
+
+
+def _cannot(dest: str, error: OSError) -> ExportError:
+    where = "standard output" if dest == STDOUT else repr(dest)
+    return ExportError(f"cannot write to {where}: {error.strerror}")
+
+
+def _check_file(dest: str, mode: int) -> None:
+    if stat.S_ISDIR(mode):
+        msg = f"destination {dest!r} is a directory"
+        raise UsageError(msg, hint="name a file in it, or use type=local or tar=false")
+    if not stat.S_ISREG(mode):
+        # Replacing /dev/stdout or a pipe by a file is never what was meant.
+        msg = f"destination {dest!r} is not a regular file"
+        raise UsageError(msg, hint="use dest=- and redirect standard output")
+
+
+def _check_parent(dest: str) -> None:
+    parent = os.path.dirname(dest) or "."
+    if not os.path.isdir(parent):
+        msg = f"directory {parent!r} of the destination does not exist"
+        raise UsageError(msg)
