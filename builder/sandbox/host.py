@@ -1,0 +1,234 @@
+"""What this host offers a sandbox, and which kind of sandbox that makes: the one place to choose.
+
+`probe` reads, `choose` decides without touching anything, the explain functions turn a refusal
+of the kernel into what is missing and how to get it (D27). Further kinds of sandbox join here.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import pwd
+from dataclasses import dataclass
+from enum import StrEnum
+
+from builder.errors import HostUnsupportedError
+
+NEEDED_IDS = 65536  # "nobody" is 65534 and images use everything below
+_FIRST_SUBORDINATE = 100000
+_HELPER_DIRECTORIES = ("/usr/bin", "/usr/local/bin", "/bin", "/run/wrappers/bin")
+_CAP_SETGID, _CAP_SETUID, _CAP_SETFCAP = 6, 7, 31
+_WRITERS = (1 << _CAP_SETGID) | (1 << _CAP_SETUID) | (1 << _CAP_SETFCAP)
+_MAX_FIELD = 1 << 32
+
+
+class Tier(StrEnum):
+    """Kinds of sandbox. USERNS: a user namespace with a full range of ids, and mounts."""
+
+    USERNS = "userns"
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """A line of an id map: `count` ids from `inside` are those from `outside`."""
+
+    inside: int
+    outside: int
+    count: int
+
+    def __str__(self) -> str:
+        return f"{self.inside} {self.outside} {self.count}"
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """Facts about the host, read once. Empty helper paths mean not installed."""
+
+    uid: int
+    gid: int
+    user: str
+    capabilities: int
+    uid_map: tuple[Extent, ...]
+    gid_map: tuple[Extent, ...]
+    subuid: str
+    subgid: str
+    newuidmap: str
+    newgidmap: str
+    max_user_namespaces: int
+
+
+@dataclass(frozen=True, slots=True)
+class Mapping:
+    """How to map ids: written directly when `newuidmap` is empty, else by the two helpers."""
+
+    tier: Tier
+    uids: tuple[Extent, ...]
+    gids: tuple[Extent, ...]
+    newuidmap: str = ""
+    newgidmap: str = ""
+
+
+def _read(path: str) -> str:
+    try:
+        with open(path, "rb") as stream:
+            return stream.read().decode("utf-8", "surrogateescape")
+    except OSError:
+        return ""
+
+
+def _helper(name: str) -> str:
+    paths = (f"{directory}/{name}" for directory in _HELPER_DIRECTORIES)
+    return next((path for path in paths if os.access(path, os.X_OK)), "")
+
+
+def _user_name(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
+
+
+def probe() -> Host:
+    """Read what choose() needs."""
+    status = dict(line.partition(":")[::2] for line in _read("/proc/self/status").splitlines())
+    limit = _read("/proc/sys/user/max_user_namespaces").strip()
+    uid = os.geteuid()
+    return Host(
+        uid=uid,
+        gid=os.getegid(),
+        user=_user_name(uid),
+        capabilities=int(status.get("CapEff", "0").strip() or "0", 16),
+        uid_map=parse_map(_read("/proc/self/uid_map")),
+        gid_map=parse_map(_read("/proc/self/gid_map")),
+        subuid=_read("/etc/subuid"),
+        subgid=_read("/etc/subgid"),
+        newuidmap=_helper("newuidmap"),
+        newgidmap=_helper("newgidmap"),
+        max_user_namespaces=int(limit) if limit.isdigit() else -1,
+    )
+
+
+def parse_map(text: str) -> tuple[Extent, ...]:
+    """The extents of a /proc/PID/uid_map."""
+    rows = (line.split() for line in text.splitlines())
+    return tuple(Extent(*(int(field) for field in row)) for row in rows if len(row) == 3)  # noqa: PLR2004 - the format
+
+
+def subordinate_ranges(text: str, user: str, uid: int) -> tuple[tuple[int, int], ...]:
+    """(start, count) pairs of /etc/subuid for a user, whose entries go by name or by uid."""
+    found = []
+    for line in text.splitlines():
+        owner, _, rest = line.strip().partition(":")
+        start, _, count = rest.partition(":")
+        if owner not in (user, str(uid)) or not (start.isdecimal() and count.isdecimal()):
+            continue
+        if int(count) > 0 and int(start) + int(count) < _MAX_FIELD:
+            found.append((int(start), int(count)))
+    return tuple(found)
+
+
+def _own_and_subordinate(own: int, ranges: tuple[tuple[int, int], ...]) -> tuple[Extent, ...]:
+    extents = [Extent(0, own, 1)]
+    inside = 1
+    for start, count in ranges:
+        extents.append(Extent(inside, start, count))
+        inside += count
+    return tuple(extents)
+
+
+def _identity(extents: tuple[Extent, ...]) -> tuple[Extent, ...]:
+    return tuple(Extent(e.inside, e.inside, e.count) for e in extents)
+
+
+def _size(extents: tuple[Extent, ...]) -> int:
+    return sum(e.count for e in extents)
+
+
+def _next_free(text: str) -> int:
+    ends = [_FIRST_SUBORDINATE]
+    for line in text.splitlines():
+        _, _, rest = line.partition(":")
+        start, _, count = rest.strip().partition(":")
+        if start.isdecimal() and count.isdecimal():
+            ends.append(int(start) + int(count))
+    return max(ends)
+
+
+def _grant_hint(host: Host) -> str:
+    ranges = []
+    for option, text in (("--add-subuids", host.subuid), ("--add-subgids", host.subgid)):
+        start = _next_free(text)
+        ranges.append(f"{option} {start}-{start + NEEDED_IDS - 1}")
+    return f"as root: usermod {' '.join(ranges)} {host.user}"
+
+
+def choose(host: Host) -> Mapping:
+    """The best kind of sandbox the facts allow.
+
+    Raises:
+        HostUnsupportedError: none; the hint says what to change.
+    """
+    if host.max_user_namespaces == 0:
+        raise HostUnsupportedError(
+            "user namespaces are switched off on this host (user.max_user_namespaces is 0)",
+            hint="as root: sysctl -w user.max_user_namespaces=15000",
+        )
+    enough = min(_size(host.uid_map), _size(host.gid_map)) >= NEEDED_IDS
+    if host.capabilities & _WRITERS == _WRITERS and enough:
+        return Mapping(Tier.USERNS, _identity(host.uid_map), _identity(host.gid_map))
+    if not host.newuidmap or not host.newgidmap:
+        missing = "newgidmap" if host.newuidmap else "newuidmap"
+        raise HostUnsupportedError(
+            f"{missing} is not installed",
+            hint="install it: apt install uidmap (Debian, Ubuntu), dnf install shadow-utils"
+            " (Fedora), apk add shadow-uidmap (Alpine)",
+        )
+    uids = _own_and_subordinate(host.uid, subordinate_ranges(host.subuid, host.user, host.uid))
+    gids = _own_and_subordinate(host.gid, subordinate_ranges(host.subgid, host.user, host.uid))
+    for name, extents in (("subuid", uids), ("subgid", gids)):
+        if _size(extents) < NEEDED_IDS:
+            raise HostUnsupportedError(
+                f'user "{host.user}" has {_size(extents) - 1} subordinate ids in /etc/{name},'
+                f" {NEEDED_IDS} are needed",
+                hint=_grant_hint(host),
+            )
+    return Mapping(Tier.USERNS, uids, gids, host.newuidmap, host.newgidmap)
+
+
+def explain_unshare(error: OSError) -> HostUnsupportedError:
+    """Why a user namespace could not be made."""
+    match error.errno:
+        case errno.ENOSPC:
+            hint = "raise the sysctl user.max_user_namespaces, or nest fewer containers"
+        case errno.EPERM:
+            hint = (
+                "a seccomp profile or the sysctl kernel.unprivileged_userns_clone forbids it;"
+                " in a container, run it with seccomp=unconfined"
+            )
+        case errno.EACCES:
+            hint = (
+                "AppArmor forbids it: give the program a profile with `userns,` or, as root,"
+                " sysctl -w kernel.apparmor_restrict_unprivileged_userns=0"
+            )
+        case _:
+            hint = "the kernel needs CONFIG_USER_NS"
+    reason = (error.strerror or str(error)).lower()
+    return HostUnsupportedError(f"cannot create a user namespace: {reason}", hint=hint)
+
+
+def explain_map(message: str) -> HostUnsupportedError:
+    """Why the id map was refused; `message` is the helper's or the kernel's."""
+    return HostUnsupportedError(
+        f"cannot map ids into the user namespace: {message}",
+        hint="newuidmap must be setuid root or have file capabilities, no_new_privs must be off,"
+        " and AppArmor must not restrict unprivileged user namespaces",
+    )
+
+
+def explain_mount(error: OSError) -> HostUnsupportedError:
+    """Why mounts are refused in a namespace of our own."""
+    reason = (error.strerror or str(error)).lower()
+    return HostUnsupportedError(
+        f"cannot change mounts in a namespace of our own: {reason}",
+        hint="an AppArmor or seccomp profile forbids mount: run with apparmor=unconfined",
+    )

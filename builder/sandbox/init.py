@@ -1,0 +1,197 @@
+"""Process 1 of a step: makes the root, changes into it, starts the program, reaps, ends.
+
+Standard library only, and everything it needs is imported before the root changes. It keeps
+its capabilities but is not dumpable, so the step can neither read nor trace it (D04, D05);
+signals from inside do not reach it. It ends with the program's status, which ends whatever the
+program left running (D23).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import socket
+import struct
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NoReturn
+
+from builder.errors import HostUnsupportedError, SandboxError
+from builder.sandbox import credentials, mounts, overlay, process, syscalls, system, targets, wire
+from builder.sandbox.spec import MemoryFile, NetworkMode
+
+if TYPE_CHECKING:
+    from builder.sandbox.spec import SandboxSpec
+
+_MAX_ACCOUNT_FILE = 10 * 1024 * 1024  # of /etc/passwd and /etc/group (E11)
+_OOM_RAISE = 200  # the step is to die before the builder
+_MAX_OOM = 1000
+_SIOCGIFFLAGS = 0x8913
+_SIOCSIFFLAGS = 0x8914
+_IFF_UP = 0x1
+_READ_SIZE = 65536
+_ERRNO_SIZE = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Descriptors:
+    """What the builder sent for a step. `stdin` is -1 for none."""
+
+    spec: int
+    report: int
+    stdout: int
+    stderr: int
+    stdin: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A root that can be started in."""
+
+    root: targets.Root
+    working_directory: int
+    credentials: credentials.Credentials
+
+
+def run(descriptors: Descriptors, scratch: str, tools: process.Tools) -> NoReturn:
+    """Be process 1 of a step to its end."""
+    code = process.NOT_EXECUTABLE
+    try:
+        syscalls.prctl(syscalls.PR_SET_PDEATHSIG, 9)
+        _arrange(descriptors, tools.trampoline)
+        spec = wire.decode_spec(_read_all(descriptors.spec))
+        ready = _prepare(spec, scratch)
+        _enter(ready)
+        code = _supervise(spec, ready, descriptors.report, tools)
+    except (SandboxError, HostUnsupportedError) as error:
+        _report(descriptors.report, wire.Report(error=error))
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        where = f": {error.filename}" if error.filename else ""
+        failure = SandboxError(f"cannot set up the sandbox: {reason}{where}")
+        _report(descriptors.report, wire.Report(error=failure))
+    except BaseException as error:  # noqa: BLE001 - nothing may escape into the launcher's code
+        _report(descriptors.report, wire.Report(error=SandboxError(f"sandbox bug: {error!r}")))
+    finally:
+        os._exit(code)
+
+
+def _report(fd: int, report: wire.Report) -> None:
+    os.write(fd, wire.encode_report(report))
+
+
+def _arrange(descriptors: Descriptors, trampoline: int) -> None:
+    """Put the standard streams in place and close what belongs to the launcher."""
+    stdin = descriptors.stdin
+    if stdin < 0:
+        stdin = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+    for target, fd in enumerate((stdin, descriptors.stdout, descriptors.stderr)):
+        os.dup2(fd, target, inheritable=True)
+    first = 3
+    for fd in sorted((descriptors.spec, descriptors.report, trampoline)):
+        if fd > first:
+            os.closerange(first, fd)
+        first = fd + 1
+    syscalls.close_from(first)
+
+
+def _read_all(fd: int) -> bytes:
+    os.lseek(fd, 0, os.SEEK_SET)
+    parts = []
+    while part := os.read(fd, _READ_SIZE):
+        parts.append(part)
+    return b"".join(parts)
+
+
+def _prepare(spec: SandboxSpec, scratch_path: str) -> Ready:
+    """Make the root and everything in it."""
+    _leave(spec)
+    syscalls.mount(
+        "scratch", scratch_path, "tmpfs", syscalls.MS_NOSUID | syscalls.MS_NODEV, "mode=700"
+    )
+    scratch = mounts.Scratch(scratch_path)
+    root_path = scratch.directory()
+    overlay.mount_overlay(
+        root_path, spec.root.base, spec.root.lowers, (spec.root.upper, spec.root.work)
+    )
+    root = targets.Root(os.open(root_path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
+    owner = credentials.resolve(
+        spec.process.user,
+        targets.read_file(root, "etc/passwd", _MAX_ACCOUNT_FILE),
+        targets.read_file(root, "etc/group", _MAX_ACCOUNT_FILE),
+    )
+    system.mount_system(root, root_path, scratch, spec.shm_size)
+    for path, data in (("/etc/resolv.conf", spec.resolv_conf), ("/etc/hosts", spec.hosts)):
+        if data:
+            mounts.make_mount(root, scratch, MemoryFile(path, data, mode=0o644))
+    for mount in spec.mounts:
+        mounts.make_mount(root, scratch, mount)
+    directory = targets.working_directory(root, spec.process.cwd, (owner.uid, owner.gid))
+    return Ready(root, directory, owner)
+
+
+def _leave(spec: SandboxSpec) -> None:
+    """Leave the launcher's namespaces."""
+    flags = syscalls.CLONE_NEWNS | syscalls.CLONE_NEWIPC | syscalls.CLONE_NEWUTS
+    if spec.network is NetworkMode.NONE:
+        flags |= syscalls.CLONE_NEWNET
+    syscalls.unshare(flags)
+    with contextlib.suppress(OSError):  # a kernel without them has nothing to hide there
+        syscalls.unshare(syscalls.CLONE_NEWCGROUP)
+    syscalls.mount("none", "/", "", syscalls.MS_REC | syscalls.MS_PRIVATE)
+    if spec.network is NetworkMode.NONE:
+        _raise_loopback()
+    try:
+        socket.sethostname(spec.hostname)
+    except (OSError, ValueError) as error:
+        raise SandboxError(f'cannot set the host name "{spec.hostname[:64]}"') from error
+
+
+def _raise_loopback() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
+        request = struct.pack("16sH22x", b"lo", 0)
+        answer = fcntl.ioctl(control, _SIOCGIFFLAGS, request)
+        flags = struct.unpack("16sH22x", answer)[1] | _IFF_UP
+        fcntl.ioctl(control, _SIOCSIFFLAGS, struct.pack("16sH22x", b"lo", flags))
+
+
+def _enter(ready: Ready) -> None:
+    """Change the root; afterwards nothing of the host has a name any more."""
+    with open("/proc/self/oom_score_adj", "r+b", buffering=0) as stream:
+        score = min(_MAX_OOM, int(stream.read(16) or b"0") + _OOM_RAISE)
+        stream.write(b"%d" % score)
+    os.fchdir(ready.root.fd)
+    syscalls.pivot_root_here()
+    os.fchdir(ready.working_directory)
+    os.close(ready.root.fd)
+    os.close(ready.working_directory)
+    syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
+
+
+def _supervise(spec: SandboxSpec, ready: Ready, report: int, tools: process.Tools) -> int:
+    """Start the program, tell that it runs, reap until it ends."""
+    read_end, write_end = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            process.become(spec.process, ready.credentials, tools, write_end)
+        finally:
+            os._exit(process.NOT_EXECUTABLE)
+    os.close(write_end)
+    trouble = os.read(read_end, _READ_SIZE)  # ends when the program was executed
+    if trouble.startswith(process.SETUP_FAILED):
+        text = trouble[1:].decode("utf-8", "replace").lower()
+        raise SandboxError(f"cannot set up the process: {text}")
+    _report(report, wire.Report(stubs=tuple(reversed(ready.root.stubs))))
+    os.close(report)
+    while True:
+        ended, status = os.waitpid(-1, 0)
+        if ended == pid:
+            break
+    if len(trouble) == _ERRNO_SIZE:
+        reason = -struct.unpack("=q", trouble)[0]
+        code, text = process.explain(spec.process.argv[0], reason)
+        os.write(2, text.encode("utf-8", "surrogateescape"))
+        return code
+    code = os.waitstatus_to_exitcode(status)
+    return code if code >= 0 else 128 - code

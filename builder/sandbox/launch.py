@@ -1,0 +1,205 @@
+"""The builder's side of the launcher: starts it, sends steps, passes their output on.
+
+The launcher is forked once, before any thread exists and after the namespace was entered. A
+step is one request with its own pipes; there is nothing shared to lock but the socket, whose
+packets are atomic.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import select
+import signal
+import socket
+from typing import TYPE_CHECKING, NoReturn
+
+from builder.errors import SandboxError
+from builder.sandbox import launcher, syscalls, wire
+from builder.sandbox.spec import Outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import Self
+
+    from builder.sandbox.spec import SandboxSpec
+
+_READ_SIZE = 65536  # a pipe's capacity
+_CONTROL = 3  # where the launcher keeps its socket
+_KILLED = 128 + signal.SIGKILL
+
+
+class _Pipes:
+    """The fds of one step: ours by stream, and those to send."""
+
+    def __init__(self, spec: SandboxSpec) -> None:
+        """Make pipes and memory files."""
+        self.spec = os.memfd_create("spec", os.MFD_CLOEXEC)
+        self.report = os.memfd_create("report", os.MFD_CLOEXEC)
+        self.reads: list[int] = []  # status, stdout, stderr
+        self.writes: list[int] = []
+        for _ in range(3):
+            read_end, write_end = os.pipe()
+            os.set_blocking(read_end, False)
+            self.reads.append(read_end)
+            self.writes.append(write_end)
+        view = memoryview(wire.encode_spec(spec))
+        while view:
+            view = view[os.write(self.spec, view) :]
+
+    def close_writes(self) -> None:
+        """Leave only the launcher's copies of the write ends."""
+        while self.writes:
+            os.close(self.writes.pop())
+
+    def close(self) -> None:
+        """Close everything."""
+        self.close_writes()
+        for fd in (self.spec, self.report, *self.reads):
+            os.close(fd)
+
+
+class NamespaceSandbox:
+    """Runs steps in namespaces (implements Sandbox). Made by start()."""
+
+    def __init__(self, control: socket.socket, keeper: int) -> None:
+        """Take the socket and the process that holds the launcher."""
+        self._control = control
+        self._keeper = keeper
+        self._numbers: Iterator[int] = itertools.count(1)
+        self._closed = False
+
+    @classmethod
+    def start(cls, scratch: str) -> Self:
+        """Fork the launcher. `scratch` is an absolute directory steps mount over, left empty.
+
+        Call after enter_namespace() and before any thread is started.
+        """
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        parent = os.getpid()
+        keeper = os.fork()
+        if keeper == 0:
+            try:
+                ours.close()
+                _keep(theirs, scratch, parent)
+            finally:
+                os._exit(1)
+        theirs.close()
+        return cls(ours, keeper)
+
+    def run(self, spec: SandboxSpec, output: Callable[[int, bytes], None]) -> Outcome:
+        """Run one step to its end; see Sandbox.run."""
+        if not spec.process.argv:
+            raise SandboxError("a step needs a program to run")
+        number = next(self._numbers)
+        pipes = _Pipes(spec)
+        ended = False
+        try:
+            fds = [pipes.spec, pipes.report, *pipes.writes]
+            self._send(launcher.RUN, number, [*fds, 0] if spec.interactive else fds)
+            pipes.close_writes()
+            status = _pump(pipes.reads, output)
+            ended = True
+            os.lseek(pipes.report, 0, os.SEEK_SET)
+            return _outcome(status, _read_all(pipes.report))
+        finally:
+            if not ended and not self._closed:
+                self._send(launcher.KILL, number)
+            pipes.close()
+
+    def cancel(self) -> None:
+        """Kill every running step."""
+        if not self._closed:
+            self._send(launcher.KILL, launcher.EVERY_STEP)
+
+    def close(self) -> None:
+        """End the launcher and, with it, every step."""
+        if self._closed:
+            return
+        self._closed = True
+        self._control.close()
+        os.waitpid(self._keeper, 0)
+
+    def _send(self, operation: bytes, number: int, fds: list[int] | None = None) -> None:
+        if self._closed:
+            raise SandboxError("the sandbox is closed")
+        try:
+            socket.send_fds(self._control, [launcher.REQUEST.pack(operation, number)], fds or [])
+        except OSError as error:
+            raise SandboxError("the launcher of the sandbox is gone") from error
+
+
+def _keep(control: socket.socket, scratch: str, parent: int) -> NoReturn:
+    """Hold the launcher: it dies with us, and we with the builder."""
+    syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
+    os.setsid()  # the terminal's signals are for the builder, which cancels
+    fd = os.dup2(control.detach(), _CONTROL, inheritable=False)
+    syscalls.close_from(_CONTROL + 1)
+    syscalls.unshare(syscalls.CLONE_NEWPID)
+    pid = os.fork()
+    if pid == 0:
+        syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
+        launcher.serve(socket.socket(fileno=fd), scratch)
+    os.close(fd)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.waitpid(pid, 0)
+    os._exit(0)
+
+
+def _pump(reads: list[int], output: Callable[[int, bytes], None]) -> bytes:
+    """Pass on output until the status is known and the pipes are drained; the status."""
+    status_fd = reads[0]
+    streams = {fd: number for number, fd in enumerate(reads) if number}
+    poll = select.poll()
+    for fd in reads:
+        poll.register(fd, select.POLLIN)
+    status: bytes | None = None
+    while status is None:
+        for fd, _ in poll.poll():
+            if fd == status_fd:
+                status = os.read(fd, _READ_SIZE)
+            elif data := os.read(fd, _READ_SIZE):
+                output(streams[fd], data)
+            else:
+                poll.unregister(fd)
+    # Every process of the step is dead, so what they wrote is in the pipes by now.
+    for fd, number in streams.items():
+        while data := _available(fd):
+            output(number, data)
+    return status
+
+
+def _available(fd: int) -> bytes:
+    try:
+        return os.read(fd, _READ_SIZE)
+    except BlockingIOError:
+        return b""
+
+
+def _read_all(fd: int) -> bytes:
+    parts = []
+    while part := os.read(fd, _READ_SIZE):
+        parts.append(part)
+    return b"".join(parts)
+
+
+def _outcome(status: bytes, report: bytes) -> Outcome:
+    if not status:
+        raise SandboxError("the launcher of the sandbox ended unexpectedly")
+    if len(status) != launcher.STATUS.size:
+        raise SandboxError(f"cannot start a step: {status.decode('utf-8', 'replace')}")
+    (code,) = launcher.STATUS.unpack(status)
+    try:
+        told = wire.decode_report(report)
+    except json.JSONDecodeError:
+        told = None  # killed while writing it
+    if told is None:
+        if code != _KILLED:
+            raise SandboxError(f"a step's first process ended early with status {code}")
+        return Outcome(_KILLED)
+    if told.error is not None:
+        raise told.error
+    return Outcome(code, told.stubs)

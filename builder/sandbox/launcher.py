@@ -1,0 +1,134 @@
+"""The launcher: a small single-threaded process that forks one init per step.
+
+Process 1 of a PID namespace of its own, so that its end is the end of every step; it ends when
+the builder does. Talks to launch.py over one SEQPACKET socket: a request is an operation, a
+step's number and, to run, its fds; an answer goes to the step's own status pipe.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import gc
+import os
+import select
+import signal
+import socket
+import struct
+from dataclasses import dataclass, field
+from typing import NoReturn
+
+from builder.sandbox import init, process, seccomp, syscalls, trampoline
+
+RUN, KILL = b"R", b"K"
+EVERY_STEP = 0  # the number that KILL takes for all; steps count from 1
+REQUEST = struct.Struct("=cQ")
+STATUS = struct.Struct("=i")
+MAX_FDS = 6  # spec, report, status, stdout, stderr and maybe stdin
+_TITLE = b"init"
+_ARG_START = 45  # field 48 of /proc/PID/stat, counted from the state (field 3)
+
+
+@dataclass(slots=True)
+class _Step:
+    pid: int
+    number: int
+    status: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Launcher:
+    control: socket.socket
+    scratch: str
+    tools: process.Tools
+    own_namespace: int
+    poll: select.poll
+    steps: dict[int, _Step] = field(default_factory=dict)  # by pidfd
+
+
+def serve(control: socket.socket, scratch: str) -> NoReturn:
+    """Serve requests until the builder's end of the socket closes; never returns."""
+    gc.disable()  # the builder's objects must not be finalised here
+    _settle()
+    code = seccomp.program(syscalls.MACHINE)
+    tools = process.Tools(
+        (ctypes.c_char * len(code)).from_buffer_copy(code), trampoline.sealed(syscalls.MACHINE)
+    )
+    own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+    launcher = _Launcher(control, scratch, tools, own, select.poll())
+    launcher.poll.register(control, select.POLLIN)
+    while True:
+        for fd, _ in launcher.poll.poll():
+            if fd in launcher.steps:
+                _finish(launcher, fd)
+            elif fd == control.fileno():
+                _take(launcher)
+
+
+def _settle() -> None:
+    """Undo what the builder did to signals and streams."""
+    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+    os.dup2(null, 0)
+    os.dup2(null, 1)
+    os.close(null)
+    os.chdir("/")
+    _forget_command_line()
+
+
+def _forget_command_line() -> None:
+    """Blank the builder's arguments and environment, which /proc/1/cmdline would show steps."""
+    with open("/proc/self/stat", "rb") as stream:
+        fields = stream.read().rpartition(b")")[2].split()
+    start, end, env_start, env_end = (int(field) for field in fields[_ARG_START : _ARG_START + 4])
+    if 0 < start < end <= env_start <= env_end:
+        ctypes.memset(start, 0, env_end - start)
+        ctypes.memmove(start, _TITLE, min(len(_TITLE), end - start - 1))
+    with open("/proc/self/comm", "wb") as stream:
+        stream.write(_TITLE)
+
+
+def _take(launcher: _Launcher) -> None:
+    data, fds, _, _ = socket.recv_fds(launcher.control, REQUEST.size, MAX_FDS)
+    if not data:
+        os._exit(0)  # the builder is gone or done; the kernel ends every step with us
+    operation, number = REQUEST.unpack(data)
+    if operation == KILL:
+        for pidfd, step in launcher.steps.items():
+            if number in (EVERY_STEP, step.number):
+                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        return
+    _start(launcher, number, fds)
+
+
+def _start(launcher: _Launcher, number: int, fds: list[int]) -> None:
+    spec, report, status, stdout, stderr, *rest = fds
+    descriptors = init.Descriptors(spec, report, stdout, stderr, rest[0] if rest else -1)
+    try:
+        syscalls.unshare(syscalls.CLONE_NEWPID)
+        pid = os.fork()
+        if pid == 0:
+            init.run(descriptors, launcher.scratch, launcher.tools)
+        syscalls.setns(launcher.own_namespace, syscalls.CLONE_NEWPID)
+        pidfd = os.pidfd_open(pid)
+        launcher.steps[pidfd] = _Step(pid, number, status)
+        launcher.poll.register(pidfd, select.POLLIN)
+    except OSError as error:
+        os.write(status, f"{error.filename or 'fork'}: {error.strerror}".encode())
+        os.close(status)
+    finally:
+        for fd in (spec, report, stdout, stderr, *rest):
+            os.close(fd)
+
+
+def _finish(launcher: _Launcher, pidfd: int) -> None:
+    launcher.poll.unregister(pidfd)
+    step = launcher.steps.pop(pidfd)
+    _, status = os.waitpid(step.pid, 0)
+    code = os.waitstatus_to_exitcode(status)
+    with contextlib.suppress(BrokenPipeError):  # the builder stopped listening
+        os.write(step.status, STATUS.pack(code if code >= 0 else 128 - code))
+    os.close(step.status)
+    os.close(pidfd)

@@ -1,0 +1,206 @@
+"""The border to the kernel: system calls Python 3.11 has no function for, as plain functions.
+
+Everything is resolved when this module is imported, so that a process that has changed its
+root needs no loader any more. Knows numbers and structures, no policy. Failures are OSError.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import struct
+from typing import Any
+
+MS_RDONLY = 0x1
+MS_NOSUID = 0x2
+MS_NODEV = 0x4
+MS_NOEXEC = 0x8
+MS_REMOUNT = 0x20
+MS_BIND = 0x1000
+MS_REC = 0x4000
+MS_PRIVATE = 0x40000
+MS_SLAVE = 0x80000
+MNT_DETACH = 0x2
+
+CLONE_NEWNS = 0x00020000
+CLONE_NEWCGROUP = 0x02000000
+CLONE_NEWUTS = 0x04000000
+CLONE_NEWIPC = 0x08000000
+CLONE_NEWUSER = 0x10000000
+CLONE_NEWPID = 0x20000000
+CLONE_NEWNET = 0x40000000
+
+PR_SET_PDEATHSIG = 1
+PR_SET_DUMPABLE = 4
+PR_CAPBSET_DROP = 24
+PR_CAP_AMBIENT = 47
+PR_CAP_AMBIENT_CLEAR_ALL = 4
+
+RESOLVE_NO_MAGICLINKS = 0x02
+RESOLVE_IN_ROOT = 0x10
+
+OPEN_TREE_CLONE = 0x1
+AT_EMPTY_PATH = 0x1000
+AT_RECURSIVE = 0x8000
+MOUNT_ATTR_RDONLY = 0x1
+MOUNT_ATTR_NOSUID = 0x2
+MOUNT_ATTR_NODEV = 0x4
+MOUNT_ATTR_NOEXEC = 0x8
+MOVE_MOUNT_F_EMPTY_PATH = 0x4
+MOVE_MOUNT_T_EMPTY_PATH = 0x40
+
+MFD_EXEC = 0x10
+
+FSCONFIG_SET_FLAG = 0
+FSCONFIG_SET_STRING = 1
+FSCONFIG_CMD_CREATE = 6
+
+KEYCTL_JOIN_SESSION_KEYRING = 1
+SECCOMP_SET_MODE_FILTER = 1
+_CAPABILITY_VERSION_3 = 0x20080522
+
+# The same number on every architecture since 5.2.
+_OPEN_TREE = 428
+_MOVE_MOUNT = 429
+_FSOPEN = 430
+_FSCONFIG = 431
+_FSMOUNT = 432
+_CLOSE_RANGE = 436
+_OPENAT2 = 437
+_MOUNT_SETATTR = 442
+
+# In this order: pivot_root, keyctl, seccomp, capset.
+_BY_MACHINE = {"x86_64": (155, 250, 317, 126), "aarch64": (41, 219, 277, 91)}
+
+MACHINE = platform.machine()
+_PIVOT_ROOT, _KEYCTL, _SECCOMP, _CAPSET = _BY_MACHINE.get(MACHINE, (-1, -1, -1, -1))
+
+_LIBC = ctypes.CDLL(None, use_errno=True)
+_SYSCALL = _LIBC.syscall
+_SYSCALL.restype = ctypes.c_long
+_MOUNT = _LIBC.mount
+_MOUNT.argtypes = (
+    ctypes.c_char_p,
+    ctypes.c_char_p,
+    ctypes.c_char_p,
+    ctypes.c_ulong,
+    ctypes.c_char_p,
+)
+_UMOUNT2 = _LIBC.umount2
+_UNSHARE = _LIBC.unshare
+_SETNS = _LIBC.setns
+_PRCTL = _LIBC.prctl
+_PRCTL.argtypes = (ctypes.c_int, *(ctypes.c_ulong,) * 4)
+
+
+def _checked(result: int, what: str) -> int:
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), what)
+    return result
+
+
+def _call(what: str, number: int, *arguments: Any) -> int:
+    # A bare int would be passed as 32 bits and corrupt 64-bit arguments.
+    wide = [ctypes.c_long(a) if isinstance(a, int) else a for a in arguments]
+    return _checked(_SYSCALL(ctypes.c_long(number), *wide), what)
+
+
+def unshare(flags: int) -> None:
+    """Leave the namespaces named by CLONE_NEW* flags for new ones."""
+    _checked(_UNSHARE(flags), "unshare")
+
+
+def setns(fd: int, kind: int) -> None:
+    """Enter the namespace of an fd; for CLONE_NEWPID only children to come."""
+    _checked(_SETNS(fd, kind), "setns")
+
+
+def mount(source: str, target: str, kind: str = "", flags: int = 0, data: str = "") -> None:
+    """Make a mount; empty strings are passed as null."""
+    raw = [os.fsencode(text) or None for text in (source, target, kind, data)]
+    _checked(_MOUNT(raw[0], raw[1], raw[2], flags, raw[3]), f"mount {kind or source}")
+
+
+def umount(target: str, flags: int = 0) -> None:
+    """umount2(2)."""
+    _checked(_UMOUNT2(os.fsencode(target), flags), "umount")
+
+
+def pivot_root_here() -> None:
+    """Make the current directory (a mount point) the root and drop the old root."""
+    _call("pivot_root", _PIVOT_ROOT, b".", b".")
+    _checked(_UMOUNT2(b".", MNT_DETACH), "umount of the old root")
+
+
+def prctl(option: int, first: int = 0, second: int = 0) -> None:
+    """Change a property of the calling process."""
+    _checked(_PRCTL(option, first, second, 0, 0), f"prctl {option}")
+
+
+def openat2(dir_fd: int, path: str, flags: int, resolve: int, mode: int = 0) -> int:
+    """Open a path with resolution rules; the fd is close-on-exec."""
+    how = struct.pack("=QQQ", flags | os.O_CLOEXEC, mode, resolve)
+    return _call(f"open {path}", _OPENAT2, dir_fd, os.fsencode(path), how, len(how))
+
+
+def open_in_root(root_fd: int, path: str, flags: int) -> int:
+    """Open an in-image path: links and `..` stay in the root, magic links are refused."""
+    return openat2(root_fd, path, flags, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS)
+
+
+def clone_tree(fd: int, path: str = "") -> int:
+    """A detached copy of the mounts at and under a path, ready for attach()."""
+    flags = OPEN_TREE_CLONE | AT_RECURSIVE | os.O_CLOEXEC | (0 if path else AT_EMPTY_PATH)
+    return _call("open_tree", _OPEN_TREE, fd, os.fsencode(path), flags)
+
+
+def restrict_tree(tree_fd: int, attributes: int) -> None:
+    """Set MOUNT_ATTR_* on every mount of a detached tree."""
+    value = struct.pack("=QQQQ", attributes, 0, 0, 0)
+    flags = AT_EMPTY_PATH | AT_RECURSIVE
+    _call("mount_setattr", _MOUNT_SETATTR, tree_fd, b"", flags, value, len(value))
+
+
+def attach(tree_fd: int, target_fd: int) -> None:
+    """Mount a detached tree on the file or directory of an fd."""
+    flags = MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH
+    _call("move_mount", _MOVE_MOUNT, tree_fd, b"", target_fd, b"", flags)
+
+
+def mount_from_settings(kind: str, settings: list[tuple[str, str]]) -> int:
+    """A detached mount configured setting by setting; no length limit on the whole."""
+    context = _call(f"fsopen {kind}", _FSOPEN, kind.encode(), 1)
+    try:
+        for key, value in settings:
+            text = os.fsencode(value) if value else None
+            command = FSCONFIG_SET_STRING if value else FSCONFIG_SET_FLAG
+            _call(f"fsconfig {key}", _FSCONFIG, context, command, key.encode(), text, 0)
+        _call(f"fsconfig {kind}", _FSCONFIG, context, FSCONFIG_CMD_CREATE, None, None, 0)
+        return _call(f"fsmount {kind}", _FSMOUNT, context, 1, 0)
+    finally:
+        os.close(context)
+
+
+def close_from(first: int) -> None:
+    """Close every fd from `first` up."""
+    _call("close_range", _CLOSE_RANGE, first, 0xFFFFFFFF, 0)
+
+
+def join_new_session_keyring() -> None:
+    """Leave the caller's session keyring behind."""
+    _call("keyctl", _KEYCTL, KEYCTL_JOIN_SESSION_KEYRING, None)
+
+
+def install_filter(program: ctypes.Array[ctypes.c_char]) -> None:
+    """Install a seccomp filter of 8-byte instructions; the caller holds CAP_SYS_ADMIN."""
+    header = struct.pack("=HxxxxxxQ", len(program) // 8, ctypes.addressof(program))
+    _call("seccomp", _SECCOMP, SECCOMP_SET_MODE_FILTER, 0, header)
+
+
+def set_capabilities(mask: int) -> None:
+    """Make `mask` the permitted and effective set, with nothing inheritable."""
+    header = struct.pack("=Ii", _CAPABILITY_VERSION_3, 0)
+    low, high = mask & 0xFFFFFFFF, mask >> 32
+    _call("capset", _CAPSET, header, struct.pack("=6I", low, low, 0, high, high, 0))

@@ -1,0 +1,124 @@
+"""The kernel's views in a step's root: /proc, /sys and /dev, cut down as containers have them.
+
+Made by init before the step's own mounts. A link or file in place of one of the three is
+refused; what lies under them is then ours, so plain paths are safe (sheet E, D15-D17).
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import TYPE_CHECKING
+
+from builder.sandbox import syscalls, targets
+
+if TYPE_CHECKING:
+    from builder.sandbox.mounts import Scratch
+
+_MASKED = (
+    "proc/acpi",
+    "proc/asound",
+    "proc/interrupts",
+    "proc/kcore",
+    "proc/keys",
+    "proc/latency_stats",
+    "proc/timer_list",
+    "proc/timer_stats",
+    "proc/sched_debug",
+    "proc/scsi",
+    "sys/firmware",
+    "sys/devices/virtual/powercap",
+)
+_READ_ONLY = ("proc/bus", "proc/fs", "proc/irq", "proc/sys", "proc/sysrq-trigger")
+_NODES = ("null", "zero", "full", "random", "urandom", "tty")
+_LINKS = (
+    ("fd", "/proc/self/fd"),
+    ("stdin", "/proc/self/fd/0"),
+    ("stdout", "/proc/self/fd/1"),
+    ("stderr", "/proc/self/fd/2"),
+    ("ptmx", "pts/ptmx"),
+)
+_DEV_SIZE = 64 * 1024  # KiB; as other runtimes give
+_AT_FDCWD = -100
+_STRICT = syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOEXEC
+_STRICT_TREE = syscalls.MOUNT_ATTR_NOSUID | syscalls.MOUNT_ATTR_NODEV | syscalls.MOUNT_ATTR_NOEXEC
+
+
+def mount_system(root: targets.Root, root_path: str, scratch: Scratch, shm_size: int) -> None:
+    """Mount the three views and hide what a step has no business with."""
+    fds = {name: targets.system_directory(root, name) for name in ("proc", "sys", "dev")}
+    try:
+        _mount_dev(fds["dev"], f"{root_path}/dev", shm_size)
+        _mount_proc(fds["proc"])
+        _clone("/sys", fds["sys"], _STRICT_TREE | syscalls.MOUNT_ATTR_RDONLY)
+    finally:
+        for fd in fds.values():
+            os.close(fd)
+    _restrict(root_path, scratch)
+
+
+def _mount_proc(target: int) -> None:
+    try:
+        syscalls.mount("proc", f"/proc/self/fd/{target}", "proc", _STRICT)
+    except PermissionError:
+        # Part of the outer /proc is masked, so the kernel refuses a fresh one: share the outer.
+        _clone("/proc", target, _STRICT_TREE)
+
+
+def _clone(source: str, target: int, attributes: int) -> None:
+    tree = syscalls.clone_tree(_AT_FDCWD, source)
+    try:
+        if attributes:
+            syscalls.restrict_tree(tree, attributes)
+        syscalls.attach(tree, target)
+    finally:
+        os.close(tree)
+
+
+def _clone_to_path(source: str, target: str, attributes: int) -> None:
+    fd = os.open(target, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        _clone(source, fd, attributes)
+    finally:
+        os.close(fd)
+
+
+def _mount_dev(target: int, path: str, shm_size: int) -> None:
+    data = f"mode=755,size={_DEV_SIZE}k"
+    syscalls.mount("tmpfs", f"/proc/self/fd/{target}", "tmpfs", syscalls.MS_NOSUID, data)
+    for name in _NODES:
+        os.close(os.open(f"{path}/{name}", os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666))
+        _clone_to_path(f"/dev/{name}", f"{path}/{name}", 0)
+    for name, text in _LINKS:
+        os.symlink(text, f"{path}/{name}")
+    for name in ("pts", "shm", "mqueue"):
+        os.mkdir(f"{path}/{name}", 0o755)
+    pts = syscalls.MS_NOSUID | syscalls.MS_NOEXEC
+    syscalls.mount(
+        "devpts", f"{path}/pts", "devpts", pts, "newinstance,ptmxmode=0666,mode=0620,gid=5"
+    )
+    syscalls.mount("shm", f"{path}/shm", "tmpfs", _STRICT, f"mode=1777,size={shm_size}")
+    syscalls.mount("mqueue", f"{path}/mqueue", "mqueue", _STRICT)
+
+
+def _restrict(root_path: str, scratch: Scratch) -> None:
+    empty = scratch.directory()
+    readonly = syscalls.MOUNT_ATTR_RDONLY | _STRICT_TREE
+    for name in _READ_ONLY:
+        path = f"{root_path}/{name}"
+        if _mode(path):
+            _clone_to_path(path, path, readonly)
+    for name in _MASKED:
+        path = f"{root_path}/{name}"
+        mode = _mode(path)
+        if stat.S_ISDIR(mode):
+            _clone_to_path(empty, path, readonly)
+        elif mode:
+            _clone_to_path(f"{root_path}/dev/null", path, syscalls.MOUNT_ATTR_RDONLY)
+
+
+def _mode(path: str) -> int:
+    try:
+        return os.lstat(path).st_mode
+    except OSError:
+        return 0
