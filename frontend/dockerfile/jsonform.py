@@ -1,0 +1,48 @@
+"""The JSON form of arguments: one strict array of strings, or not JSON at all (P40)."""
+
+from __future__ import annotations
+
+import re
+
+from frontend.dockerfile.problems import MistakeError
+
+_STRING = r'"(?:[^"\\\x00-\x1f]++|\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4}))*+"'
+_ARRAY = re.compile(
+    rf"\[[ \t\r\n]*+(?:{_STRING}[ \t\r\n]*+(?:,[ \t\r\n]*+{_STRING}[ \t\r\n]*+)*+)?\]\Z"
+)
+
+
+def parse_json_form(text: str) -> tuple[str, ...] | None:
+    """Return the words of an array, None when the text is in shell form.
+
+    Raises:
+        MistakeError: it is an array, but not of strings.
+    """
+    if not text.startswith("["):
+        return None
+    import json  # noqa: PLC0415 - shell forms do not need it
+
+    if _ARRAY.match(text):
+        return tuple(_without_surrogates(word) for word in json.loads(text))
+    try:
+        json.loads(text, parse_constant=_refuse, parse_int=len, parse_float=len)
+    except (ValueError, RecursionError):
+        return None  # not JSON: silently the shell form
+    raise MistakeError("when using JSON array syntax, arrays must be comprised of strings only")
+
+
+def is_json_form(text: str) -> bool:
+    """Whether the text is a JSON array, of whatever."""
+    try:
+        return parse_json_form(text) is not None
+    except MistakeError:
+        return True
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is not JSON")
+
+
+def _without_surrogates(word: str) -> str:
+    # \ud800 alone is no character and could not be written as UTF-8 anywhere.
+    return word.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

@@ -1,0 +1,147 @@
+"""Cutting a logical line: keyword, flags, arguments, heredoc words (P26, P30, P31, P51).
+
+Knows characters only: no instruction, no place in a file.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from frontend.dockerfile.shell import ExpansionError, expand
+
+_BLANKS = re.compile(r"[\t\v\f\r ]+")
+# A shell word with its quotes; None of the parts can match what another one does (possessive).
+# A quote that is never closed cannot be matched, which leaves a gap that is looked for below.
+_RAW_WORD = re.compile(
+    r"""(?:[^\s'"\\]++|'[^']*+'|"(?:[^"\\]++|\\.)*+"|\\.|\\\Z)++|(?P<open>['"])""", re.DOTALL
+)
+_HEREDOC = re.compile(r"([0-9]*)<<(-?)(\s*)([^<]*)\Z", re.DOTALL)
+_HEREDOC_ALONE = re.compile(r"[0-9]*<<-?\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A logical line cut in three."""
+
+    keyword: str
+    flags: tuple[str, ...]
+    rest: str
+
+
+@dataclass(frozen=True, slots=True)
+class HeredocWord:
+    """`3<<-EOF`: what announces a heredoc."""
+
+    name: str
+    expand: bool
+    chomp: bool
+    descriptor: str
+    written: str
+
+
+def split_blanks(text: str) -> tuple[str, ...]:
+    """Split at blanks without any quoting (COPY, ADD, FROM, EXPOSE, VOLUME)."""
+    return tuple(word for word in _BLANKS.split(text) if word)
+
+
+def cut(line: str, escape: str) -> Command:
+    """Cut a logical line into keyword, flags and the rest, both ends of the rest trimmed."""
+    parts = _BLANKS.split(line.strip(), maxsplit=1)
+    if len(parts) == 1:
+        return Command(parts[0], (), "")
+    flags, rest = cut_flags(parts[1], escape)
+    return Command(parts[0], flags, rest.strip())
+
+
+def cut_flags(text: str, escape: str) -> tuple[tuple[str, ...], str]:
+    """Take leading words that start with `--`; a lone `--` ends them and disappears (P30)."""
+    if not text.startswith("--"):
+        text = text.lstrip()
+        if not text.startswith("--"):
+            return (), text
+    flags: list[str] = []
+    position = _skip_blanks(text, 0)
+    while text.startswith("--", position):
+        word, position = _flag_word(text, position, escape)
+        if word == "--":
+            return tuple(flags), text[position:]
+        flags.append(word)
+        position = _skip_blanks(text, position)
+    return tuple(flags), text[position:]
+
+
+def _skip_blanks(text: str, position: int) -> int:
+    while position < len(text) and text[position].isspace():
+        position += 1
+    return position
+
+
+def _flag_word(text: str, position: int, escape: str) -> tuple[str, int]:
+    """Read one word, removing quotes and escapes; an escape works inside any quotes (P31)."""
+    word: list[str] = []
+    quote = ""
+    while position < len(text):
+        character = text[position]
+        if not quote and character.isspace():
+            break
+        position += 1
+        if character == escape:
+            word.append(text[position : position + 1])
+            position += 1
+        elif character == quote:
+            quote = ""
+        elif not quote and character in "'\"":
+            quote = character
+        else:
+            word.append(character)
+    return "".join(word), min(position, len(text))
+
+
+def heredoc_words(text: str) -> tuple[HeredocWord, ...]:
+    """Find the words that announce heredocs, in order; none if a quote stays open (P52).
+
+    A blank may stand between `<<` and the name (P51), so `<<` alone takes the next word.
+    """
+    matches = list(_RAW_WORD.finditer(text))
+    if any(match["open"] for match in matches):
+        return ()
+    found: list[HeredocWord] = []
+    index = 0
+    while index < len(matches):
+        match = matches[index]
+        index += 1
+        heredoc = parse_heredoc_word(match.group())
+        if heredoc is None and index < len(matches) and _HEREDOC_ALONE.match(match.group()):
+            heredoc = parse_heredoc_word(text[match.start() : matches[index].end()])
+            index += heredoc is not None
+        if heredoc:
+            found.append(heredoc)
+    return tuple(found)
+
+
+def parse_heredoc_word(word: str) -> HeredocWord | None:
+    """Read `<<NAME`, `<<-'NAME'`, `3<<NAME`; None for anything else."""
+    match = _HEREDOC.match(word)
+    if not match or not match[4] or (match[2] and match[3].startswith("\t")):
+        return None
+    # The name is never expanded, so its dollars are hidden while quotes are removed (P52).
+    name = _unquoted(match[4])
+    if name is None:
+        return None
+    return HeredocWord(
+        name=name,
+        expand=name == match[4],
+        chomp=bool(match[2]),
+        descriptor=match[1],
+        written=word,
+    )
+
+
+def _unquoted(text: str) -> str | None:
+    """Remove quotes and escapes; None when nothing is left or a quote stays open."""
+    try:
+        plain = expand(text.replace("$", "\ue000"), {})
+    except ExpansionError:
+        return None
+    return plain.replace("\ue000", "$") or None
