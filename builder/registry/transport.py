@@ -1,0 +1,254 @@
+"""Requests on the wire: pools, certificates, proxies, redirects.
+
+Owns urllib3. Sends one request at a time and follows redirects under the rules of Zone; knows
+nothing of tokens, images or retries.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from builder.errors import RegistryError
+from builder.registry import location as place
+from builder.registry.location import Location, Origin, Zone
+from builder.registry.reply import Reply, mapped
+from builder.registry.retry import TemporaryError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from builder.registry.settings import RegistryConfig
+
+    Resolver = Callable[[str, int], Sequence[str]]
+
+_MAX_REDIRECTS = 5
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_SECRET = frozenset({"authorization", "cookie", "proxy-authorization"})
+_BLOCK = 256 * 1024  # bytes of one send
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request. A body given as a function is made anew for each sending."""
+
+    method: str
+    location: Location
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes | Callable[[], Iterator[bytes]] | None = None
+
+    def with_header(self, name: str, value: str | None) -> Request:
+        """Add a header, or none for None."""
+        return self if value is None else replace(self, headers={**self.headers, name: value})
+
+
+def resolve(host: str, port: int) -> Sequence[str]:
+    """Look a host up; the addresses in the resolver's order, each once.
+
+    Raises:
+        RegistryError: no address.
+    """
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
+        msg = f"host {host[:100]} was not found"
+        raise TemporaryError(msg) from error
+    return tuple(dict.fromkeys(str(entry[4][0]) for entry in found))
+
+
+class Transport:
+    """Connections to many origins, kept and reused; safe for several threads."""
+
+    def __init__(self, config: RegistryConfig, resolver: Resolver = resolve) -> None:
+        """Keep the settings; nothing is imported or opened before the first request."""
+        self.config = config
+        self._resolve = resolver
+        self._lock = threading.Lock()
+        self._pools: dict[tuple[str, ...], Any] = {}
+
+    def send(self, request: Request, guard: Origin | None = None) -> Reply:
+        """Send once, follow nothing.
+
+        With a guard, the place was named by a reply of that origin: the addresses are looked up,
+        all must be at least as far away as the guard's, and the connection goes to them.
+
+        Raises:
+            RegistryError: refused, unreachable or broken; `temporary` tells which.
+        """
+        origin = request.location.origin
+        proxy = place.proxy_for(origin, self.config)
+        if guard is None or guard.host == origin.host:
+            return self._once(request, origin.host, proxy)
+        addresses = self._admitted(origin, guard, proxy)
+        for last, address in enumerate(addresses, 1 - len(addresses)):
+            try:
+                return self._once(request, address, proxy)
+            except TemporaryError:
+                if last == 0:
+                    raise
+        msg = f"host {origin.host[:100]} has no address"
+        raise TemporaryError(msg)
+
+    def follow(self, request: Request, guard: Origin | None = None) -> Reply:
+        """Send a GET or HEAD and follow its redirects; secrets stay with the first origin.
+
+        Raises:
+            RegistryError: as `send`; too many redirects, or one that leads where it must not.
+        """
+        first = request.location.origin
+        for _ in range(_MAX_REDIRECTS + 1):
+            reply = self.send(request, guard)
+            if reply.status not in _REDIRECTS:
+                return reply
+            with reply:
+                request = _redirected(request, reply, first)
+            guard = guard or first
+        msg = f"{first.authority}: more than {_MAX_REDIRECTS} redirects"
+        raise RegistryError(msg)
+
+    def close(self) -> None:
+        """Close all idle connections."""
+        with self._lock:
+            pools, self._pools = self._pools, {}
+        for pool in pools.values():
+            pool.close()
+
+    def secured_hosts(self) -> frozenset[str]:
+        """Hosts that have a certificate directory."""
+        found: set[str] = set()
+        for folder in self.config.certs_dirs:
+            try:
+                found.update(os.listdir(folder))
+            except OSError:
+                continue
+        return frozenset(found)
+
+    def _admitted(self, origin: Origin, guard: Origin, proxy: str | None) -> Sequence[str]:
+        zone = place.zone_of_host(origin.host)
+        if zone is not None or proxy is not None:
+            addresses: Sequence[str] = (origin.host,)
+            zone = zone or Zone.PUBLIC
+        else:
+            addresses = self._resolve(origin.host, origin.port)
+            zone = max((place.zone_of_address(text) for text in addresses), default=Zone.PUBLIC)
+        if zone is Zone.LINK_LOCAL or zone > self._zone(guard):
+            msg = f"{guard.authority} points to {origin.authority}, a {_named(zone)} address"
+            raise RegistryError(msg)
+        return addresses
+
+    def _zone(self, origin: Origin) -> Zone:
+        known = place.zone_of_host(origin.host)
+        if known is not None:
+            return known
+        try:
+            addresses = self._resolve(origin.host, origin.port)
+        except RegistryError:
+            return Zone.PUBLIC
+        return min((place.zone_of_address(text) for text in addresses), default=Zone.PUBLIC)
+
+    def _once(self, request: Request, address: str, proxy: str | None) -> Reply:
+        location = request.location
+        headers = {
+            "User-Agent": self.config.user_agent,
+            "Accept-Encoding": "identity",
+            "Host": location.origin.authority,
+            **request.headers,
+        }
+        with mapped(location):
+            pool = self._pool(location.origin, address, proxy)
+            plain_proxy = proxy is not None and location.origin.scheme == "http"
+            raw = pool.urlopen(
+                request.method,
+                str(location) if plain_proxy else location.target,
+                body=request.body() if callable(request.body) else request.body,
+                headers={**pool.proxy_headers, **headers} if plain_proxy else headers,
+                redirect=False,
+                retries=False,
+                assert_same_host=False,
+                preload_content=False,
+                decode_content=False,
+            )
+        if request.method == "HEAD":
+            raw.release_conn()
+        return Reply(raw, location)
+
+    def _pool(self, origin: Origin, address: str, proxy: str | None) -> Any:
+        key = (str(origin), address, proxy or "")
+        with self._lock:
+            pool = self._pools.get(key)
+            if pool is None:
+                pool = self._pools[key] = self._new_pool(origin, address, proxy)
+        return pool
+
+    def _new_pool(self, origin: Origin, address: str, proxy: str | None) -> Any:
+        import urllib3  # noqa: PLC0415 - slow to import
+
+        from builder.registry import connection  # noqa: PLC0415 - imports urllib3
+
+        config = self.config
+        options: dict[str, Any] = {
+            "timeout": urllib3.Timeout(connect=config.connect_timeout, read=config.idle_timeout),
+            "maxsize": 8,
+            "blocksize": _BLOCK,
+        }
+        if origin.scheme == "https":
+            from builder.registry import certificates  # noqa: PLC0415 - imports ssl
+
+            options |= {
+                "ssl_context": certificates.context(origin.authority, config),
+                "server_hostname": origin.host,
+                "assert_hostname": False if origin.authority in config.unverified else origin.host,
+            }
+        if proxy is None:
+            return connection.POOLS[origin.scheme](address, origin.port, **options)
+        # A CONNECT proxy checks the name itself; the manager refuses these options.
+        options.pop("server_hostname", None)
+        options.pop("assert_hostname", None)
+        manager = _proxy_manager(proxy, options)
+        return manager.connection_from_host(address, origin.port, origin.scheme)
+
+
+def _proxy_manager(proxy: str, options: Mapping[str, Any]) -> Any:
+    import urllib3  # noqa: PLC0415 - slow to import
+
+    from builder.registry import connection  # noqa: PLC0415 - imports urllib3
+
+    url = urllib3.util.parse_url(proxy if "://" in proxy else f"http://{proxy}")
+    if url.scheme not in {"http", "https"}:
+        msg = f"proxy scheme {str(url.scheme)[:20]!r} is not http or https"
+        raise RegistryError(msg)
+    headers = urllib3.util.make_headers(proxy_basic_auth=url.auth) if url.auth else None
+    bare = f"{url.scheme}://{url.netloc}"
+    manager = urllib3.ProxyManager(bare, proxy_headers=headers, **options)
+    manager.pool_classes_by_scheme = dict(connection.POOLS)
+    return manager
+
+
+def _redirected(request: Request, reply: Reply, first: Origin) -> Request:
+    if request.method not in {"GET", "HEAD"}:
+        msg = f"{first.authority}: redirect of {request.method} is not followed"
+        raise RegistryError(msg, status=reply.status)
+    target = Location.parse(reply.header("Location") or "", request.location)
+    check_downgrade(request.location.origin, target.origin)
+    headers = request.headers
+    if target.origin != first:
+        headers = {k: v for k, v in headers.items() if k.lower() not in _SECRET}
+    return replace(request, location=target, headers=headers)
+
+
+def check_downgrade(source: Origin, target: Origin) -> None:
+    """Refuse a step from https to http.
+
+    Raises:
+        RegistryError: it is one.
+    """
+    if source.scheme == "https" and target.scheme == "http":
+        msg = f"{source.authority} points from https to http at {target.authority}"
+        raise RegistryError(msg, hint="name the final address itself if you trust it")
+
+
+def _named(zone: Zone) -> str:
+    return zone.name.lower().replace("_", "-")
