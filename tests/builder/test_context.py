@@ -1,0 +1,518 @@
+"""The local context on real directories, and layers as a source."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import socket
+import stat
+import threading
+import time
+
+import pytest
+from support.copy_fakes import FakeWriter
+
+from builder.context.layered import LayerTree
+from builder.context.local import LocalContext
+from builder.context.memo import MemoryStatCache
+from builder.context.source import CopyError, clean
+from builder.solver.copy_op import copy_key_parts, write_copy
+from builder.solver.selection import content_digest, digest_subtree, select
+from cache.archive.entry import Entry, Kind
+from cache.archive.tree import Tree
+from cache.errors import PybuildError
+from cache.spec.digest import Digest
+from cache.spec.oci import OCI_LAYER, Descriptor, Layer
+from frontend.graph import CopyOp, PathSource
+
+OLD = 1_600_000_000
+
+
+class Hides:
+    """Ignore rules from a set of paths, with `!` for those taken back."""
+
+    def __init__(self, *paths):
+        self._hidden = {path for path in paths if not path.startswith("!")}
+        self._shown = {path[1:] for path in paths if path.startswith("!")}
+        self.exceptions = bool(self._shown)
+        self.asked = []
+
+    def ignores(self, path, /):
+        self.asked.append(path)
+        parts = path.split("/")
+        above = {"/".join(parts[:n]) for n in range(1, len(parts) + 1)}
+        return bool(above & self._hidden) and not above & self._shown
+
+
+def write(root, path, text="x", mode=0o644):
+    """Make a file and its parents."""
+    target = root / path
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(text)
+    target.chmod(mode)
+    os.utime(target, (OLD, OLD))
+    return target
+
+
+def settle():
+    """Let the files made so far become older than a clock tick."""
+    time.sleep(0.05)
+
+
+def copied(context, pattern, dest="/x/"):
+    """Copy from a context onto nothing."""
+    from support.copy_fakes import FakeTree  # noqa: PLC0415
+
+    writer = FakeWriter()
+    op = CopyOp((PathSource(1, pattern),), dest)
+    write_copy(op, FakeTree(), {1: context}, {}, writer, created_mtime=5)
+    return writer
+
+
+def test_entries(tmp_path):
+    """Entries are what lies there, owned by root, times to the nanosecond (C10, C11)."""
+    write(tmp_path, "d/f", "text", 0o4755)
+    os.utime(tmp_path / "d/f", ns=(1, 1_600_000_000_123_456_789))
+    (tmp_path / "l").symlink_to("../out")
+    with LocalContext(str(tmp_path)) as context:
+        entry = context.get("d/f")
+        assert entry == Entry(
+            "d/f", Kind.FILE, 0o4755, 0, 0, 4, 1_600_000_000_123_456_789, "", (0, 0), entry.xattrs
+        )
+        assert context.read("d/f") == b"text"
+        assert context.get("l").linkname == "../out"
+        assert context.children("") == ["d", "l"]
+        assert context.children("d/f") == context.children("none") == context.children("l") == []
+        assert context.get("d/none") is context.get("none/x") is context.get("d/f/x") is None
+        assert context.get("").kind is Kind.DIRECTORY
+
+
+def test_links_stay_inside(tmp_path):
+    """Links are resolved in the context; the host's files are out of reach (B01, B02)."""
+    root = tmp_path / "context"
+    write(root, "etc/hostname", "inner")
+    write(tmp_path, "secret")
+    (root / "up").symlink_to("../secret")
+    (root / "abs").symlink_to("/etc/hostname")
+    (root / "dir").symlink_to(str(tmp_path))
+    with LocalContext(str(root)) as context:
+        assert copied(context, "abs").shape() == {"x": "dir", "x/abs": "inner"}
+        for path in ("up", "dir/secret", "../secret", "/etc/passwd", "dir"):
+            with pytest.raises(CopyError, match="not found"):
+                select(context, path)
+        assert context.get("dir/secret") is None
+        assert context.children("dir") == []
+
+
+def test_root_may_be_a_link(tmp_path):
+    """The directory the user names may be reached through a link (B20)."""
+    write(tmp_path, "real/f")
+    (tmp_path / "link").symlink_to("real")
+    with LocalContext(str(tmp_path / "link")) as context:
+        assert context.children("") == ["f"]
+
+
+@pytest.mark.parametrize("name", ["none", "file"])
+def test_root_that_is_no_directory(tmp_path, name):
+    """A context that cannot be opened is named in the error (B20)."""
+    write(tmp_path, "file")
+    with pytest.raises(PybuildError, match=name):
+        LocalContext(str(tmp_path / name))
+
+
+def test_ignored(tmp_path):
+    """Ignored paths are absent, but known to be hidden; parents of exceptions show (D04, D07, D09)."""
+    for path in ("a/keep", "a/drop", "b/x/y", "c"):
+        write(tmp_path, path)
+    rules = Hides("a", "b", "c", "!a/keep")
+    with LocalContext(str(tmp_path), ignore=rules) as context:
+        assert context.children("") == ["a"]
+        assert context.children("a") == ["keep"]
+        assert context.hidden("b")
+        assert context.hidden("a/drop")
+        assert not context.hidden("a/keep")
+        assert not context.hidden("none")
+        with pytest.raises(CopyError) as caught:
+            select(context, "b/x/y")
+        assert caught.value.hint == "b is excluded by .dockerignore"
+
+
+def test_ignored_directories_are_not_entered(tmp_path):
+    """Without exceptions nothing below an ignored directory is looked at."""
+    write(tmp_path, "big/deep/f")
+    rules = Hides("big")
+    with LocalContext(str(tmp_path), ignore=rules) as context:
+        context.fingerprint("")
+    assert rules.asked == ["big"]
+
+
+def test_state_directory_is_left_out(tmp_path):
+    """The state directory inside a context is never part of it (B20)."""
+    write(tmp_path, "state/blob")
+    write(tmp_path, "f")
+    hidden = [str(tmp_path / "state"), str(tmp_path / "none")]
+    with LocalContext(str(tmp_path), hidden=hidden) as context:
+        assert context.children("") == ["f"]
+
+
+def test_special_files(tmp_path):
+    """A socket is an empty file; a fifo is never opened and refused when selected (C25, B09)."""
+    write(tmp_path, "d/f")
+    os.mkfifo(tmp_path / "d/pipe")
+    with socket.socket(socket.AF_UNIX) as server, LocalContext(str(tmp_path)) as context:
+        server.bind(str(tmp_path / "sock"))
+        assert copied(context, "sock").shape() == {"x": "dir", "x/sock": ""}
+        assert copied(context, "d/f").shape() == {"x": "dir", "x/f": "x"}
+        for pattern in ("d", "d/pipe", "d/*"):
+            with pytest.raises(CopyError) as caught:
+                copied(context, pattern)
+            assert caught.value.message == '"/d/pipe": cannot copy a fifo from the build context'
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
+def test_unreadable(tmp_path):
+    """A file or directory that cannot be read is named (B09)."""
+    write(tmp_path, "d/f", mode=0)
+    with LocalContext(str(tmp_path)) as context, pytest.raises(CopyError, match="/d/f"):
+        content_digest(select(context, "d"))
+
+
+CHANGES = {
+    "grown": lambda path: path.write_text("more than before"),
+    "truncated": lambda path: path.write_text(""),
+    "same size": lambda path: path.write_text("y"),
+    "removed": lambda path: path.unlink(),
+    "fifo": lambda path: (path.unlink(), os.mkfifo(path)),
+    "link": lambda path: (path.unlink(), path.symlink_to("/etc/passwd")),
+    "directory": lambda path: (path.unlink(), path.mkdir()),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_changed_before_it_is_read(tmp_path, change):
+    """A file that is not what was listed is an error, and nothing hangs (B08)."""
+    path = write(tmp_path, "f")
+    settle()
+    with LocalContext(str(tmp_path)) as context:
+        content_digest(select(context, "f"))
+        change(path)
+        with pytest.raises(CopyError, match='"/f": changed while it was being read'):
+            copied(context, "f")
+
+
+def test_changed_while_it_is_read(tmp_path):
+    """A file that moves under the reader is an error at its end (B08)."""
+    for change in ("x" * 50, "y" * 100, "z" * 200):
+        path = write(tmp_path, "f", "x" * 100)
+        settle()
+        with LocalContext(str(tmp_path)) as context, context.open("f") as stream:
+            stream.read(10)
+            path.write_text(change)
+            with pytest.raises(CopyError, match="changed while it was being read"):
+                stream.read()
+
+
+def test_changed_within_a_tick(tmp_path):
+    """A change that stat cannot show is found by its content (B08, J10)."""
+    path = write(tmp_path, "f", "one")
+    with LocalContext(str(tmp_path)) as context:
+        context._racy.add("f")
+        context.digest("f")
+        status = context._status("f")
+        path.write_text("two")
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+        context._listings[""]["f"] = os.stat(path)  # as if the clock had not moved
+        with pytest.raises(CopyError, match="changed"):
+            context.read("f")
+
+
+def test_swapped_directory(tmp_path):
+    """A directory replaced by a link after it was listed is not followed (B08)."""
+    write(tmp_path, "context/d/f", "inner")
+    write(tmp_path, "outside/f", "secret")
+    with LocalContext(str(tmp_path / "context")) as context:
+        assert context.children("d") == ["f"]
+        (tmp_path / "context/d").rename(tmp_path / "context/e")
+        (tmp_path / "context/d").symlink_to("../outside")
+        assert context.read("d/f") == b"inner"  # through the directory that is still open
+        context._enter("")
+        with pytest.raises(CopyError, match="changed"):
+            context.read("d/f")
+
+
+def test_hardlinks(tmp_path):
+    """Names of one inode are one group (C11)."""
+    write(tmp_path, "d/a")
+    os.link(tmp_path / "d/a", tmp_path / "d/b")
+    with LocalContext(str(tmp_path)) as context:
+        assert copied(context, "d").shape() == {"x": "dir", "x/a": "x", "x/b": "= x/a"}
+
+
+def test_xattrs(tmp_path):
+    """user.* attributes come along; overlay's own bookkeeping does not (K01, A18)."""
+    path = write(tmp_path, "f")
+    try:
+        os.setxattr(path, "user.note", b"1")
+        os.setxattr(path, "user.overlay.opaque", b"y")
+    except OSError:
+        pytest.skip("no extended attributes here")
+    with LocalContext(str(tmp_path)) as context:
+        assert context.get("f").xattrs == (("user.note", b"1"),)
+
+
+def test_odd_names(tmp_path):
+    """Names are kept byte for byte, valid UTF-8 or not (A34)."""
+    name = os.fsdecode(b"\xff\n\x1b[")
+    write(tmp_path, name)
+    with LocalContext(str(tmp_path)) as context:
+        assert context.children("") == [name]
+        assert copied(context, "/").data == {f"x/{name}": b"x"}
+        with pytest.raises(CopyError) as caught:
+            select(context, f"{name}/none")
+        assert "\x1b" not in caught.value.message
+
+
+def test_deep_tree(tmp_path):
+    """A tree deeper than Python's stack is read; one deeper than a path can be is an error (B16)."""
+    here = os.open(tmp_path, os.O_RDONLY)
+    for _ in range(2100):
+        os.mkdir("d", dir_fd=here)
+        below = os.open("d", os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = below
+    os.close(here)
+    with LocalContext(str(tmp_path)) as context:
+        with pytest.raises(CopyError, match="path of over"):
+            context.fingerprint("")
+        assert context.get("/".join(["d"] * 1200)).kind is Kind.DIRECTORY
+        assert len(os.listdir("/proc/self/fd")) < 256
+    os.system(f"rm -rf '{tmp_path}/d'")  # noqa: S605 - pytest's own removal recurses
+
+
+def digest_of(path, memo, pattern="/"):
+    """One build's look at a context: its digest and how many files it opened."""
+    with LocalContext(str(path), memo=memo) as context:
+        opened = []
+        real = context._open_file
+        context._open_file = lambda *args: (opened.append(args[0]), real(*args))[1]
+        digest = content_digest(select(context, pattern), memo)
+    return digest, opened
+
+
+def test_memo_of_selections(tmp_path):
+    """An unchanged context opens no file the second time; a changed one opens only what changed."""
+    for path in ("a", "b", "d/c"):
+        write(tmp_path, path)
+    settle()
+    memo = MemoryStatCache()
+    first, opened = digest_of(tmp_path, memo)
+    assert sorted(opened) == ["a", "b", "d/c"]
+    assert digest_of(tmp_path, memo) == (first, [])
+    write(tmp_path, "b", "other")
+    settle()
+    second, opened = digest_of(tmp_path, memo)
+    assert second != first
+    assert opened == ["b"]
+    assert second == digest_of(tmp_path, None)[0]
+
+
+def test_time_is_no_content(tmp_path):
+    """A touched file is read again and found to be the same (K01)."""
+    write(tmp_path, "a")
+    settle()
+    memo = MemoryStatCache()
+    first, _ = digest_of(tmp_path, memo)
+    os.utime(tmp_path / "a", (OLD + 9, OLD + 9))
+    settle()
+    assert digest_of(tmp_path, memo) == (first, ["a"])
+
+
+def test_same_size_same_mtime(tmp_path):
+    """A file swapped for one of equal size and mtime is noticed by its ctime (J10)."""
+    write(tmp_path, "a", "one")
+    settle()
+    memo = MemoryStatCache()
+    first, _ = digest_of(tmp_path, memo)
+    write(tmp_path, "a", "two")
+    settle()
+    assert digest_of(tmp_path, memo)[0] != first
+
+
+def test_young_files_are_not_remembered(tmp_path):
+    """What was written in the tick of the walk, or claims the future, is read every time (J10)."""
+    write(tmp_path, "old")
+    settle()
+    memo = MemoryStatCache()
+    write(tmp_path, "young")
+    for _ in range(2):
+        assert "young" in digest_of(tmp_path, memo, "young")[1]
+        os.utime(tmp_path / "young")
+    future = time.time() + 1000
+    os.utime(tmp_path / "old", (future, future))
+    settle()
+    for _ in range(2):
+        assert "old" in digest_of(tmp_path, memo, "old")[1]
+
+
+def test_options_of_memo(tmp_path):
+    """A wildcard and a literal of the same file do not share a memo (K03)."""
+    write(tmp_path, "a")
+    settle()
+    memo = MemoryStatCache()
+    with LocalContext(str(tmp_path), memo=memo) as context:
+        assert content_digest(select(context, "a*"), memo) != content_digest(
+            select(context, "a"), memo
+        )
+
+
+def test_subtree_digest(tmp_path):
+    """A bind mount's identity includes the directory's own mode and not its neighbours (K13)."""
+    write(tmp_path, "d/f")
+    write(tmp_path, "[x]")
+    with LocalContext(str(tmp_path)) as context:
+        first = digest_subtree(context, "/d")
+        assert digest_subtree(context, "/[x]") != first
+        with pytest.raises(CopyError, match="not found"):
+            digest_subtree(context, "/none*")
+    write(tmp_path, "other")
+    (tmp_path / "d").chmod(0o700)
+    with LocalContext(str(tmp_path)) as context:
+        assert digest_subtree(context, "d") != first
+
+
+def test_threads(tmp_path):
+    """Several steps may read one context at a time."""
+    for number in range(60):
+        write(tmp_path, f"d{number % 6}/f{number}", str(number))
+    found, failures = [], []
+
+    def look(context):
+        try:
+            found.append(content_digest(select(context, "/")))
+            copied(context, "/")
+        except PybuildError as error:
+            failures.append(error)
+
+    with LocalContext(str(tmp_path)) as context:
+        threads = [threading.Thread(target=look, args=(context,)) for _ in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert not failures
+    assert len(set(found)) == 1
+
+
+def test_fast_enough(tmp_path):
+    """Twenty thousand files are walked and fingerprinted well within a second, no file opened."""
+    for number in range(200):
+        (tmp_path / f"d{number}").mkdir()
+        for name in range(100):
+            os.close(os.open(tmp_path / f"d{number}/f{name}", os.O_CREAT | os.O_WRONLY, 0o644))
+    with LocalContext(str(tmp_path)) as context:
+        start = time.perf_counter()
+        context.fingerprint("")
+        assert time.perf_counter() - start < 1
+
+
+class FakeLayers:
+    """A store of seekable tars."""
+
+    def __init__(self, *tars):
+        self._tars = tars
+        self.opened = 0
+
+    @contextlib.contextmanager
+    def open_seekable(self, layer):
+        self.opened += 1
+        yield io.BytesIO(self._tars[layer.blob.size])
+
+
+def layer(number):
+    """A layer that names the number of its fake tar."""
+    digest = Digest.of(str(number).encode())
+    return Layer(Descriptor(OCI_LAYER, digest, number), digest)
+
+
+def layered():
+    """Two layers: a file with two names below, one of them replaced above."""
+    below = [
+        Entry("d", Kind.DIRECTORY, 0o755, 1, 2),
+        Entry("d/a", Kind.FILE, 0o644, 5, 6, 3, 9, offset=2),
+        Entry("d/b", Kind.HARDLINK, linkname="d/a"),
+        Entry("gone", Kind.FILE, size=1, offset=0),
+    ]
+    above = [Entry(".wh.gone", Kind.FILE, offset=0), Entry("d/c", Kind.FILE, size=1, offset=1)]
+    store = FakeLayers(b"..one...", b".c")
+    return LayerTree(Tree.of([below, above]), [layer(0), layer(1)], store), store
+
+
+def test_layers_as_source():
+    """Bytes come from the tar that holds them, owners are kept, markers are not copied (C10, J12)."""
+    tree, store = layered()
+    with tree:
+        writer = copied(tree, "/", "/x")
+        assert writer.shape() == {
+            "x": "dir", "x/d": "dir", "x/d/a": "one", "x/d/b": "= x/d/a", "x/d/c": "c",
+        }  # fmt: skip
+        assert writer.owner("x/d/a") == (5, 6)
+        assert tree.digest("d/a") == tree.digest("d/b")
+        assert tree.get("d/../gone") is None
+        assert store.opened == 2
+        with tree.open("d/a") as stream:
+            assert (stream.read(2), stream.read(5), stream.read()) == (b"on", b"e", b"")
+        with pytest.raises(CopyError):
+            tree.read("d")
+
+
+def test_layers_identity():
+    """A stage copied from is known by content: other layers with the same files are a hit (K06)."""
+    tree, _ = layered()
+    flat = [
+        Entry("d", Kind.DIRECTORY, 0o755, 1, 2),
+        Entry("d/a", Kind.FILE, 0o644, 5, 6, 3, 1, offset=0),
+        Entry("d/b", Kind.FILE, 0o644, 5, 6, 3, 1, offset=0),
+        Entry("d/c", Kind.FILE, size=1, offset=3),
+    ]
+    other = LayerTree(Tree.of([flat]), [layer(0)], FakeLayers(b"onec"))
+    op = CopyOp((PathSource(1, "/d"),), "/x")
+    memo = MemoryStatCache()
+    assert copy_key_parts(op, {1: tree}, {}, memo) == copy_key_parts(op, {1: other}, {}, memo)
+    assert tree.fingerprint("d") != other.fingerprint("d")
+
+
+def test_layer_that_ends_early():
+    """A tar shorter than its index says is an error."""
+    entry = Entry("f", Kind.FILE, size=9, offset=0)
+    tree = LayerTree(Tree.of([[entry]]), [layer(0)], FakeLayers(b"123"))
+    with pytest.raises(CopyError, match="ends inside"):
+        tree.read("f")
+    with tree.open("f") as stream:
+        assert stream.read(3) == b"123"
+        with pytest.raises(CopyError, match="ends inside"):
+            stream.read(1)
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("", ""),
+        ("/", ""),
+        ("../../x", "x"),
+        ("a/./b//c/", "a/b/c"),
+        ("a/../..", ""),
+        ("-rf", "-rf"),
+    ],
+)
+def test_clean(path, expected):
+    """Paths are cleaned as rooted ones (C20, C27)."""
+    assert clean(path) == expected
+
+
+def test_modes_of_stat(tmp_path):
+    """Only permission and special bits are a mode."""
+    write(tmp_path, "f", mode=0o1640)
+    with LocalContext(str(tmp_path)) as context:
+        assert stat.S_IFMT(context.get("f").mode) == 0
+        assert context.get("f").mode == 0o1640
