@@ -66,17 +66,40 @@ def _enter(libc, who):
         os.setresgid(who.uid, who.uid, who.uid)
         os.setresuid(who.uid, who.uid, who.uid)
         libc.prctl(_DUMPABLE, 1, 0, 0, 0)
+    reading, writing = os.pipe()
+    child = os.getpid()
     gid = os.getgid()
+    helper = os.fork()  # many ids can only be mapped from outside
+    if helper == 0:
+        os.close(writing)
+        os.read(reading, 1)
+        try:
+            _map(child, "uid_map" if who.ids > 1 else None, who, gid)
+        finally:
+            os._exit(0)
     if libc.unshare(_NEWUSER_NEWNS):
         raise OSError(ctypes.get_errno(), "unshare")
-    for name, text in (
-        ("setgroups", "deny"),
-        ("uid_map", f"0 {who.uid} {who.ids}"),
-        ("gid_map", f"0 {gid} {who.ids}"),
-    ):
-        with open(f"/proc/self/{name}", "w") as file:
-            file.write(text)
+    os.close(writing)
+    os.waitpid(helper, 0)
+    os.close(reading)
+    if who.ids == 1:
+        _map("self", "setgroups", who, gid)
     mount(libc, None, "/", None, _PRIVATE, None)
+
+
+def _map(process, first, who, gid):
+    """Write the id maps of a process, from outside or inside."""
+    if first is None:
+        return
+    texts = {
+        "setgroups": "deny",
+        "uid_map": f"0 {who.uid} {who.ids}",
+        "gid_map": f"0 {gid} {who.ids}",
+    }
+    names = list(texts)
+    for name in names[names.index(first) :]:
+        with open(f"/proc/{process}/{name}", "w") as file:
+            file.write(texts[name])
 
 
 def mount(libc, source, target, kind, flags, data):

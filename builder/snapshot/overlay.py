@@ -1,0 +1,285 @@
+"""Snapshots as overlayfs directories: committed trees are lowers, an active one is an upper.
+
+Owns `<root>/snapshots/<name>` (committed) and `<root>/active/<name>/{upper,work}`. It mounts
+nothing: mounts are data for the sandbox. It must run as root of the user namespace that owns
+the state directory, since a tree's files belong to many ids.
+"""
+
+from __future__ import annotations
+
+import os
+from threading import Lock
+from typing import TYPE_CHECKING, Self
+
+from builder.errors import SandboxError
+from builder.sandbox.spec import Overlay
+from builder.snapshot import attributes
+from builder.snapshot.directories import Claim, Directories
+from builder.snapshot.lower import EmptyLower, StackedLower
+from builder.snapshot.snapshotter import Active
+from builder.snapshot.stubs import remove_stubs
+from builder.snapshot.upper import write_upper
+from cache.spec.digest import Digest
+from cache.spec.oci import chain_id
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import TracebackType
+
+    from builder.snapshot.lower import LowerDir
+    from builder.snapshot.names import SnapshotNames
+    from cache.archive.entry import Entry
+    from cache.archive.tree import Tree
+    from cache.layers import LayerStore
+    from cache.spec.oci import Layer
+
+_EMPTY = "empty"  # the lower of an empty stack; overlayfs needs at least one
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_DRAIN = 1 << 20
+
+
+class OverlaySnapshotter:
+    """The Snapshotter port on overlayfs; safe for threads and beside other processes."""
+
+    def __init__(
+        self, root: str, store: LayerStore, names: SnapshotNames, *, keep_owner: bool = True
+    ) -> None:
+        """Open the state below `root`; `keep_owner` is off where only one id is mapped."""
+        self._store = store
+        self._names = names
+        self._keep_owner = keep_owner
+        self._trees = Directories.open(os.path.join(root, "snapshots"))
+        self._actives = Directories.open(os.path.join(root, "active"))
+        self._guard = Lock()
+        self._extracting: dict[Digest, Lock] = {}
+        self._held: dict[str, Claim] = {}
+
+    def __enter__(self) -> Self:
+        """Use for a with-block."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Throw active snapshots away and close the state directories."""
+        for key in list(self._held):
+            self._drop(key)
+        self._trees.close()
+        self._actives.close()
+
+    def lowers(self, layers: Sequence[Layer]) -> tuple[str, ...]:
+        """Names of the committed trees of a stack, topmost first; missing ones are extracted.
+
+        Raises:
+            ArchiveError: a layer is malformed. DigestMismatchError: it is not what it says.
+        """
+        if not layers:
+            return (self._empty(),)
+        stack = _Stack(self._store, layers)
+        names: list[str] = []
+        chain = chain_id(())
+        for count, layer in enumerate(layers):
+            chain = _next_chain(chain, layer.diff_id)
+            names.append(self._known(chain) or self._extract(chain, stack, count))
+        return tuple(reversed(names))
+
+    def prepare(self, layers: Sequence[Layer]) -> Active:
+        """Begin a writable snapshot on a stack."""
+        lowers = self.lowers(layers)
+        claim = self._actives.claim()
+        self._held[claim.name] = claim
+        try:
+            os.mkdir("work", dir_fd=claim.fd)
+            os.mkdir("upper", dir_fd=claim.fd)
+            _copy_root(self._trees.fd, lowers[0], claim.fd)
+        except BaseException:
+            self._drop(claim.name)
+            raise
+        place = os.path.join(self._actives.path, claim.name)
+        overlay = Overlay(
+            base=self._trees.path,
+            lowers=lowers,
+            upper=os.path.join(place, "upper"),
+            work=os.path.join(place, "work"),
+        )
+        return Active(claim.name, chain_id([layer.diff_id for layer in layers]), overlay)
+
+    def diff(self, active: Active, stubs: Sequence[tuple[str, int]]) -> Layer:
+        """Write the change as a layer, mount stubs removed first.
+
+        Raises:
+            ArchiveError: a path that a layer cannot hold.
+        """
+        lower = self._lower(active)
+        upper = self._open_upper(active)
+        try:
+            if stubs:
+                remove_stubs(upper, lower, stubs)
+            with self._store.writer() as writer:
+                write_upper(upper, lower, writer)
+                return writer.commit()
+        finally:
+            os.close(upper)
+
+    def commit(self, active: Active, layer: Layer) -> None:
+        """Make the upper directory the committed tree of parent + layer, unless there is one."""
+        chain = _next_chain(active.parent, layer.diff_id)
+        upper = self._open_upper(active)
+        if self._known(chain) is None:
+            with self._trees.adopt(upper, self._actives, f"{active.key}/upper") as claim:
+                self._name(chain, claim.name)
+        else:
+            os.close(upper)
+        self._drop(active.key)
+
+    def discard(self, active: Active) -> None:
+        """Throw an active snapshot away; unknown is success."""
+        self._drop(active.key)
+
+    def remove(self, chain: Digest) -> None:
+        """Forget and delete the committed tree of a chain that no step uses."""
+        name = self._names.get(chain)
+        self._names.remove(chain)
+        if name is not None:
+            self._trees.remove(name)
+
+    def sweep(self) -> int:
+        """Delete what crashed processes left behind; return how many directories."""
+        trees = self._trees.sweep(lambda name: name == _EMPTY or self._names.holds(name))
+        return trees + self._actives.sweep(self._held.__contains__)
+
+    def _known(self, chain: Digest) -> str | None:
+        """Name of a chain's tree; a record without its directory is dropped."""
+        name = self._names.get(chain)
+        if name is not None and not self._trees.has(name):
+            self._names.remove(chain)
+            return None
+        return name
+
+    def _empty(self) -> str:
+        try:
+            os.mkdir(_EMPTY, dir_fd=self._trees.fd)
+        except FileExistsError:
+            return _EMPTY
+        os.chmod(_EMPTY, 0o755, dir_fd=self._trees.fd)  # noqa: S103 - a root is open to all
+        return _EMPTY
+
+    def _extract(self, chain: Digest, stack: _Stack, count: int) -> str:
+        """Extract layer `count` of a stack; whoever comes second in this process waits."""
+        with self._guard:
+            lock = self._extracting.setdefault(chain, Lock())
+        with lock:
+            known = self._known(chain)
+            if known is not None:
+                return known
+            with self._trees.claim() as claim:
+                try:
+                    stack.extract(count, claim.fd, keep_owner=self._keep_owner)
+                except BaseException:
+                    self._trees.remove(claim.name)
+                    raise
+                return self._name(chain, claim.name)
+
+    def _name(self, chain: Digest, name: str) -> str:
+        """Record a complete tree; when another process was faster, ours goes."""
+        try:
+            winner = self._names.put(chain, name)
+        except BaseException:
+            self._trees.remove(name)
+            raise
+        if winner != name:
+            self._trees.remove(name)
+        return winner
+
+    def _open_upper(self, active: Active) -> int:
+        try:
+            return os.open(f"{active.key}/upper", _DIRECTORY, dir_fd=self._actives.fd)
+        except FileNotFoundError as error:
+            msg = f"snapshot {active.key} is not active"
+            raise SandboxError(msg) from error
+
+    def _lower(self, active: Active) -> LowerDir:
+        names = active.root.lowers
+        if names == (_EMPTY,):
+            return EmptyLower()
+        return StackedLower(self._trees.fd, [name.encode() for name in names])
+
+    def _drop(self, key: str) -> None:
+        claim = self._held.pop(key, None)
+        try:
+            self._actives.remove(key)
+        finally:
+            if claim is not None:
+                os.close(claim.fd)
+
+
+class _Stack:
+    """A stack of layers being extracted: the merged index of those below, made when needed."""
+
+    def __init__(self, store: LayerStore, layers: Sequence[Layer]) -> None:
+        self._store = store
+        self._layers = layers
+        self._tree: Tree | None = None
+        self._height = 0
+
+    def extract(self, count: int, root_fd: int, *, keep_owner: bool) -> None:
+        """Extract layer `count` on those below it into an empty directory."""
+        from cache.archive.extract import extract_layer  # noqa: PLC0415 - cached builds need none
+
+        tree = self._below(count)
+        layer = self._layers[count]
+        with self._store.open_tar(layer) as stream:
+            extract_layer(stream, root_fd, tree, keep_owner=keep_owner)
+            while stream.read(_DRAIN):
+                pass  # only a stream read to its end has been verified
+        root = self._below(count + 1).get("")
+        if root is not None:
+            _shape_root(root_fd, root, keep_owner=keep_owner)
+
+    def _below(self, height: int) -> Tree:
+        from cache.archive.tree import Tree  # noqa: PLC0415 - cached builds need none
+
+        tree = self._tree = Tree() if self._tree is None else self._tree
+        for layer in range(self._height, height):
+            tree.apply(self._store.index(self._layers[layer]), layer)
+        self._height = height
+        return tree
+
+
+def _next_chain(parent: Digest, diff_id: Digest) -> Digest:
+    """Chain ID of a stack with one more layer."""
+    if parent == chain_id(()):
+        return diff_id
+    return Digest.of(f"{parent} {diff_id}".encode())
+
+
+def _shape_root(root_fd: int, root: Entry, *, keep_owner: bool) -> None:
+    """Give an extracted tree the root directory of its stack: overlayfs shows the topmost's."""
+    if keep_owner:
+        os.chown(root_fd, root.uid, root.gid)
+    os.chmod(root_fd, root.mode)
+    for name, value in root.xattrs:
+        if name.startswith("user.") and not name.startswith("user.overlay."):
+            os.setxattr(root_fd, name, value)
+    os.utime(root_fd, ns=(root.mtime, root.mtime))
+
+
+def _copy_root(trees_fd: int, tree: str, active_fd: int) -> None:
+    """Make the root directory of an upper equal to the one below, so that it is no change."""
+    below = os.open(tree, _DIRECTORY, dir_fd=trees_fd)
+    try:
+        upper = os.open("upper", _DIRECTORY, dir_fd=active_fd)
+        try:
+            status = os.fstat(below)
+            os.chown(upper, status.st_uid, status.st_gid)
+            os.chmod(upper, status.st_mode & 0o7777)
+            for name, value in attributes.read(below).xattrs:
+                os.setxattr(upper, name, value)
+            os.utime(upper, ns=(status.st_atime_ns, status.st_mtime_ns))
+        finally:
+            os.close(upper)
+    finally:
+        os.close(below)
