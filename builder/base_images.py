@@ -8,7 +8,10 @@ from cache.errors import ContentNotFoundError, PybuildError
 from cache.spec.reference import Reference
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from builder.state import State
+    from cache.spec.digest import Digest
     from cache.spec.manifest import Image
     from cache.spec.oci import Platform
 
@@ -24,13 +27,21 @@ class BaseImages:
     """ImageResolver over a state directory and a registry."""
 
     def __init__(
-        self, state: State, remote: RemoteImages, *, pull: bool, platform: Platform
+        self,
+        state: State,
+        remote: RemoteImages,
+        *,
+        pull: bool,
+        platform: Platform,
+        notice: Callable[[str], None],
     ) -> None:
-        """With `pull`, ask the registry even for names that are known here."""
+        """With `pull`, ask the registry even for names known here; `notice` is told of waits."""
         self._state = state
         self._remote = remote
         self._pull = pull
         self._platform = platform
+        self._notice = notice
+        self.resolved: dict[Digest, Image] = {}
 
     def resolve(self, reference: str, platform: Platform | None = None) -> Image:
         """Find an image of this platform (the target's by default).
@@ -38,8 +49,12 @@ class BaseImages:
         Raises:
             InvalidDocumentError: no image name; ContentNotFoundError: no such image anywhere.
         """
+        image = self._resolve(reference, platform or self._platform)
+        self.resolved[image.manifest.digest] = image
+        return image
+
+    def _resolve(self, reference: str, wanted: Platform) -> Image:
         name = Reference.parse(reference)
-        wanted = platform or self._platform
         local = self._local(name, reference, wanted)
         if local is not None and (not self._pull or name.digest is not None):
             return local
@@ -58,6 +73,7 @@ class BaseImages:
 
     def fetch(self, name: Reference, platform: Platform) -> Image:
         """Resolve at the registry and keep the documents and where the layers are."""
+        self._notice(f"resolving {name.familiar}")
         image, manifest, config = self._remote.fetch(name, platform)
         for media_type, data, digest in (
             (image.manifest.media_type, manifest, image.manifest.digest),

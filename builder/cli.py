@@ -16,6 +16,8 @@ from cache.errors import PybuildError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from builder.errors import SolveError
+
 VERSION = "0.1.0"
 COMMANDS = ("build", "push", "pull", "run", "images", "inspect", "rmi", "prune", "login", "logout")
 _FAILED, _USAGE, _HOST, _SIGNAL = 1, 2, 3, 128
@@ -72,6 +74,7 @@ def _report(error: PybuildError) -> int:
         SolveError,
         UsageError,
     )
+    from frontend.dockerfile.problems import LoweringError, MistakeError  # noqa: PLC0415 - the same
     from frontend.source import DockerfileError  # noqa: PLC0415 - the same
 
     match error:
@@ -80,7 +83,13 @@ def _report(error: PybuildError) -> int:
         case DockerfileError():
             print(error.render(), file=sys.stderr)
             return _USAGE
+        case LoweringError():
+            print(error.render(), file=sys.stderr)
+            return _HOST if isinstance(error.cause, HostUnsupportedError) else _FAILED
+        case MistakeError():
+            return _say(error.message, error.hint, _USAGE)
         case SolveError():
+            _show_failure(error)
             status = _HOST if isinstance(error.cause, HostUnsupportedError) else _FAILED
             return _say(error.message, error.hint, status)
         case HostUnsupportedError():
@@ -89,6 +98,16 @@ def _report(error: PybuildError) -> int:
             return _say(error.message, error.hint, _USAGE)
         case _:
             return _say(error.message, error.hint, _FAILED)
+
+
+def _show_failure(error: SolveError) -> None:
+    """Repeat the failed step's last output and show its lines (O73)."""
+    from builder.progress.summary import failure_text  # noqa: PLC0415 - only when a step failed
+
+    if error.log_tail:
+        print(failure_text(error.vertex.name, error.log_tail), file=sys.stderr)
+    if error.excerpt:
+        print(error.excerpt, file=sys.stderr)
 
 
 def _say(message: str, hint: str | None, status: int) -> int:

@@ -55,6 +55,7 @@ class SolveError(PybuildError):
         self.vertex = vertex
         self.cause = cause
         self.log_tail = log_tail
+        self.excerpt = ""  # the Dockerfile lines, added where the source is known
 
 
 class ExportError(PybuildError):

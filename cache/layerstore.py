@@ -152,6 +152,13 @@ class StoredLayers:
             return True
         return self.origin(layer.blob.digest) is not None
 
+    @contextlib.contextmanager
+    def open(self, descriptor: Descriptor) -> Iterator[BinaryIO]:
+        """Open any blob, fetched first if need be: the ContentProvider of exports and pushes."""
+        self.ensure(descriptor)
+        with self._store.open(descriptor) as stream:
+            yield stream
+
     def remember_origin(self, blobs: Iterable[Descriptor], repository: str) -> None:
         """Note which repository blobs that are not fetched yet come from."""
         with self._database.transaction():

@@ -9,6 +9,7 @@ import contextlib
 import os
 import secrets
 import stat
+import sys
 from typing import TYPE_CHECKING, BinaryIO
 
 from builder.errors import ExportError, UsageError
@@ -82,6 +83,16 @@ def open_destination(dest: str, stdout: BinaryIO) -> Iterator[BinaryIO]:
                 yield file
         finally:
             os.close(directory)
+
+
+def write_file(dest: str, data: bytes) -> None:
+    """Write a small file as `open_destination` does: whole or not at all.
+
+    Raises:
+        ExportError: it cannot be written.
+    """
+    with open_destination(dest, sys.stdout.buffer) as file:
+        file.write(data)
 
 
 @contextlib.contextmanager

@@ -1,0 +1,149 @@
+"""`pybuild build`: run the pipeline, then say what came of it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+import time
+from typing import TYPE_CHECKING
+
+from builder import interrupt, pipeline
+from builder.options import parse_build
+from builder.progress.deferred import DeferredReporter
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from builder.pipeline import Built, Caller
+    from builder.progress.events import Reporter
+    from builder.request import BuildRequest
+
+
+def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
+    """Build; returns the exit status 0, every failure is raised."""
+    request = parse_build(argv, environ)
+    started = time.monotonic()
+    caller = _caller(request, environ)
+    if request.call == "graph":
+        sys.stdout.write(pipeline.graph(request, caller))
+        return 0
+    if request.iidfile:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(request.iidfile)
+    try:
+        with interrupt.raised():
+            built = pipeline.build(request, caller)
+    finally:
+        caller.reporter.close()
+    _report(request, built, time.monotonic() - started)
+    return 0
+
+
+def _caller(request: BuildRequest, environ: Mapping[str, str]) -> Caller:
+    from builder.progress.choose import make_reporter  # noqa: PLC0415 - after parsing
+
+    quiet = request.progress in {"quiet", "rawjson"}
+
+    def cheap() -> Reporter:
+        kind = request.progress if quiet else "plain"
+        return make_reporter(kind, sys.stderr, environ)
+
+    def notice(text: str) -> None:
+        if not quiet:
+            print(text, file=sys.stderr, flush=True)  # noqa: T201 - the terminal renderer is not up yet
+
+    return pipeline.Caller(
+        environ,
+        DeferredReporter(lambda: make_reporter(request.progress, sys.stderr, environ), cheap),
+        notice,
+        stdout_is_terminal=sys.stdout.isatty(),
+    )
+
+
+def _report(request: BuildRequest, built: Built, seconds: float) -> None:
+    from builder.export.destination import write_file  # noqa: PLC0415 - only when asked
+
+    image = built.finished.image
+    if request.iidfile:
+        write_file(request.iidfile, str(image.config_blob.digest).encode())
+    if request.metadata_file:
+        write_file(request.metadata_file, json.dumps(_metadata(built), indent=2).encode())
+    if request.progress == "quiet":
+        sys.stdout.write(f"{image.config_blob.digest}\n")
+        return
+    if request.progress != "rawjson":
+        sys.stderr.write(_summary(request, built, seconds))
+
+
+def _metadata(built: Built) -> dict[str, object]:
+    from cache.spec.manifest import descriptor_json  # noqa: PLC0415 - only when asked
+
+    image = built.finished.image
+    document: dict[str, object] = {
+        "containerimage.config.digest": str(image.config_blob.digest),
+        "containerimage.descriptor": descriptor_json(image.manifest),
+        "containerimage.digest": str(image.manifest.digest),
+    }
+    if built.finished.names:
+        document["image.name"] = ",".join(str(name) for name in built.finished.names)
+    return document
+
+
+def _summary(request: BuildRequest, built: Built, seconds: float) -> str:
+    from builder.progress.summary import (  # noqa: PLC0415 - after the build
+        Counts,
+        Summary,
+        image_size,
+        summary_text,
+    )
+
+    finished = built.finished
+    summary = Summary(
+        names=tuple(name.familiar for name in finished.names),
+        manifest=finished.image.manifest.digest,
+        size=image_size(finished.image),
+        layers=len(finished.image.layers),
+        counts=Counts(built.steps_run, built.steps_cached),
+        seconds=seconds,
+        written=finished.written,
+    )
+    parts = [_explanation(built)] if request.explain else []
+    parts += [_warnings(built), summary_text(summary) + "\n"]
+    return "".join(parts)
+
+
+def _warnings(built: Built) -> str:
+    if not built.warnings:
+        return ""
+    count = len(built.warnings)
+    head = f" {count} warning{'s' if count > 1 else ''} found:\n"
+    lines = (f" - {w.rule}: {w.message} (line {w.span.start})\n" for w in built.warnings)
+    return head + "".join(lines)
+
+
+def _explanation(built: Built) -> str:
+    lines = []
+    for step in built.explained:
+        if step.hit:
+            lines.append(f"hit   {step.name}\n")
+            continue
+        lines.append(f"miss  {step.name}\n")
+        change = step.difference
+        if change is None:
+            lines.append("      never built before\n")
+        else:
+            lines.append(f"      {change.name} changed\n")
+            lines += [
+                f"        old: {_short(change.old)}\n",
+                f"        new: {_short(change.new)}\n",
+            ]
+    return "".join(lines)
+
+
+def _short(value: str, limit: int = 200) -> str:
+    from frontend.source import printable  # noqa: PLC0415 - only when asked
+
+    shown = printable(value)
+    return shown if len(shown) <= limit else f"{shown[:limit]}…"

@@ -1,0 +1,205 @@
+"""From a solved graph to outputs: the config completed, the image named, written, pushed."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from builder.errors import SandboxError, UsageError
+from builder.export.exporter import BlobForm, assemble, publish
+from builder.export.output import Compression, OutputSpec, OutputType, check_outputs, parse_output
+from builder.solver.output import TreeOutput
+from cache.spec.config import History
+from frontend.graph import ImageOp, Ref
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import BinaryIO
+
+    from builder.clock import Clock
+    from builder.remote import Network
+    from builder.request import BuildRequest
+    from builder.solver.output import Output
+    from builder.state import State
+    from cache.spec.config import ImageConfig
+    from cache.spec.digest import Digest
+    from cache.spec.manifest import Image
+    from cache.spec.oci import Layer
+    from cache.spec.reference import Reference
+    from frontend.dockerfile.lower import Lowered
+
+_STORED = BlobForm(compression=Compression.UNCOMPRESSED)
+
+
+@dataclass(frozen=True, slots=True)
+class Solved:
+    """An image before it has a form: config, layers, how many of them are the base's."""
+
+    config: ImageConfig
+    layers: tuple[Layer, ...]
+    base_layers: int
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """What was made: the image as the last output has it, names, destinations."""
+
+    image: Image
+    names: tuple[Reference, ...]
+    written: tuple[str, ...]
+    pushed: Digest | None
+
+
+def outputs_of(request: BuildRequest, *, stdout_is_terminal: bool) -> tuple[OutputSpec, ...]:
+    """Parse and check every -o, and --push as an output of its own.
+
+    Raises:
+        UsageError: an output that cannot be written, or a push without a name.
+    """
+    from builder.export.destination import check_destination  # noqa: PLC0415 - rarely needed
+
+    outputs = [parse_output(text) for text in request.outputs]
+    if request.push and not any(output.push for output in outputs):
+        outputs.append(OutputSpec(OutputType.REGISTRY, push=True))
+    check_outputs(outputs)
+    for output in outputs:
+        check_destination(output, stdout_is_terminal=stdout_is_terminal)
+        if output.push and not (output.names or request.tags):
+            msg = "tag is needed when pushing to registry"
+            raise UsageError(msg, hint="name the image with -t REGISTRY/REPOSITORY:TAG")
+    return tuple(outputs)
+
+
+def solved(lowered: Lowered, outputs: Mapping[Ref, Output], clock: Clock) -> Solved:
+    """Complete the config with history, times and diff_ids."""
+    result = outputs[lowered.result]
+    if not isinstance(result, TreeOutput):
+        msg = "the target is no file system"
+        raise SandboxError(msg)
+    base_layers = _base_layers(lowered, outputs)
+    history = [
+        History(
+            entry.created_by, _created(entry.ref, outputs), entry.comment, "", entry.ref is None
+        )
+        for entry in lowered.history
+    ]
+    config = assemble(
+        lowered.config,
+        history,
+        result.layers,
+        base_layers=base_layers,
+        now=clock.seconds(),
+        epoch=clock.epoch,
+    )
+    return Solved(config, result.layers, base_layers)
+
+
+def _created(ref: Ref | None, outputs: Mapping[Ref, Output]) -> str:
+    output = outputs[ref] if ref is not None else None
+    return output.created if isinstance(output, TreeOutput) else ""
+
+
+def _base_layers(lowered: Lowered, outputs: Mapping[Ref, Output]) -> int:
+    """How many layers of the result are its base image's."""
+    ref = lowered.result
+    while lowered.graph[ref].inputs:
+        ref = lowered.graph[ref].inputs[0]
+    output = outputs[ref]
+    is_image = isinstance(lowered.graph[ref].op, ImageOp)
+    return len(output.layers) if is_image and isinstance(output, TreeOutput) else 0
+
+
+class Finisher:
+    """Writes a solved image to the local store and to outputs."""
+
+    def __init__(
+        self, request: BuildRequest, state: State, network: Network, warn: Callable[[str], None]
+    ) -> None:
+        """`warn` is told what an output could not represent."""
+        self._request = request
+        self._state = state
+        self._network = network
+        self._warn = warn
+
+    def finish(self, image: Solved, outputs: tuple[OutputSpec, ...]) -> Finished:
+        """Write everywhere; names move only after every output succeeded."""
+        local = self._publish(image, _STORED)
+        shown, written, pushed = local, [], None
+        for output in outputs:
+            made, digest = self._write(image, output)
+            shown = made or shown
+            pushed = digest or pushed
+            if output.dest:
+                written.append("standard output" if output.to_stdout else output.dest)
+        self._state.images.put(replace(local.manifest, platform=None), self._request.tags)
+        return Finished(shown, self._names(outputs), tuple(written), pushed)
+
+    def _names(self, outputs: tuple[OutputSpec, ...]) -> tuple[Reference, ...]:
+        names = [*self._request.tags, *(name for output in outputs for name in output.names)]
+        return tuple(dict.fromkeys(names))
+
+    def _publish(self, image: Solved, form: BlobForm) -> Image:
+        state = self._state
+        return publish(
+            image.config,
+            image.layers,
+            base_layers=image.base_layers,
+            form=form,
+            content=state.store,
+            layer_store=state.layers,
+        )
+
+    def _write(self, image: Solved, output: OutputSpec) -> tuple[Image | None, Digest | None]:
+        match output.type:
+            case OutputType.LOCAL | OutputType.TAR:
+                self._write_tree(image, output)
+                return None, None
+            case OutputType.OCI | OutputType.DOCKER:
+                made = self._publish(image, BlobForm.of(output))
+                self._write_layout(made, output)
+                return made, None
+            case OutputType.CACHEONLY:
+                return None, None
+            case OutputType.IMAGE | OutputType.REGISTRY:
+                made = self._publish(image, BlobForm.of(output))
+                return made, self._push(made, output) if output.push else None
+
+    def _write_tree(self, image: Solved, output: OutputSpec) -> None:
+        epoch = self._request.source_date_epoch
+        if output.type is OutputType.LOCAL:
+            from builder.export.localdir import write_local  # noqa: PLC0415 - only when asked
+
+            write_local(image.layers, self._state.layers, output.dest, warn=self._warn, epoch=epoch)
+            return
+        from builder.export.rootfs import write_rootfs  # noqa: PLC0415 - only when asked
+
+        self._to_file(
+            output, lambda sink: write_rootfs(image.layers, self._state.layers, sink, epoch=epoch)
+        )
+
+    def _write_layout(self, image: Image, output: OutputSpec) -> None:
+        from builder.export.dockerarchive import docker_bundle  # noqa: PLC0415 - only when asked
+        from builder.export.layout import bundle, write_directory, write_tar  # noqa: PLC0415
+
+        names = output.names or self._request.tags
+        make = docker_bundle if output.type is OutputType.DOCKER else bundle
+        content = make([image], names)
+        if output.tar:
+            self._to_file(output, lambda sink: write_tar(content, self._state.layers, sink))
+        else:
+            write_directory(content, self._state.layers, output.dest)
+
+    def _to_file(self, output: OutputSpec, write: Callable[[BinaryIO], None]) -> None:
+        from builder.export.destination import open_destination  # noqa: PLC0415 - only when asked
+
+        with open_destination(output.dest, sys.stdout.buffer) as sink:
+            write(sink)
+
+    def _push(self, image: Image, output: OutputSpec) -> Digest:
+        from builder.pushing import push  # noqa: PLC0415 - only when asked
+
+        digest = image.manifest.digest
+        for name in output.names or self._request.tags:
+            digest = push(self._state, self._network, image, name)
+        return digest

@@ -1,0 +1,61 @@
+"""What a RUN needs, started once per build and only when one must run."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+from builder.errors import SandboxError
+from builder.solver.exec_op import Runtime
+
+if TYPE_CHECKING:
+    from builder.sandbox.spec import Sandbox
+    from builder.state import State
+
+
+class RuntimeStarter:
+    """Enters the namespace, forks the launcher and opens the snapshots; closed with the build."""
+
+    def __init__(self, state: State) -> None:
+        """Remember the state; start nothing."""
+        self._state = state
+        self._stack = contextlib.ExitStack()
+        self._runtime: Runtime | None = None
+        self.cancelled = False
+
+    def start(self) -> None:
+        """Start; must be called while this process has a single thread.
+
+        Raises:
+            HostUnsupportedError: this host cannot run steps.
+        """
+        from builder.sandbox.launch import NamespaceSandbox  # noqa: PLC0415 - only for RUN
+        from builder.sandbox.namespace import enter_namespace  # noqa: PLC0415
+        from builder.snapshot.overlay import OverlaySnapshotter  # noqa: PLC0415
+        from cache.snapshotnames import SqliteSnapshotNames  # noqa: PLC0415
+
+        enter_namespace()
+        sandbox: Sandbox = NamespaceSandbox.start()
+        self._stack.callback(sandbox.close)
+        names = SqliteSnapshotNames(self._state.database)
+        snapshotter = OverlaySnapshotter(self._state.root, self._state.layers, names)
+        self._stack.enter_context(snapshotter)
+        self._runtime = Runtime(sandbox, snapshotter)
+
+    @property
+    def runtime(self) -> Runtime:
+        """What was started."""
+        if self._runtime is None:
+            msg = "a step needs the sandbox, which was not started"
+            raise SandboxError(msg)
+        return self._runtime
+
+    def cancel(self) -> None:
+        """Kill running steps."""
+        self.cancelled = True
+        if self._runtime is not None:
+            self._runtime.sandbox.cancel()
+
+    def close(self) -> None:
+        """End everything that was started."""
+        self._stack.close()

@@ -1,0 +1,175 @@
+"""Wiring of one solve: contexts, handlers, runtime, and the order in which they come to life."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from typing import TYPE_CHECKING
+
+from builder.clock import Clock
+from builder.dockerfile_input import read_ignore
+from builder.runtime import RuntimeStarter
+from builder.sandbox.network import RESOLV_CONF, hosts, resolv_conf
+from builder.secrets import read_secrets
+from builder.solver.cachemount import CacheMounts
+from builder.solver.exec_op import ExecHandler, StepFiles
+from builder.solver.file_op import FileHandler, StoredMountContent
+from builder.solver.http_op import HttpHandler
+from builder.solver.output import ContextOutput, Output, TreeOutput
+from builder.solver.scheduler import Policy, Solver
+from builder.solver.steplog import ReportedLog
+from builder.solver.trees import Trees
+from cache.spec.digest import framed
+from cache.statcache import StoredStatCache
+from frontend.graph import ContextOp, CopyOp, ExecOp, HttpOp, ImageOp, MkdirOp, Ref
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from builder.base_images import BaseImages
+    from builder.context.local import LocalContext
+    from builder.progress.deferred import DeferredReporter
+    from builder.remote import Network
+    from builder.request import BuildRequest
+    from builder.solver.scheduler import OpHandler, StepLog
+    from builder.state import State
+    from frontend.dockerfile.lower import Lowered
+    from frontend.graph import Op
+
+_LIMIT = 1024 * 1024  # bytes read of a resolv.conf
+
+
+class Solve:
+    """One solve of a lowered Dockerfile; close it when its outputs were used."""
+
+    def __init__(
+        self,
+        request: BuildRequest,
+        environ: Mapping[str, str],
+        state: State,
+        network: Network,
+        images: BaseImages,
+        lowered: Lowered,
+        reporter: DeferredReporter,
+    ) -> None:
+        """Wire up; nothing runs yet."""
+        self._request = request
+        self._state = state
+        self._images = images
+        self._lowered = lowered
+        self._reporter = reporter
+        self._stack = contextlib.ExitStack()
+        self._runtime = RuntimeStarter(state)
+        self._stack.callback(self._runtime.close)
+        self._secrets = read_secrets(request.secrets, environ)
+        self._clock = Clock(request.source_date_epoch)
+        self._memo = StoredStatCache(state.memos)
+        self._http = HttpHandler(network.get, state.store, state.memos)
+
+    def run(self, dockerfile: str) -> Solver:
+        """Solve; what the cache answers is answered before anything is started.
+
+        Raises:
+            SolveError: a step failed; HostUnsupportedError: this host cannot run one.
+        """
+        contexts = self._contexts(dockerfile)
+        self._stack.callback(self._forget_contexts, contexts)
+        solver = self._solver(Trees(contexts, self._state.layers), dockerfile)
+        solver.probe()
+        if solver.pending:
+            if solver.needs_sandbox:
+                self._runtime.start()
+            self._reporter.begin()
+            solver.run(self._runtime.cancel)
+        for context in contexts.values():
+            context.remember()
+        return solver
+
+    def close(self) -> None:
+        """End the sandbox and close the contexts; idempotent."""
+        self._stack.close()
+
+    def _contexts(self, dockerfile: str) -> dict[str, LocalContext]:
+        if not any(isinstance(vertex.op, ContextOp) for vertex in self._lowered.graph.vertices):
+            return {}
+        from frontend.ignore import IgnoreMatcher, parse_ignore  # noqa: PLC0415
+
+        from builder.context.local import LocalContext  # noqa: PLC0415 - needs a context
+
+        name, text = read_ignore(self._request.context, dockerfile)
+        patterns = parse_ignore(text, name) if text else ()
+        rules = IgnoreMatcher(patterns) if patterns else None
+        hidden = (self._state.root,)
+        path = self._request.context
+        return {"context": LocalContext(path, ignore=rules, hidden=hidden, memo=self._memo)}
+
+    def _forget_contexts(self, contexts: dict[str, LocalContext]) -> None:
+        for context in contexts.values():
+            context.close()
+
+    def _solver(self, trees: Trees, dockerfile: str) -> Solver:
+        policy = Policy(
+            now=self._clock.text,
+            is_present=self._state.layers.has,
+            use_cache=not self._request.no_cache,
+            explain=self._request.explain,
+            workers=max(4, 2 * (os.cpu_count() or 1)),
+        )
+        return Solver(
+            self._lowered.graph,
+            self._lowered.result,
+            self._handlers(trees),
+            self._state.records,
+            self._reporter,
+            policy,
+            slots=self._slots(dockerfile),
+            step_log=self._step_log,
+            given=self._given,
+        )
+
+    def _handlers(self, trees: Trees) -> Mapping[type, OpHandler]:
+        layers, memo = self._state.layers, self._memo
+        files = FileHandler(trees, layers, self._state.store, memo, self._clock.nanoseconds)
+        runs = ExecHandler(
+            lambda: self._runtime.runtime,
+            StoredMountContent(trees, layers, memo),
+            CacheMounts(self._state.root, lambda: self._runtime.cancelled),
+            self._secrets,
+            StepFiles(_resolv_conf, hosts),
+        )
+        return {ExecOp: runs, CopyOp: files, MkdirOp: files, HttpOp: self._http}
+
+    def _given(self, op: Op) -> Output | None:
+        match op:
+            case ImageOp():
+                return TreeOutput(self._images.resolved[op.manifest].layers)
+            case ContextOp(name):
+                return ContextOutput(name)
+            case HttpOp():
+                return self._http.known(op)
+            case _:
+                return None
+
+    def _slots(self, dockerfile: str) -> dict[Ref, str]:
+        """Name each step across builds: by Dockerfile, stage and position in the stage."""
+        place = f"{os.path.abspath(self._request.context)}\0{os.path.abspath(dockerfile)}"
+        project = framed("pybuild.slot.v1", [place.encode("utf-8", "surrogateescape")]).hex[:16]
+        counts: dict[str, int] = {}
+        slots: dict[Ref, str] = {}
+        for index, vertex in enumerate(self._lowered.graph.vertices):
+            if isinstance(vertex.op, (ExecOp, CopyOp, MkdirOp)):
+                counts[vertex.stage] = counts.get(vertex.stage, 0) + 1
+                slots[Ref(index)] = f"{project} {vertex.stage} {counts[vertex.stage]}"
+        return slots
+
+    def _step_log(self, ref: Ref) -> StepLog:
+        vertex = self._lowered.graph[ref]
+        secrets = self._secrets.values() if isinstance(vertex.op, ExecOp) else ()
+        return ReportedLog(ref, self._reporter, tuple(secrets))
+
+
+def _resolv_conf(own_network: bool) -> bytes:
+    text = ""
+    with contextlib.suppress(OSError), open(RESOLV_CONF, "rb") as file:
+        text = file.read(_LIMIT).decode("utf-8", "replace")
+    return resolv_conf(text, own_network)
