@@ -1,0 +1,39 @@
+"""`pybuild inspect`: an image's config, manifest and layers as JSON."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING
+
+from builder import state as states
+from builder.local_image import find
+from builder.options import parser
+from cache.spec.manifest import descriptor_json
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+
+def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
+    """Print one JSON list with an object for each image named."""
+    options = parser("inspect")
+    options.add_argument("image", nargs="+")
+    names = options.parse_args(list(argv)).image
+    documents = []
+    with states.opened(states.locate(environ)) as state:
+        tagged = {named.manifest.digest: named.names for named in state.images.list()}
+        for name in names:
+            image = find(state, name)
+            config = json.loads(image.config.to_json())
+            documents.append(
+                {
+                    "Id": str(image.config_blob.digest),
+                    "Names": list(tagged.get(image.manifest.digest, ())),
+                    "Manifest": descriptor_json(image.manifest),
+                    "Layers": [descriptor_json(layer.blob) for layer in image.layers],
+                    **config,
+                }
+            )
+    sys.stdout.write(json.dumps(documents, indent=2) + "\n")
+    return 0

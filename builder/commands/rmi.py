@@ -1,0 +1,49 @@
+"""`pybuild rmi`: take a name from an image; without names left the image goes too."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from builder import state as states
+from builder.local_image import find
+from builder.options import parser
+from cache.errors import PybuildError
+from cache.spec.reference import Reference
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+
+def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
+    """Remove; content is freed by `prune`."""
+    options = parser("rmi")
+    options.add_argument("image", nargs="+")
+    names = options.parse_args(list(argv)).image
+    with states.opened(states.locate(environ)) as state:
+        for name in names:
+            for line in _remove(state, name):
+                sys.stdout.write(f"{line}\n")
+    return 0
+
+
+def _remove(state: states.State, text: str) -> list[str]:
+    image = find(state, text)
+    lines = []
+    reference = _reference(text)
+    if reference is not None and state.images.untag(reference):
+        lines.append(f"untagged {reference.familiar}")
+        left = next(
+            (n for n in state.images.list() if n.manifest.digest == image.manifest.digest), None
+        )
+        if left is not None and left.names:
+            return lines
+    state.images.remove(image.manifest.digest)
+    return [*lines, f"removed {image.config_blob.digest}"]
+
+
+def _reference(text: str) -> Reference | None:
+    try:
+        return Reference.parse(text)
+    except PybuildError:
+        return None
