@@ -134,7 +134,10 @@ class ExecOp:
 
 @dataclass(frozen=True, slots=True)
 class PathSource:
-    """Paths of `inputs[input]` that match a pattern: cleaned, rooted at that tree (C20-C24)."""
+    """Paths of `inputs[input]` that match a pattern: cleaned, rooted at that tree (C20-C24).
+
+    With `CopyOp.parents` the first `/./` is kept: it is where the kept path begins (CP05).
+    """
 
     input: int
     path: str

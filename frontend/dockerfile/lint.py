@@ -36,29 +36,14 @@ _AS = re.compile(r"\s(as)\s+\S+\s*\Z", re.IGNORECASE)
 
 
 def check(parsed: Parsed, stages: Stages, problems: Problems) -> None:
-    """Apply every rule to every instruction, and those about names to every stage.
-
-    `# check=skip=` of the file is obeyed (P15).
-    """
-    skipped = _skipped(parsed.directives.check)
-    if "all" in skipped:
-        return
+    """Apply every rule to every instruction, and those about names to every stage."""
 
     def warn(rule: str, message: str, instruction: Instruction) -> None:
-        if rule.lower() not in skipped:
-            problems.warn(rule, message, instruction.node.span)
+        problems.warn(rule, message, instruction.node.span)
 
     for instruction in parsed.instructions:
         _instruction(instruction, warn)
     _stage_names(stages, warn)
-
-
-def _skipped(check: str) -> frozenset[str]:
-    for part in check.split(";"):
-        key, _, value = part.partition("=")
-        if key.strip().lower() == "skip":
-            return frozenset(rule.strip().lower() for rule in value.split(","))
-    return frozenset()
 
 
 def _instruction(instruction: Instruction, warn: Callable[[str, str, Instruction], None]) -> None:

@@ -23,7 +23,6 @@ from frontend.dockerfile.stages import Stage, global_scope, group, platform_args
 from frontend.dockerfile.syntax import (
     Arg,
     Copy,
-    From,
     HealthcheckInstruction,
     OnBuild,
     Pairs,
@@ -33,6 +32,7 @@ from frontend.dockerfile.syntax import (
     Words,
 )
 from frontend.graph import Ref
+from frontend.source import DockerfileError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,6 +54,7 @@ __all__ = [
     "lower",
 ]
 
+_CHECK = "BUILDKIT_DOCKERFILE_CHECK"
 _STEP_KEYWORDS = frozenset({"RUN", "COPY", "ADD", "WORKDIR"})
 
 
@@ -90,15 +91,15 @@ def lower(
         LoweringError: a base image could not be resolved; knows the FROM.
         MistakeError: the request itself is wrong, such as an unknown target (T88).
     """
-    problems = Problems(source)
-    stages = group(parsed, problems)
-    problems.check()
+    check = dict(request.build_args).get(_CHECK, parsed.directives.check)
+    problems = Problems(source, check)
+    stages = group(parsed)
     target = stages.target(request.target)
     session = Session(source, parsed.directives, stages, request, resolver, problems)
     _evaluate_globals(session, request)
     lint.check(parsed, stages, problems)
     _walk(session, target.index)
-    problems.check()
+    problems.finish()
     return _lowered(session, target)
 
 
@@ -194,7 +195,7 @@ def _begin(session: Session, stage: Stage, origin: Origin) -> StageWork:
         platform = _platform(session, stage)
         if origin.image:
             base = session.resolve(origin.image, platform, span)
-    except LoweringError:
+    except (LoweringError, DockerfileError):
         raise
     except PybuildError as error:
         session.problems.add(span, error)
@@ -273,10 +274,6 @@ def _triggered(session: Session, work: StageWork) -> list[Instruction]:
     for text in work.draft.take_triggers():
         try:
             instruction = parse_trigger(text, session.directives)
-            if isinstance(instruction, (From, OnBuild)) or instruction.node.keyword == "MAINTAINER":
-                raise MistakeError(
-                    f"{instruction.node.keyword} isn't allowed as an ONBUILD trigger"
-                )
         except PybuildError as error:
             message = f"ONBUILD trigger of the base image {text[:60]!r}: {error.message}"
             session.problems.add(span, MistakeError(message, hint=error.hint))
@@ -290,7 +287,7 @@ def _finish(session: Session, work: StageWork) -> None:
     for step, triggered in work.steps:
         try:
             _apply(session, work, step, "ONBUILD " if triggered else "")
-        except LoweringError:
+        except (LoweringError, DockerfileError):
             raise
         except PybuildError as error:
             session.problems.add(step.node.span, error)

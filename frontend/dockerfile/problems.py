@@ -13,7 +13,7 @@ from frontend.source import Diagnostic, DockerfileError, printable
 if TYPE_CHECKING:
     from frontend.source import SourceFile, Span
 
-MAX_PRODUCED = 64 * 1024 * 1024  # characters of all texts one Dockerfile may expand to (G01)
+MAX_PRODUCED = 32 * 1024 * 1024  # characters of all texts one Dockerfile may expand to (G01)
 MAX_PROBLEMS = 100  # errors reported of one file; the rest would only scroll them away
 
 
@@ -65,19 +65,23 @@ class Budget:
 class Problems:
     """Collects errors and warnings of one file; errors are raised together at the end."""
 
-    def __init__(self, source: SourceFile) -> None:
-        """Start without any."""
+    def __init__(self, source: SourceFile, check: str = "") -> None:
+        """Start without any; `check` is the directive that chooses rules (P15)."""
         self._source = source
         self._errors: dict[Diagnostic, None] = {}
         self._warnings: dict[Diagnostic, None] = {}
+        options = dict(_option(part) for part in check.split(";"))
+        self._skipped = frozenset(rule.strip() for rule in options.get("skip", "").split(","))
+        self._strict = options.get("error", "") == "true"
 
     def add(self, span: Span, error: PybuildError) -> None:
         """Keep an error of an instruction."""
         self._errors[Diagnostic(error.message, span, error.hint)] = None
 
     def warn(self, rule: str, message: str, span: Span) -> None:
-        """Keep a warning; the same one twice counts once (T14)."""
-        self._warnings[Diagnostic(message, span, rule=rule)] = None
+        """Keep a warning unless its rule is skipped; the same one twice counts once (T14)."""
+        if not self._skipped & {"all", rule.lower()}:
+            self._warnings[Diagnostic(message, span, rule=rule)] = None
 
     @property
     def many(self) -> bool:
@@ -89,6 +93,21 @@ class Problems:
         """The warnings in file order."""
         return tuple(sorted(self._warnings, key=lambda d: d.span))
 
+    def finish(self) -> None:
+        """Stop if anything is wrong; with `error=true` warnings are errors.
+
+        Raises:
+            DockerfileError: with every error, or else every warning.
+        """
+        self.check()
+        if self._strict:
+            for warning in self.warnings:
+                found = MistakeError(
+                    f"{warning.rule}: {warning.message}", hint="the file asks for check=error=true"
+                )
+                self.add(warning.span, found)
+            self.check()
+
     def check(self) -> None:
         """Stop if anything is wrong.
 
@@ -99,6 +118,11 @@ class Problems:
             raise DockerfileError(
                 self._source, tuple(sorted(self._errors, key=lambda d: d.span))[:MAX_PROBLEMS]
             )
+
+
+def _option(part: str) -> tuple[str, str]:
+    key, _, value = part.partition("=")
+    return key.strip().lower(), value.strip().lower()
 
 
 def nearest(name: str, known: tuple[str, ...]) -> str | None:

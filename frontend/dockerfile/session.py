@@ -61,7 +61,7 @@ class ImageResolver(Protocol):
     """Finds base images: the only effect of lowering."""
 
     def resolve(self, reference: str, platform: Platform | None) -> Image:
-        """Give the image of a full reference for a platform; any PybuildError may be raised."""
+        """Give the image of a name, as written, for a platform; any PybuildError may be raised."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,7 +211,7 @@ class Session:
         image = self._images.get((reference, platform))
         if image is None:
             try:
-                image = self._resolver.resolve(reference, platform)
+                image = self._resolver.resolve(text, platform)
             except PybuildError as error:
                 self.problems.check()
                 raise LoweringError(self.source, span, error) from error

@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING
 from cache.errors import PybuildError
 from frontend.dockerfile.problems import MistakeError, nearest
 from frontend.dockerfile.syntax import Arg, From
-from frontend.source import Span
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from cache.spec.oci import Platform
-    from frontend.dockerfile.problems import Problems
     from frontend.dockerfile.syntax import Instruction, Parsed
+    from frontend.source import Span
 
 SCRATCH = "scratch"
 _MAX_INDEX_DIGITS = 9
@@ -64,21 +63,18 @@ class Stages:
             )
         return self.stages[found[-1]]
 
-    def base(self, image: str, user: int) -> int | None:
+    def base(self, name: str, user: int) -> int | None:
         """Find the earlier stage a FROM of stage `user` means, None for an image (F02)."""
-        return self._before(image, user)
+        found = self.by_name.get(name.lower(), ())
+        position = bisect_left(found, user)
+        return found[position - 1] if position else None
 
     def copied(self, name: str, user: int) -> int | None:
         """Find the earlier stage COPY --from means, None for an image (CP01).
 
         Raises:
-            MistakeError: a variable, a number of no stage, the stage itself or a later one.
+            MistakeError: a number of no stage, the stage itself or a later one.
         """
-        if "$" in name:
-            raise MistakeError(
-                f"variable expansion is not supported for --from ({name[:60]})",
-                hint="name a stage `FROM image:$ARG AS name` and copy from that",
-            )
         if name.isascii() and name.isdigit():
             index = int(name) if len(name) <= _MAX_INDEX_DIGITS else len(self.stages)
             if index >= len(self.stages):
@@ -93,25 +89,15 @@ class Stages:
         """Find the earlier stage a mount's `from` means, None for an image; no numbers (M06).
 
         Raises:
-            MistakeError: a variable, the stage itself or a later one.
+            MistakeError: the stage itself or a later one.
         """
-        if "$" in name.removesuffix("$"):
-            raise MistakeError(
-                f"'from' doesn't support variable expansion ({name[:60]})",
-                hint="define an alias stage instead: FROM image:$ARG AS name",
-            )
         return self._found(name, user, "mount")
-
-    def _before(self, name: str, user: int) -> int | None:
-        found = self.by_name.get(name.lower(), ())
-        position = bisect_left(found, user)
-        return found[position - 1] if position else None
 
     def _found(self, name: str, user: int, verb: str) -> int | None:
         found = self.by_name.get(name.lower(), ())
         if not found:
             return None
-        before = self._before(name, user)
+        before = self.base(name, user)
         return before if before is not None else self._earlier(found[-1], name, user, verb)
 
     def _earlier(self, index: int, name: str, user: int, verb: str) -> int:
@@ -127,35 +113,20 @@ class Stages:
         return index
 
 
-def group(parsed: Parsed, problems: Problems) -> Stages:
-    """Split instructions at each FROM; what is not ARG before the first one is a problem (P04)."""
+def group(parsed: Parsed) -> Stages:
+    """Split instructions at each FROM. The parser has seen to it that there is one (P04)."""
     starts = [i for i, ins in enumerate(parsed.instructions) if isinstance(ins, From)]
-    first = starts[0] if starts else len(parsed.instructions)
-    head = parsed.instructions[:first]
-    for instruction in head:
-        if not isinstance(instruction, Arg):
-            problems.add(
-                instruction.node.span,
-                MistakeError(
-                    "no build stage in current context",
-                    hint="only ARG may stand before the first FROM",
-                ),
-            )
-    if not starts:
-        span = parsed.instructions[-1].node.span if parsed.instructions else Span(1, 1)
-        problems.add(
-            span, MistakeError("dockerfile contains no stages to build", hint="begin with FROM")
-        )
     stages = tuple(_stages(parsed, starts))
     names: dict[str, list[int]] = {}
     for stage in stages:
         if stage.origin.stage:
             names.setdefault(stage.origin.stage, []).append(stage.index)
+    head = parsed.instructions[: starts[0]]
     return Stages(tuple(ins for ins in head if isinstance(ins, Arg)), stages, names)
 
 
 def _stages(parsed: Parsed, starts: list[int]) -> list[Stage]:
-    ends = [*starts[1:], len(parsed.instructions)][: len(starts)]
+    ends = [*starts[1:], len(parsed.instructions)]
     stages = []
     for index, (start, end) in enumerate(zip(starts, ends, strict=True)):
         origin = parsed.instructions[start]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from support.images import FakeResolver
+from support.fake_resolver import FakeResolver
 
 from cache.spec.oci import Platform
 from frontend.dockerfile.instructions import parse_dockerfile
