@@ -1,0 +1,111 @@
+"""Owner, xattrs, mode and times of what was unpacked, set in the order that keeps them all.
+
+Owns which attributes of a tar reach the disk. It must not know of tars or of trees.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from typing import TYPE_CHECKING
+
+from cache.archive.entry import Kind, encode
+from cache.archive.header import quoted
+from cache.archive.rooted import open_beneath
+from cache.errors import ArchiveError, StoreError
+
+if TYPE_CHECKING:
+    from cache.archive.entry import Entry
+
+OPAQUE_XATTR = "user.overlay.opaque"
+_OVERLAY_XATTRS = "user.overlay."
+_SETTABLE = frozenset(
+    {"security.capability", "system.posix_acl_access", "system.posix_acl_default"}
+)
+_UNSETTABLE = frozenset({errno.EOPNOTSUPP, errno.EPERM, errno.EINVAL, errno.E2BIG, errno.ERANGE})
+
+
+class Dresser:
+    """Gives files their owner, xattrs, mode and times, in this order.
+
+    Changing the owner drops special mode bits and file capabilities; a file without write
+    permission takes no `user.*` xattr.
+    """
+
+    def __init__(self, root_fd: int, *, keep_owner: bool) -> None:
+        """Work below a root; without `keep_owner` everything stays the caller's."""
+        self._root_fd = root_fd
+        self._keep_owner = keep_owner
+        inherits = os.fstat(root_fd).st_mode & stat.S_ISGID
+        # New files belong to this pair, so most need no chown.
+        self._own = None if inherits else (os.geteuid(), os.getegid())
+
+    def _needs_owner(self, entry: Entry) -> bool:
+        return self._keep_owner and (entry.uid, entry.gid) != self._own
+
+    def opened(self, fd: int, entry: Entry) -> None:
+        """Dress a file or directory by its descriptor."""
+        if self._needs_owner(entry):
+            try:
+                os.fchown(fd, entry.uid, entry.gid)
+            except OSError as error:
+                raise _unowned(entry, error) from error
+        for name, value in entry.xattrs:
+            if name in _SETTABLE or (
+                name.startswith("user.") and not name.startswith(_OVERLAY_XATTRS)
+            ):
+                _set_xattr(fd, name, value)
+        os.fchmod(fd, entry.mode)
+        os.utime(fd, ns=(entry.mtime, entry.mtime))
+
+    def closed(self, dir_fd: int, name: str, entry: Entry) -> None:
+        """Dress what must not be opened: a symlink or fifo, which take no `user.*` xattrs."""
+        raw = encode(name)
+        if self._needs_owner(entry):
+            try:
+                os.chown(raw, entry.uid, entry.gid, dir_fd=dir_fd, follow_symlinks=False)
+            except OSError as error:
+                raise _unowned(entry, error) from error
+        if entry.kind is Kind.FIFO:
+            place = os.open(raw, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=dir_fd)
+            try:
+                os.chmod(f"/proc/self/fd/{place}", entry.mode)
+            finally:
+                os.close(place)
+        os.utime(raw, ns=(entry.mtime, entry.mtime), dir_fd=dir_fd, follow_symlinks=False)
+
+    def directory(self, path: str, entry: Entry, *, is_opaque: bool) -> None:
+        """Dress a directory of the layer."""
+        fd = open_beneath(self._root_fd, path, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            if is_opaque and path:
+                _set_opaque(fd, path)
+            self.opened(fd, entry)
+        finally:
+            os.close(fd)
+
+
+def _set_xattr(fd: int, name: str, value: bytes) -> None:
+    try:
+        os.setxattr(fd, encode(name), value)
+    except OSError as error:
+        if error.errno not in _UNSETTABLE:
+            raise
+
+
+def _set_opaque(fd: int, path: str) -> None:
+    try:
+        os.setxattr(fd, OPAQUE_XATTR, b"y")
+    except OSError as error:
+        raise StoreError(
+            f"cannot mark {quoted(path)} as opaque: {error.strerror}",
+            hint="the state directory's file system needs user.* extended attributes",
+        ) from error
+
+
+def _unowned(entry: Entry, error: OSError) -> ArchiveError:
+    return ArchiveError(
+        f"cannot give {quoted(entry.path)} to {entry.uid}:{entry.gid}: {error.strerror}",
+        hint="the user namespace does not map this id; give the user more subordinate ids",
+    )
