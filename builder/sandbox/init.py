@@ -60,6 +60,7 @@ def run(descriptors: Descriptors, scratch: str, tools: process.Tools) -> NoRetur
         syscalls.prctl(syscalls.PR_SET_PDEATHSIG, 9)
         _arrange(descriptors, tools.trampoline)
         spec = wire.decode_spec(_read_all(descriptors.spec))
+        os.close(descriptors.spec)
         ready = _prepare(spec, scratch)
         _enter(ready)
         code = _supervise(spec, ready, descriptors.report, tools)

@@ -104,8 +104,6 @@ def ordinary_user(home):
                 subprocess.run(["usermod", option, f"{start}-{start + 65535}", name], check=True)
         entry = pwd.getpwnam(name)
         os.chown(home, entry.pw_uid, entry.pw_gid)
-        yield Account(
-            name, entry.pw_uid, entry.pw_gid, home, _python(entry.pw_uid, entry.pw_gid)
-        )
+        yield Account(name, entry.pw_uid, entry.pw_gid, home, _python(entry.pw_uid, entry.pw_gid))
     finally:
         subprocess.run(["userdel", name], check=True, capture_output=True)

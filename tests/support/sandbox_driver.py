@@ -1,7 +1,7 @@
 """A builder reduced to its sandbox: a script run as a child, because entering is for good.
 
-Argument: the state directory. Standard input: a Python expression evaluated with the names of
-builder.sandbox.spec, `state`, `step(...)` and `run(...)`; its repr is printed.
+Arguments: the state directory and a Python expression, evaluated with the names of
+builder.sandbox.spec, `state`, `step(...)`, `sh(...)` and `run(...)`; its repr is printed.
 """
 
 from __future__ import annotations
@@ -91,9 +91,9 @@ def time_steps(sandbox, steps):
 
 
 def main():
-    """Enter, run what standard input says, print the result."""
+    """Enter, run the expression, print the result."""
     state = sys.argv[1]
-    expression = sys.stdin.read()
+    expression = sys.argv[2]
     enter_namespace()
     sandbox = NamespaceSandbox.start(f"{state}/scratch")
     names = dict(vars(specs)) | {
