@@ -103,6 +103,11 @@ class PlainPool(HTTPConnectionPool):
 class SecurePool(HTTPSConnectionPool):
     """Connections to one https origin."""
 
+    def _validate_conn(self, conn: Any) -> None:
+        # urllib3 would warn of every request to a host the user said need not be verified.
+        if conn.is_closed:
+            conn.connect()
+
     ConnectionCls: Any = SecureConnection
 
 
