@@ -19,6 +19,7 @@ from builder.context.payload import PayloadReader, changed
 from builder.context.source import SPECIAL, CopyError, join, resolve, shown
 from builder.context.xattrs import read_xattrs
 from cache.archive.entry import MAX_PATH, Entry, Kind, decode, encode
+from cache.archive.mould import make_entry
 from cache.errors import PybuildError
 
 if TYPE_CHECKING:
@@ -42,6 +43,12 @@ _KINDS = {
     stat.S_IFIFO: Kind.FIFO,
     stat.S_IFSOCK: Kind.FILE,  # C25: an empty regular file
 }
+
+_NO_DEVICE = (0, 0)
+# What opening something that was listed says when it is no longer that.
+_MOVED = frozenset(
+    {errno.ENOENT, errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.ENXIO, errno.ESTALE}
+)
 
 Listing = dict[str, os.stat_result]
 
@@ -85,6 +92,7 @@ class LocalContext:
         self._hidden = frozenset(_identities(hidden))
         self._memo = memo
         self._listings: dict[str, Listing] = {}
+        self._entries: dict[str, Entry] = {}
         self._raw: dict[str, Listing] = {}
         self._directory: tuple[str, int] = ("", self._fd)
         self._lock = threading.RLock()
@@ -134,9 +142,15 @@ class LocalContext:
 
     def get(self, path: str, /) -> Entry | None:
         """The entry of a visible path; owners are root's, special files have their kind."""
+        known = self._entries.get(path)
+        if known is not None:
+            return known
         status = self._status(path)
         if status is None:
             return None
+        return self._entries.setdefault(path, self._entry(path, status))
+
+    def _entry(self, path: str, status: os.stat_result) -> Entry:
         kind = _KINDS[stat.S_IFMT(status.st_mode)]
         mode = stat.S_IMODE(status.st_mode)
         if kind is Kind.SYMLINK:
@@ -144,7 +158,9 @@ class LocalContext:
         regular = stat.S_ISREG(status.st_mode)
         xattrs = self._xattrs(path) if regular or kind is Kind.DIRECTORY else ()
         size = status.st_size if regular else 0
-        return Entry(path, kind, mode, 0, 0, size, status.st_mtime_ns, "", (0, 0), xattrs)
+        return make_entry(
+            path, kind, mode, 0, 0, size, status.st_mtime_ns, "", _NO_DEVICE, xattrs, -1
+        )
 
     def children(self, path: str, /) -> list[str]:
         """Sorted visible names in a directory."""
@@ -166,16 +182,33 @@ class LocalContext:
             return
         with self._lock:
             expected = self._digests.get(path) if path in self._racy else None
-        fd = self._open_file(path, status)
+        fd = self._open_file(path)
         try:
+            if _stat_key(os.fstat(fd)) != _stat_key(status):
+                raise changed(path)
             yield cast("BinaryIO", PayloadReader(fd, status, path, expected))
         finally:
             os.close(fd)
 
     def read(self, path: str, /) -> bytes:
         """The whole payload, under the promise of `open`."""
-        with self.open(path) as stream:
-            return stream.read()
+        status = self._regular(path)
+        if status is None:
+            return b""
+        fd = self._open_file(path)
+        try:
+            data = os.read(fd, status.st_size + 1)
+            # Looking once, afterwards, is enough: what was read is then what was listed.
+            if len(data) != status.st_size or _stat_key(os.fstat(fd)) != _stat_key(status):
+                raise changed(path)
+        except OSError as error:
+            raise _unreadable(path, error) from error
+        finally:
+            os.close(fd)
+        expected = self._digests.get(path) if path in self._racy else None
+        if expected is not None and hashlib.sha256(data).digest() != expected:
+            raise changed(path)
+        return data
 
     def digest(self, path: str, /) -> bytes:
         """The sha256 of a file; from the memo if its stat is one remembered."""
@@ -187,17 +220,23 @@ class LocalContext:
             known = self._digests.get(path) or self._remembered(path, key)
         if known is not None:
             return known
-        state = hashlib.sha256()
-        with self.open(path) as stream:
-            while chunk := stream.read(_CHUNK):
-                state.update(chunk)
+        found = self._hash(path, status.st_size)
         with self._lock:
-            digest = self._digests.setdefault(path, state.digest())
-            if digest != state.digest():
+            digest = self._digests.setdefault(path, found)
+            if digest != found:
                 raise changed(path)
             if path not in self._racy:
                 self._fresh[path] = (key, digest)
         return digest
+
+    def _hash(self, path: str, size: int) -> bytes:
+        if size <= _CHUNK:
+            return hashlib.sha256(self.read(path)).digest()
+        state = hashlib.sha256()
+        with self.open(path) as stream:
+            while chunk := stream.read(_CHUNK):
+                state.update(chunk)
+        return state.digest()
 
     def group(self, path: str, /) -> Hashable | None:
         """Device and inode of a file with several names."""
@@ -214,21 +253,30 @@ class LocalContext:
         status = self._status(path)
         if status is None or _is_special(status):
             return None
-        rows = [self.identity, _row(path, status)]
+        numbers = [status.st_mode, *(_stat_key(status) if path else ())]
+        rows = [self.identity, path, repr(numbers)]
         pending = [path] if stat.S_ISDIR(status.st_mode) else []
         while pending:
             here = pending.pop()
-            prefix = f"{here}/" if here else ""
-            for name, status in self._list(here).items():
-                mode = status.st_mode
-                rows.append(
-                    f"{prefix}{name}\0{mode} {status.st_size} {status.st_ino}"
-                    f" {status.st_mtime_ns} {status.st_ctime_ns}"
+            listing = self._list(here)
+            # Names, then their numbers: neither can hold a NUL, so rows cannot run together.
+            rows += [here, *listing, ""]
+            numbers = []
+            for name, found in listing.items():
+                mode = found.st_mode
+                numbers += (
+                    mode,
+                    found.st_size,
+                    found.st_ino,
+                    found.st_mtime_ns,
+                    found.st_ctime_ns,
                 )
-                if stat.S_ISDIR(mode):
-                    pending.append(prefix + name)
-                elif not stat.S_ISREG(mode) and _is_special(status):
-                    return None
+                if stat.S_IFMT(mode) != stat.S_IFREG:
+                    if stat.S_ISDIR(mode):
+                        pending.append(f"{here}/{name}" if here else name)
+                    elif _is_special(found):
+                        return None
+            rows.append(repr(numbers))
         return hashlib.sha256("\0".join(rows).encode("utf-8", "surrogateescape")).digest()
 
     def trusted(self, path: str, /) -> bool:
@@ -329,14 +377,14 @@ class LocalContext:
         if sys.getfilesystemencoding() != "utf-8":
             found = [(decode(os.fsencode(name)), status) for name, status in found]
         found.sort()
-        young, coarse = now - _TICK, now - _COARSE_TICK
+        coarse = now - _COARSE_TICK
         for name, status in found:
             if self._hidden and (status.st_dev, status.st_ino) in self._hidden:
                 continue
             listing[name] = status
-            ctime = status.st_ctime_ns
-            limit = young if ctime % _SECOND else coarse
-            if ctime >= limit or status.st_mtime_ns >= limit:
+            if (status.st_ctime_ns >= coarse or status.st_mtime_ns >= coarse) and _young(
+                status, now
+            ):
                 self._racy.add(join(path, name))
         self._raw[path] = listing
         return listing
@@ -377,18 +425,14 @@ class LocalContext:
         if old not in {self._fd, fd} and old >= 0:
             os.close(old)
 
-    def _open_file(self, path: str, status: os.stat_result) -> int:
+    def _open_file(self, path: str) -> int:
         parent, _, name = path.rpartition("/")
         with self._lock:
             directory = self._enter(parent)
             try:
-                fd = os.open(encode(name), _FILE, dir_fd=directory)
+                return os.open(encode(name), _FILE, dir_fd=directory)
             except OSError as error:
                 raise _unreadable(path, error) from error
-        if _stat_key(os.fstat(fd)) != _stat_key(status):
-            os.close(fd)
-            raise changed(path)
-        return fd
 
     def _link(self, path: str) -> str:
         parent, _, name = path.rpartition("/")
@@ -445,9 +489,10 @@ def _stat_key(status: os.stat_result) -> Stat:
     return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
-def _row(path: str, status: os.stat_result) -> str:
-    numbers = (status.st_mode, *(_stat_key(status) if path else ()))
-    return f"{path}\0{' '.join(map(str, numbers))}"
+def _young(status: os.stat_result, now: int) -> bool:
+    """Whether a change after `now` might leave these times as they are."""
+    tick = _TICK if status.st_ctime_ns % _SECOND else _COARSE_TICK
+    return max(status.st_ctime_ns, status.st_mtime_ns) >= now - tick
 
 
 def _is_special(status: os.stat_result) -> bool:
@@ -455,7 +500,7 @@ def _is_special(status: os.stat_result) -> bool:
 
 
 def _unreadable(path: str, error: OSError) -> CopyError:
-    if error.errno in {errno.ENOENT, errno.ELOOP, errno.ENOTDIR, errno.ENXIO, errno.ESTALE}:
+    if error.errno in _MOVED:
         return changed(path)
     reason = (error.strerror or "cannot be read").lower()
     return CopyError(

@@ -6,11 +6,11 @@ a payload is carried, never looked into.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
 from builder.context.source import CopyError, join, resolve, shown
 from cache.archive.entry import MAX_NAME, MAX_PATH, OPAQUE, WHITEOUT, Entry, Kind, encode
+from cache.archive.mould import make_entry
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterator
@@ -22,8 +22,7 @@ P = TypeVar("P")
 _ROOT = Entry("", Kind.DIRECTORY, 0o755)
 
 
-@dataclass(frozen=True, slots=True)
-class Planned(Generic[P]):
+class Planned(NamedTuple, Generic[P]):
     """An entry of the layer to be: its payload if it is a file; `group` joins hardlinks."""
 
     entry: Entry
@@ -34,7 +33,7 @@ class Planned(Generic[P]):
 def placed(entry: Entry, path: str, owner: Owner | None, mode: int) -> Entry:
     """The entry at another path, with another mode and perhaps another owner."""
     uid, gid = (entry.uid, entry.gid) if owner is None else (owner.uid, owner.gid)
-    return Entry(
+    return make_entry(
         path,
         entry.kind,
         mode,
@@ -45,6 +44,7 @@ def placed(entry: Entry, path: str, owner: Owner | None, mode: int) -> Entry:
         entry.linkname,
         entry.device,
         entry.xattrs,
+        -1,
     )
 
 
@@ -163,7 +163,8 @@ class Destination(Generic[P]):
         every layer for itself would else make them up.
         """
         for path in list(self._planned):
-            for above in reversed(_ancestors(path)):
+            above = path
+            while above := above.rpartition("/")[0]:
                 if above in self._planned:
                     break
                 entry = self.get(above)

@@ -6,7 +6,7 @@ Must not know how the plan came about.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 from builder.context.source import CopyError
 from cache.archive.entry import Entry, Kind
@@ -23,8 +23,7 @@ if TYPE_CHECKING:
 _SMALL = 1 << 20  # bytes read in one piece
 
 
-@dataclass(frozen=True, slots=True)
-class TreeFile:
+class TreeFile(NamedTuple):
     """A file of a source tree."""
 
     tree: SourceTree
@@ -75,14 +74,14 @@ def write_plan(
 def _write(entry: Entry, payload: Payload | None, writer: LayerWriter) -> None:
     if entry.kind is not Kind.FILE:
         writer.add(entry)
-    elif payload is None or isinstance(payload, bytes):
-        writer.add(entry, payload or b"")
     elif isinstance(payload, TreeFile):
         if entry.size <= _SMALL:
             writer.add(entry, payload.tree.read(payload.path))
         else:
             with payload.tree.open(payload.path) as stream:
                 writer.add(entry, stream)
+    elif payload is None or isinstance(payload, bytes):
+        writer.add(entry, payload or b"")
     elif isinstance(payload, StreamFile):
         with payload.open() as stream:
             writer.add(entry, stream)
