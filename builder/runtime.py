@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from typing import TYPE_CHECKING
 
 from builder.errors import SandboxError
@@ -35,7 +36,9 @@ class RuntimeStarter:
         from cache.snapshotnames import SqliteSnapshotNames  # noqa: PLC0415
 
         enter_namespace()
-        sandbox: Sandbox = NamespaceSandbox.start()
+        scratch = f"{self._state.root}/scratch"
+        os.makedirs(scratch, mode=0o700, exist_ok=True)
+        sandbox: Sandbox = NamespaceSandbox.start(scratch)
         self._stack.callback(sandbox.close)
         names = SqliteSnapshotNames(self._state.database)
         snapshotter = OverlaySnapshotter(self._state.root, self._state.layers, names)

@@ -135,7 +135,7 @@ class Solve:
             StoredMountContent(trees, layers, memo),
             CacheMounts(self._state.root, lambda: self._runtime.cancelled),
             self._secrets,
-            StepFiles(_resolv_conf, hosts),
+            StepFiles(step_resolv_conf, hosts),
         )
         return {ExecOp: runs, CopyOp: files, MkdirOp: files, HttpOp: self._http}
 
@@ -168,7 +168,8 @@ class Solve:
         return ReportedLog(ref, self._reporter, tuple(secrets))
 
 
-def _resolv_conf(own_network: bool) -> bytes:
+def step_resolv_conf(own_network: bool) -> bytes:
+    """What a step's /etc/resolv.conf says, from this host's."""
     text = ""
     with contextlib.suppress(OSError), open(RESOLV_CONF, "rb") as file:
         text = file.read(_LIMIT).decode("utf-8", "replace")

@@ -1,0 +1,154 @@
+"""`pybuild run`: start an image in the sandbox that RUN steps have."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from builder import interrupt
+from builder import state as states
+from builder.base_images import BaseImages
+from builder.errors import UsageError
+from builder.options import HELP, parse_platform, parser
+from builder.remote import Network
+from builder.request import parse_pairs
+from builder.runtime import RuntimeStarter
+from builder.sandbox.network import hosts
+from builder.sandbox.spec import Bind, NetworkMode, Process, SandboxSpec
+from builder.solve import step_resolv_conf
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Mapping, Sequence
+
+    from builder.sandbox.spec import Overlay
+    from cache.spec.config import ImageConfig
+    from cache.spec.manifest import Image
+
+
+def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
+    """Run; the status is the process's own. What it writes is thrown away when it ends."""
+    if argv and argv[0] in {"-h", "--help"}:
+        sys.stdout.write(HELP)
+        return 0
+    chosen = _parse(argv)
+    network = Network(environ, tuple(chosen.insecure_registry))
+    with states.opened(states.locate(environ), network) as state, interrupt.raised():
+        network.origin = state.layers.origin
+        platform = parse_platform(chosen.platform, environ)
+        images = BaseImages(state, network, pull=False, platform=platform, notice=_notice)
+        image = images.resolve(chosen.image, platform)
+        starter = RuntimeStarter(state)
+        try:
+            starter.start()
+            return _start(starter, image, chosen, environ)
+        finally:
+            starter.close()
+
+
+def _parse(argv: Sequence[str]) -> argparse.Namespace:
+    options = parser("run")
+    options.add_argument("--rm", action="store_true", help="what always happens")
+    options.add_argument("-i", "--interactive", action="store_true")
+    options.add_argument("-e", "--env", action="append", default=[])
+    options.add_argument("-v", "--volume", action="append", default=[])
+    options.add_argument("-w", "--workdir", default="")
+    options.add_argument("-u", "--user", default="")
+    options.add_argument("--entrypoint", default=None)
+    options.add_argument("--network", choices=["host", "default", "none"], default="default")
+    options.add_argument("--platform", default="")
+    options.add_argument("--insecure-registry", action="append", default=[])
+    options.add_argument("image")
+    split = _command_start(argv)
+    chosen = options.parse_args(list(argv[:split]))
+    chosen.command = list(argv[split:])
+    return chosen
+
+
+_VALUED = frozenset(
+    "-e --env -v --volume -w --workdir -u --user --entrypoint --network --platform".split()  # noqa: SIM905
+) | {"--insecure-registry"}
+
+
+def _command_start(argv: Sequence[str]) -> int:
+    """Index after the image: what follows belongs to the command, whatever it looks like."""
+    index = 0
+    while index < len(argv):
+        word = argv[index]
+        if not word.startswith("-"):
+            return index + 1
+        index += 2 if word in _VALUED else 1
+    return len(argv)
+
+
+def _start(
+    starter: RuntimeStarter, image: Image, chosen: argparse.Namespace, environ: Mapping[str, str]
+) -> int:
+    runtime = starter.runtime
+    active = runtime.snapshotter.prepare(image.layers)
+    try:
+        spec = _spec(active.root, image, chosen, environ)
+        outcome = runtime.sandbox.run(spec, _write)
+    finally:
+        runtime.snapshotter.discard(active)
+    return outcome.exit_code
+
+
+def _spec(
+    root: Overlay, image: Image, chosen: argparse.Namespace, environ: Mapping[str, str]
+) -> SandboxSpec:
+    config = image.config
+    env = {**dict(config.env), **dict(parse_pairs("--env", chosen.env, dict(environ)))}
+    hostname = image.config_blob.digest.hex[:12]
+    alone = chosen.network == "none"
+    return SandboxSpec(
+        root=root,
+        process=Process(
+            argv=_argv(config, chosen),
+            env=tuple(env.items()),
+            cwd=chosen.workdir or config.working_dir or "/",
+            user=chosen.user or config.user,
+        ),
+        mounts=tuple(_volume(text) for text in chosen.volume),
+        network=NetworkMode.NONE if alone else NetworkMode.HOST,
+        hostname=hostname,
+        resolv_conf=step_resolv_conf(own_network=alone),
+        hosts=hosts(hostname),
+        interactive=chosen.interactive,
+    )
+
+
+def _argv(config: ImageConfig, chosen: argparse.Namespace) -> tuple[str, ...]:
+    if chosen.entrypoint is not None:
+        entrypoint: tuple[str, ...] = (chosen.entrypoint,) if chosen.entrypoint else ()
+        command = tuple(chosen.command)
+    else:
+        entrypoint = config.entrypoint or ()
+        command = tuple(chosen.command) or config.cmd or ()
+    if not entrypoint + command:
+        msg = "the image names no command"
+        raise UsageError(msg, hint="write one after the image: pybuild run IMAGE COMMAND")
+    return entrypoint + command
+
+
+def _volume(text: str) -> Bind:
+    source, _, rest = text.partition(":")
+    target, _, mode = rest.partition(":")
+    if not source or not target.startswith("/") or mode not in {"", "ro", "rw"}:
+        msg = f"invalid volume {text!r}"
+        raise UsageError(msg, hint="write -v HOST_PATH:/TARGET[:ro]")
+    if not os.path.exists(source):
+        msg = f"volume {source!r} does not exist"
+        raise UsageError(msg)
+    return Bind(os.path.abspath(source), target, readonly=mode == "ro")
+
+
+def _write(stream: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(stream, view) :]
+
+
+def _notice(text: str) -> None:
+    sys.stderr.write(f"{text}\n")
