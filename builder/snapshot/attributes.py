@@ -6,6 +6,7 @@ trees or of tar.
 
 from __future__ import annotations
 
+import errno
 import os
 import struct
 from dataclasses import dataclass
@@ -64,7 +65,12 @@ def read(target: int | bytes) -> Attributes:
         SandboxError: overlayfs keeps the file's content elsewhere (redirect, metacopy).
     """
     follow = isinstance(target, int)
-    names = os.listxattr(target, follow_symlinks=follow)
+    try:
+        names = os.listxattr(target, follow_symlinks=follow)
+    except OSError as error:
+        if error.errno != errno.ENOTSUP:
+            raise
+        return NONE  # a file system without attributes
     if not names:
         return NONE
     return clean((name, os.getxattr(target, name, follow_symlinks=follow)) for name in names)

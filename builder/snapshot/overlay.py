@@ -7,6 +7,8 @@ the state directory, since a tree's files belong to many ids.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 from threading import Lock
 from typing import TYPE_CHECKING, Self
@@ -19,16 +21,17 @@ from builder.snapshot.lower import EmptyLower, StackedLower
 from builder.snapshot.snapshotter import Active
 from builder.snapshot.stubs import remove_stubs
 from builder.snapshot.upper import write_upper
+from cache.errors import StoreError
 from cache.spec.digest import Digest
+from cache.spec.manifest import MAX_LAYERS
 from cache.spec.oci import chain_id
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from types import TracebackType
 
     from builder.snapshot.lower import LowerDir
     from builder.snapshot.names import SnapshotNames
-    from cache.archive.entry import Entry
     from cache.archive.tree import Tree
     from cache.layers import LayerStore
     from cache.spec.oci import Layer
@@ -36,6 +39,18 @@ if TYPE_CHECKING:
 _EMPTY = "empty"  # the lower of an empty stack; overlayfs needs at least one
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _DRAIN = 1 << 20
+
+
+@contextlib.contextmanager
+def _disk() -> Iterator[None]:
+    """Turn what the disk says into an error of ours."""
+    try:
+        yield
+    except OSError as error:
+        full = error.errno in {errno.ENOSPC, errno.EDQUOT}
+        hint = "free some space, or choose another state directory" if full else None
+        msg = f"snapshot directory: {error.strerror} ({error.filename!r})"
+        raise StoreError(msg, hint=hint) from error
 
 
 class OverlaySnapshotter:
@@ -70,6 +85,7 @@ class OverlaySnapshotter:
         self._trees.close()
         self._actives.close()
 
+    @_disk()
     def lowers(self, layers: Sequence[Layer]) -> tuple[str, ...]:
         """Names of the committed trees of a stack, topmost first; missing ones are extracted.
 
@@ -78,6 +94,9 @@ class OverlaySnapshotter:
         """
         if not layers:
             return (self._empty(),)
+        if len(layers) > MAX_LAYERS:
+            msg = f"{len(layers)} layers are over the limit of {MAX_LAYERS} for a RUN step"
+            raise SandboxError(msg, hint="join RUN instructions, or start from a flattened image")
         stack = _Stack(self._store, layers)
         names: list[str] = []
         chain = chain_id(())
@@ -86,6 +105,7 @@ class OverlaySnapshotter:
             names.append(self._known(chain) or self._extract(chain, stack, count))
         return tuple(reversed(names))
 
+    @_disk()
     def prepare(self, layers: Sequence[Layer]) -> Active:
         """Begin a writable snapshot on a stack."""
         lowers = self.lowers(layers)
@@ -107,6 +127,7 @@ class OverlaySnapshotter:
         )
         return Active(claim.name, chain_id([layer.diff_id for layer in layers]), overlay)
 
+    @_disk()
     def diff(self, active: Active, stubs: Sequence[tuple[str, int]]) -> Layer:
         """Write the change as a layer, mount stubs removed first.
 
@@ -124,6 +145,7 @@ class OverlaySnapshotter:
         finally:
             os.close(upper)
 
+    @_disk()
     def commit(self, active: Active, layer: Layer) -> None:
         """Make the upper directory the committed tree of parent + layer, unless there is one."""
         chain = _next_chain(active.parent, layer.diff_id)
@@ -135,10 +157,12 @@ class OverlaySnapshotter:
             os.close(upper)
         self._drop(active.key)
 
+    @_disk()
     def discard(self, active: Active) -> None:
         """Throw an active snapshot away; unknown is success."""
         self._drop(active.key)
 
+    @_disk()
     def remove(self, chain: Digest) -> None:
         """Forget and delete the committed tree of a chain that no step uses."""
         name = self._names.get(chain)
@@ -235,9 +259,6 @@ class _Stack:
             extract_layer(stream, root_fd, tree, keep_owner=keep_owner)
             while stream.read(_DRAIN):
                 pass  # only a stream read to its end has been verified
-        root = self._below(count + 1).get("")
-        if root is not None:
-            _shape_root(root_fd, root, keep_owner=keep_owner)
 
     def _below(self, height: int) -> Tree:
         from cache.archive.tree import Tree  # noqa: PLC0415 - cached builds need none
@@ -254,17 +275,6 @@ def _next_chain(parent: Digest, diff_id: Digest) -> Digest:
     if parent == chain_id(()):
         return diff_id
     return Digest.of(f"{parent} {diff_id}".encode())
-
-
-def _shape_root(root_fd: int, root: Entry, *, keep_owner: bool) -> None:
-    """Give an extracted tree the root directory of its stack: overlayfs shows the topmost's."""
-    if keep_owner:
-        os.chown(root_fd, root.uid, root.gid)
-    os.chmod(root_fd, root.mode)
-    for name, value in root.xattrs:
-        if name.startswith("user.") and not name.startswith("user.overlay."):
-            os.setxattr(root_fd, name, value)
-    os.utime(root_fd, ns=(root.mtime, root.mtime))
 
 
 def _copy_root(trees_fd: int, tree: str, active_fd: int) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from builder.errors import SandboxError
 from builder.snapshot import attributes
 from builder.snapshot.lower import is_whiteout
-from cache.archive.entry import MAX_PATH, OPAQUE, WHITEOUT, Entry, Kind, decode
+from cache.archive.entry import MAX_NAME, MAX_PATH, OPAQUE, WHITEOUT, Entry, Kind, decode
 from cache.errors import ArchiveError
 
 if TYPE_CHECKING:
@@ -130,8 +130,7 @@ class _Walk:
         _check_name(path, name)
         if is_whiteout(status):
             if frame.below and self._lower.lstat(path) is not None:
-                head = frame.path + b"/" if frame.path else b""
-                self._emit(_marker(head + _HIDDEN + name), b"")
+                self._emit(_whiteout(frame.path, path, name), b"")
             return
         kind = _KINDS.get(stat.S_IFMT(status.st_mode))
         if kind is None:
@@ -273,6 +272,13 @@ def _entry(
 def _marker(path: bytes) -> Entry:
     """A whiteout or opaque marker, always the same but for its path."""
     return Entry(decode(path), Kind.FILE, mode=0)
+
+
+def _whiteout(parent: bytes, path: bytes, name: bytes) -> Entry:
+    if len(name) + len(_HIDDEN) > MAX_NAME:
+        msg = f"{_show(path)}: a layer cannot record the deletion of so long a name"
+        raise ArchiveError(msg, hint=f"names up to {MAX_NAME - len(_HIDDEN)} bytes can be deleted")
+    return _marker((parent + b"/" if parent else b"") + _HIDDEN + name)
 
 
 def _rights(status: os.stat_result) -> tuple[int, int, int]:

@@ -371,6 +371,14 @@ def test_names_that_mean_deletions_are_refused(pair, name):
     assert caught.value.hint
 
 
+def test_deleting_a_very_long_name_is_refused(pair):
+    """A20: a whiteout longer than a name may be could not be read back."""
+    pair.file("lower", "n" * 252)
+    pair.whiteout("n" * 252)
+    with pytest.raises(ArchiveError, match="deletion"):
+        pair.read()
+
+
 def dig(pair, depth):
     """Make a deep chain of directories without long paths."""
     fd = os.open(pair.at("upper"), os.O_RDONLY)
