@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from builder.base_images import BaseImages
-    from builder.context.local import LocalContext
+    from builder.context.local import IgnoreRules, LocalContext
     from builder.progress.deferred import DeferredReporter
     from builder.remote import Network
     from builder.request import BuildRequest
@@ -92,13 +92,10 @@ class Solve:
     def _contexts(self, dockerfile: str) -> dict[str, LocalContext]:
         if not any(isinstance(vertex.op, ContextOp) for vertex in self._lowered.graph.vertices):
             return {}
-        from frontend.ignore import IgnoreMatcher, parse_ignore  # noqa: PLC0415
-
         from builder.context.local import LocalContext  # noqa: PLC0415 - needs a context
 
         name, text = read_ignore(self._request.context, dockerfile)
-        patterns = parse_ignore(text, name) if text else ()
-        rules = IgnoreMatcher(patterns) if patterns else None
+        rules = _ignore_rules(text, name) if text else None
         hidden = (self._state.root,)
         path = self._request.context
         return {"context": LocalContext(path, ignore=rules, hidden=hidden, memo=self._memo)}
@@ -166,6 +163,13 @@ class Solve:
         vertex = self._lowered.graph[ref]
         secrets = self._secrets.values() if isinstance(vertex.op, ExecOp) else ()
         return ReportedLog(ref, self._reporter, tuple(secrets))
+
+
+def _ignore_rules(text: str, name: str) -> IgnoreRules | None:
+    from frontend.ignore import IgnoreMatcher, parse_ignore  # noqa: PLC0415 - start-up time
+
+    patterns = parse_ignore(text, name)
+    return IgnoreMatcher(patterns) if patterns else None
 
 
 def step_resolv_conf(own_network: bool) -> bytes:
