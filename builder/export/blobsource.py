@@ -21,13 +21,13 @@ from cache.errors import (
     SizeMismatchError,
 )
 from cache.spec import oci
-from cache.spec.digest import Digest
-from cache.spec.oci import Descriptor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from cache.content import ContentStore, Writer
+    from cache.spec.digest import Digest
+    from cache.spec.oci import Descriptor
 
 MAX_MEMBERS = 20_000  # entries of one archive; 500 layers of the oldest format are 1501
 MAX_ARCHIVE = 1 << 40  # bytes of all files of one archive, so that a gzip bomb ends some day
@@ -114,11 +114,11 @@ class DirectorySource:
                 msg = f"{self._shown!r}: cannot read {path!r}: {error.strerror}"
                 hint = "links inside a layout are not followed"
                 raise ExportError(msg, hint=hint) from error
-            file = owned.enter_context(open(descriptor, "rb"))
+            owned.callback(os.close, descriptor)
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 msg = f"{self._shown!r}: {path!r} is not a regular file"
                 raise ExportError(msg)
-            yield file
+            yield owned.enter_context(open(descriptor, "rb", closefd=False))
 
 
 class ArchiveSource:

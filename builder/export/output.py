@@ -199,7 +199,7 @@ def _suggestion(word: str, choices: Sequence[str]) -> str:
 
     close = get_close_matches(word, choices, n=1)
     if close:
-        return f"did you mean {close[0]!r}?"
+        return f"did you mean {str(close[0])!r}?"
     return f"known here: {', '.join(choices)}"
 
 

@@ -114,7 +114,7 @@ class Picture:
             if id(step) in details:
                 body += details[id(step)]
             elif id(step) in shown:
-                body += self._step(step, now, frame)[: 1 if room < len(steps) else 2]
+                body += self._step(step, now, frame)[: 2 if room >= 2 * len(steps) else 1]
         return [head, *body, *tail][:height]
 
     def final(self, now: float) -> list[Line]:

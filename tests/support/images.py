@@ -1,85 +1,59 @@
-"""Base images for tests: a resolver that serves configs from memory and notes what it is asked."""
+"""Small images in memory, for tests of what is done with images."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from cache.errors import PybuildError
-from cache.spec import oci
-from cache.spec.config import DEFAULT_PATH, History, ImageConfig
-from cache.spec.digest import Digest
-from cache.spec.manifest import Image
-from cache.spec.oci import Descriptor, Layer, Platform
-from cache.spec.reference import Reference
+from support.memory_store import MemoryContent, MemoryLayers, make_layer
+
+from builder.export.exporter import BlobForm, assemble, publish
+from cache.archive.entry import Entry, Kind
+from cache.spec.config import History, ImageConfig
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-_PATH = (("PATH", DEFAULT_PATH),)
-_TIME = "2026-01-02T03:04:05Z"
-
-IMAGES: Mapping[str, ImageConfig] = {
-    "busybox": ImageConfig(
-        created=_TIME,
-        env=_PATH,
-        cmd=("sh",),
-        history=(History("BusyBox 1.37", _TIME),),
-    ),
-    "alpine": ImageConfig(env=_PATH, cmd=("/bin/sh",), working_dir="/"),
-    "golang": ImageConfig(env=(*_PATH, ("GOPATH", "/go")), working_dir="/go"),
-    "python:3": ImageConfig(  # noqa: S604 - the shell of an image, nothing is run
-        author="someone",
-        env=(("PATH", "/usr/local/bin:/bin"), ("LANG", "C.UTF-8")),
-        entrypoint=("/entry",),
-        cmd=("python3",),
-        user="app",
-        working_dir="/srv",
-        exposed_ports=("8080/tcp",),
-        volumes=("/data",),
-        labels=(("vendor", "v"), ("release", "1")),
-        stop_signal="SIGINT",
-        shell=("/bin/bash", "-c"),
-    ),
-    "nopath": ImageConfig(env=(("A", "b"),)),
-    "triggers": ImageConfig(
-        env=_PATH,
-        on_build=("ARG MODE=fast", "WORKDIR /app", "COPY . .", "RUN make $MODE"),
-    ),
-    "needy": ImageConfig(env=_PATH, on_build=("COPY --from=deps /out /in",)),
-    "broken": ImageConfig(env=_PATH, on_build=("FROM x", "FNTRYPOINT a")),
-    "foreign": ImageConfig(platform=Platform("linux", "s390x"), env=_PATH),
-}
+    from cache.spec.manifest import Image
+    from cache.spec.oci import Layer
 
 
-class UnknownImageError(PybuildError):
-    """The fake registry has no such image."""
+@dataclass
+class World:
+    """A store and its layers."""
 
+    content: MemoryContent = field(default_factory=MemoryContent)
 
-class FakeResolver:
-    """An ImageResolver over a mapping from image names to configs; `asked` keeps the questions."""
+    def __post_init__(self) -> None:
+        self.layers = MemoryLayers(self.content)
 
-    def __init__(self, images: Mapping[str, ImageConfig] = IMAGES) -> None:
-        self._images = {str(Reference.parse(name)): config for name, config in images.items()}
-        self.asked: list[tuple[str, Platform | None]] = []
+    def layer(self, *items: Entry | tuple[Entry, bytes]) -> Layer:
+        """Make a layer."""
+        return make_layer(self.layers, *items)
 
-    def resolve(self, reference: str, platform: Platform | None) -> Image:
-        self.asked.append((reference, platform))
-        config = self._images.get(str(Reference.parse(reference)))
-        if config is None:
-            raise UnknownImageError(f"{reference}: not found", hint="check the name")
-        if platform is not None and config.platform == Platform():
-            config = replace(config, platform=platform)
-        return image_of(reference, config)
+    def image(self, *layers: Layer, form: BlobForm = BlobForm(), now: int = 0) -> Image:
+        """Make an image of new layers."""
+        history = [History("COPY x # buildkit", "2024-01-01T00:00:00Z") for _ in layers]
+        config = ImageConfig(cmd=("/hello",), env=(("PATH", "/bin"),), working_dir="/")
+        return publish(
+            assemble(config, history, layers, base_layers=0, now=now),
+            layers,
+            base_layers=0,
+            form=form,
+            content=self.content,
+            layer_store=self.layers,
+        )
 
-
-def image_of(reference: str, config: ImageConfig) -> Image:
-    """An image of one layer with a config; digests are made from the name and platform."""
-    digest = Digest.of(f"{reference} {config.platform}".encode())
-    layer = Layer(Descriptor(oci.OCI_LAYER_GZIP, digest, 10), digest)
-    return Image(
-        Descriptor(oci.OCI_MANIFEST, digest, 100),
-        Descriptor(oci.OCI_CONFIG, digest, 200),
-        replace(config, diff_ids=(digest,)),
-        (layer,),
-    )
+    def small(self, form: BlobForm = BlobForm()) -> Image:
+        """An image of two layers with the usual kinds of entries."""
+        below = self.layer(
+            Entry("bin", Kind.DIRECTORY, 0o755),
+            (Entry("bin/tool", Kind.FILE, 0o4755), b"tool" * 1000),
+            Entry("bin/alias", Kind.HARDLINK, linkname="bin/tool"),
+            Entry("bin/link", Kind.SYMLINK, 0o777, linkname="tool"),
+            (Entry("gone", Kind.FILE), b"old"),
+        )
+        above = self.layer(
+            Entry(".wh.gone", Kind.FILE),
+            Entry("etc", Kind.DIRECTORY, 0o755, mtime=1_000_000_000),
+            (Entry("etc/name", Kind.FILE, 0o600, 1, 2, mtime=1_500_000_000), b"x"),
+        )
+        return self.image(below, above, form=form)

@@ -9,6 +9,8 @@ import zlib
 from dataclasses import replace
 from typing import TYPE_CHECKING, BinaryIO
 
+import zstandard
+
 from cache.archive.reader import scan_entries
 from cache.archive.writer import TarWriter
 from cache.errors import (
@@ -160,8 +162,6 @@ class MemoryLayers:
         if layer.blob.media_type in _GZIP:
             data = zlib.decompress(data, 31)
         elif layer.blob.media_type not in _PLAIN:
-            import zstandard
-
             data = zstandard.ZstdDecompressor().decompressobj().decompress(data)
         if hashlib.sha256(data).hexdigest() != layer.diff_id.hex:
             msg = f"layer content does not have the diff_id {layer.diff_id}"
@@ -182,8 +182,6 @@ class MemoryLayers:
             deflate = zlib.compressobj(6, zlib.DEFLATED, 31)
             data = deflate.compress(data) + deflate.flush()
         elif media_type not in _PLAIN:
-            import zstandard
-
             data = zstandard.ZstdCompressor().compress(data)
         return replace(self.content.put(data, media_type), media_type=media_type)
 
