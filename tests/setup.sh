@@ -1,0 +1,40 @@
+#!/bin/sh
+# Makes .venv with the locked packages; installs Debian packages as root, names them otherwise.
+#   sh tests/setup.sh hello|test PYTHON
+set -eu
+cd "$(dirname "$0")/.."
+what=$1
+python=$2
+
+hello="python3-venv uidmap busybox-static"
+peers="$hello skopeo umoci runc crun podman buildah docker-registry apache2-utils debootstrap
+ libcap2-bin attr strace xz-utils zstd gcc"
+case $what in
+  hello) wanted=$hello lock=requirements.txt mark=.venv/installed ;;
+  test) wanted=$peers lock=requirements-dev.txt mark=.venv/installed-dev ;;
+esac
+
+missing=
+for package in $wanted; do
+  dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'install ok installed' || missing="$missing $package"
+done
+if [ -n "$missing" ]; then
+  if [ "$(id -u)" != 0 ]; then
+    echo "missing Debian packages:$missing" >&2
+    echo "install them as root: apt-get install$missing" >&2
+    exit 3
+  fi
+  echo "installing Debian packages:$missing"
+  apt-get update -qq
+  # shellcheck disable=SC2086 # a list of words
+  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing >/dev/null
+fi
+
+command -v "$python" >/dev/null || python=python3
+[ -x .venv/bin/python ] || "$python" -m venv .venv
+echo "installing locked Python packages"
+.venv/bin/python -m pip install -q --disable-pip-version-check --require-hashes -r "$lock"
+.venv/bin/python -m pip install -q --disable-pip-version-check --no-deps -e .
+.venv/bin/python -m compileall -q builder frontend cache
+touch .venv/installed
+touch "$mark"
