@@ -70,7 +70,9 @@ def test_unknown_names_are_named():
     """The messages are the known ones (I06)."""
     with pytest.raises(SandboxError, match=r"^unable to find user zoe: no matching entries in pas"):
         resolve("zoe", PASSWD, GROUP)
-    with pytest.raises(SandboxError, match=r"^unable to find group zoe: no matching entries in gro"):
+    with pytest.raises(
+        SandboxError, match=r"^unable to find group zoe: no matching entries in gro"
+    ):
         resolve("bob:zoe", PASSWD, GROUP)
 
 

@@ -24,7 +24,7 @@ _NUMBERS = itertools.count()
 
 def make_step(state, *argv, lowers=("busybox",), env=(("PATH", PATH),), **settings):
     """A specification on a fresh active snapshot under `state`."""
-    number = next(_NUMBERS)
+    number = f"{os.getpid()}-{next(_NUMBERS)}"
     for kind in ("upper", "work"):
         os.mkdir(f"{state}/{kind}{number}", 0o755)
     process = {name: settings.pop(name) for name in ("cwd", "user") if name in settings}

@@ -1,0 +1,73 @@
+"""The contract of Sandbox, held by the fake here and by the real one in a child."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import pytest
+from contract import sandbox as contract
+from support import busybox_root, ordinary_user, sandbox_driver
+from support.fake_sandbox import FakeSandbox, Program
+
+from builder.errors import SandboxError
+from builder.sandbox.launch import NamespaceSandbox
+from builder.sandbox.namespace import enter_namespace
+from builder.sandbox.spec import Overlay, Process, SandboxSpec
+
+COMMANDS = {
+    "talk": ("/bin/sh", "-c", "echo out; echo err >&2"),
+    "fail": ("/bin/sh", "-c", "exit 7"),
+    "lost": ("lost",),
+    "sleep": ("/bin/sh", "-c", "echo up; sleep 1000"),
+    "empty": (),
+}
+FAKES = {
+    COMMANDS["talk"]: Program(output=((1, b"out\n"), (2, b"err\n"))),
+    COMMANDS["fail"]: Program(exit_code=7),
+    COMMANDS["sleep"]: Program(output=((1, b"up\n"),), blocks=True),
+    COMMANDS["empty"]: Program(error=SandboxError("no")),
+}
+
+
+def make_fake():
+    def step(name):
+        return SandboxSpec(Overlay("/", (), "/", "/"), Process(COMMANDS[name], ()))
+
+    return FakeSandbox(dict(FAKES)), step
+
+
+@pytest.mark.parametrize("name", contract.CHECKS)
+def test_the_fake_keeps_the_contract(name):
+    """FakeSandbox can stand in for the real one."""
+    contract.CHECKS[name](make_fake)
+
+
+def _check_in_child(state, name):
+    enter_namespace()
+
+    def make():
+        sandbox = NamespaceSandbox.start(f"{state}/scratch")
+        return sandbox, lambda program: sandbox_driver.make_step(str(state), *COMMANDS[program])
+
+    contract.CHECKS[name](make)
+
+
+@pytest.mark.parametrize("name", contract.CHECKS)
+def test_the_real_one_keeps_the_contract(name, tmp_path):
+    """NamespaceSandbox in a forked child; the child has no other thread."""
+    if not (busybox_root.available() and ordinary_user.can_make_users()):
+        pytest.skip("needs root and busybox-static")
+    state = busybox_root.make_state(tmp_path)
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            _check_in_child(state, name)
+            code = 0
+        except BaseException as error:  # noqa: BLE001 - nothing may escape the child
+            print(repr(error), file=sys.__stderr__)
+        finally:
+            os._exit(code)
+    _, status = os.waitpid(pid, 0)
+    assert status == 0
