@@ -15,6 +15,12 @@ if TYPE_CHECKING:
     from builder.registry.settings import RegistryConfig
 
 
+def is_plain(authority: str, config: RegistryConfig) -> bool:
+    """Whether a host has nothing of its own, so that its context may be shared."""
+    folders = (os.path.join(folder, authority) for folder in config.certs_dirs)
+    return authority not in config.unverified and not any(map(os.path.isdir, folders))
+
+
 def context(authority: str, config: RegistryConfig) -> ssl.SSLContext:
     """Make the context for one host; a host's own certificates are for that host only.
 

@@ -114,9 +114,11 @@ class Helper:
         with process:
             try:
                 return self._converse(process, data)
-            finally:
-                # Its children may hold the pipe open; the session was made for this.
+            except BaseException:
+                # Its children may hold the pipe open; the session was made for this. After a
+                # good end what it left running, such as an agent, stays.
                 _kill_group(process.pid)
+                raise
 
     def _converse(self, process: subprocess.Popen[bytes], data: bytes) -> tuple[int, bytes]:
         stdin, stdout = process.stdin, process.stdout

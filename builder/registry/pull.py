@@ -33,6 +33,7 @@ _ACCEPT = ", ".join([*oci.MANIFEST_TYPES, *oci.INDEX_TYPES])
 _MAX_DEPTH = 4  # indexes within indexes
 _MAX_DOCUMENTS = 32  # indexes looked into for one name
 _COPY = 1024 * 1024
+_OK = 200
 _VAGUE = frozenset({"", "application/json", "application/octet-stream", "text/plain"})
 
 
@@ -81,7 +82,18 @@ def resolve(session: Session, reference: Reference, platform: Platform) -> Resol
 
 
 def digest_of(session: Session, reference: Reference) -> Descriptor:
-    """Ask what a name stands for now: media type, digest, size of its manifest or index."""
+    """Ask what a name stands for now: media type, digest, size of its manifest or index.
+
+    HEAD is tried first, since Docker Hub counts only GET against its pull limit.
+    """
+    name = str(reference.digest or reference.tag or "latest")
+    request = Request("HEAD", session.place(reference, f"manifests/{name}"), {"Accept": _ACCEPT})
+    access = session.access(reference, "pull")
+    with session.call(request, access, {200, 405}, f"looking up {reference.name}") as reply:
+        media_type = _stated_type(reply)
+        text, size = reply.header("Docker-Content-Digest"), reply.length
+        if reply.status == _OK and text and size and media_type:
+            return Descriptor(media_type, reference.digest or Digest.parse(text), size)
     return _by_name(session, reference).descriptor
 
 
@@ -112,8 +124,7 @@ def _checked(reply: Reply, data: bytes, digest: Digest | None) -> _Document:
         if wanted is not None and _same_algorithm(wanted, data) != wanted:
             msg = f"manifest {wanted} has the digest {actual}"
             raise DigestMismatchError(msg)
-    stated = reply.header("Content-Type").partition(";")[0].strip().lower()
-    media_type = _media_type(data, "" if stated in _VAGUE else stated)
+    media_type = _stated_type(reply) or _type_of(data)
     return _Document(Descriptor(media_type, digest or actual, len(data)), data)
 
 
@@ -123,9 +134,12 @@ def _same_algorithm(wanted: Digest, data: bytes) -> Digest:
     return Digest(wanted.algorithm, hashlib.new(wanted.algorithm, data).hexdigest())
 
 
-def _media_type(data: bytes, stated: str) -> str:
-    if stated:
-        return stated
+def _stated_type(reply: Reply) -> str:
+    stated = reply.header("Content-Type").partition(";")[0].strip().lower()
+    return "" if stated in _VAGUE else stated
+
+
+def _type_of(data: bytes) -> str:
     body = oci.load_object(data, "manifest")
     if isinstance(text := body.get("mediaType"), str) and text:
         return text

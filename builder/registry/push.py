@@ -20,6 +20,8 @@ from cache.spec.oci import Descriptor
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from builder.registry.auth import Access
+    from builder.registry.reply import Reply
     from builder.registry.session import Session
     from cache.content import ContentProvider
     from cache.spec.reference import Reference
@@ -61,7 +63,8 @@ class Pusher:
         """
         if self.has_blob(descriptor):
             return self._done(descriptor)
-        if mount_from is not None and self._mounted(descriptor, mount_from):
+        opened: list[Upload] = []
+        if mount_from is not None and self._mounted(descriptor, mount_from, opened):
             return self._done(descriptor)
         first = True
 
@@ -70,7 +73,8 @@ class Pusher:
             if not first and self.has_blob(descriptor):
                 return None
             first = False
-            return self._begin(descriptor)
+            # A registry that will not mount opens an upload in place of it.
+            return opened.pop() if opened else self._begin(descriptor)
 
         attempts(open_upload, stop=self.stop)
         return self._done(descriptor)
@@ -88,18 +92,21 @@ class Pusher:
         request = Request("POST", place, {"Content-Length": "0"}, b"")
         doing = f"pushing to {self.reference.name}"
         with self.session.call(request, access, {202}, doing) as reply:
-            return Upload(
-                session=self.session,
-                access=access,
-                descriptor=descriptor,
-                provider=self.provider,
-                stop=self.stop,
-                progress=self.progress,
-                location=next_location(reply, access),
-                smallest=smallest_part(reply),
-            )
+            return self._opened(reply, access, descriptor)
 
-    def _mounted(self, descriptor: Descriptor, source: Reference) -> bool:
+    def _opened(self, reply: Reply, access: Access, descriptor: Descriptor) -> Upload:
+        return Upload(
+            session=self.session,
+            access=access,
+            descriptor=descriptor,
+            provider=self.provider,
+            stop=self.stop,
+            progress=self.progress,
+            location=next_location(reply, access),
+            smallest=smallest_part(reply),
+        )
+
+    def _mounted(self, descriptor: Descriptor, source: Reference, opened: list[Upload]) -> bool:
         """Ask for the blob of another repository; any refusal means to upload it (F20)."""
         other, mine = source, self.reference
         if other.registry != mine.registry or other.repository == mine.repository:
@@ -115,6 +122,7 @@ class Pusher:
                 if reply.status == _CREATED:
                     check_digest(reply, descriptor)
                     return True
+                opened.append(self._opened(reply, access, descriptor))
         except RegistryError:
             return False
         return False

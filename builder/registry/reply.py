@@ -61,7 +61,8 @@ def _failure(location: Location, error: Exception) -> RegistryError:
         return _tls_failure(origin.authority, detail)
     if isinstance(error, urllib3.ProxyError):
         return TemporaryError(f"proxy in front of {origin.authority} failed: {detail}")
-    if isinstance(cause, (urllib3.LocationValueError, UnicodeError)):
+    if isinstance(cause, ValueError) and not isinstance(error, urllib3.ProtocolError):
+        # A request that cannot be made, such as a header with a line end in it.
         return RegistryError(f"{origin.authority}: {detail}")
     if isinstance(cause, (urllib3.TimeoutError, TimeoutError)):
         return TemporaryError(f"{origin.authority}: timed out: {detail}")

@@ -68,6 +68,7 @@ class Transport:
         self._resolve = resolver
         self._lock = threading.Lock()
         self._pools: dict[tuple[str, ...], Any] = {}
+        self._shared: Any = None
 
     def send(self, request: Request, guard: Origin | None = None) -> Reply:
         """Send once, follow nothing.
@@ -195,10 +196,8 @@ class Transport:
             "blocksize": _BLOCK,
         }
         if origin.scheme == "https":
-            from builder.registry import certificates  # noqa: PLC0415 - imports ssl
-
             options |= {
-                "ssl_context": certificates.context(origin.authority, config),
+                "ssl_context": self._context(origin.authority),
                 "server_hostname": origin.host,
                 "assert_hostname": False if origin.authority in config.unverified else origin.host,
             }
@@ -209,6 +208,16 @@ class Transport:
         options.pop("assert_hostname", None)
         manager = _proxy_manager(proxy, options)
         return manager.connection_from_host(address, origin.port, origin.scheme)
+
+    def _context(self, authority: str) -> Any:
+        from builder.registry import certificates  # noqa: PLC0415 - imports ssl
+
+        if not certificates.is_plain(authority, self.config):
+            return certificates.context(authority, self.config)
+        if self._shared is None:
+            # Reading the system's authorities takes tens of milliseconds.
+            self._shared = certificates.context(authority, self.config)
+        return self._shared
 
 
 def _proxy_manager(proxy: str, options: Mapping[str, Any]) -> Any:

@@ -387,3 +387,13 @@ class _Writer:
 
     def commit(self, media_type, expected=None):
         return self.store.add(self.data, media_type)
+
+
+def test_a_digest_is_looked_up_without_a_pull(registry):
+    """Docker Hub counts GETs: HEAD is enough where it says what we need, else GET."""
+    top = publish(registry, "team/app", "v1", small_image())
+    with client_for(registry) as client:
+        assert client.digest(name(registry)) == top
+        assert registry.requests() == ["HEAD /v2/team/app/manifests/v1"]
+        registry.plan("HEAD", "manifests", fake.answer(405))
+        assert client.digest(name(registry)) == top
