@@ -10,13 +10,12 @@ from frontend.dockerfile.problems import MistakeError
 if TYPE_CHECKING:
     from frontend.dockerfile.syntax import Heredoc
 
-_LEADING_TABS = re.compile(r"^\t+", re.MULTILINE)
 _LONGEST_FILE_NAME = 255
 
 
 def body_as_file(heredoc: Heredoc) -> str:
     """Give the body, leading tabs of each line stripped for `<<-` (P54)."""
-    return _LEADING_TABS.sub("", heredoc.body) if heredoc.chomp else heredoc.body
+    return re.sub(r"(?m)^\t+", "", heredoc.body) if heredoc.chomp else heredoc.body
 
 
 def file_name(heredoc: Heredoc) -> str:

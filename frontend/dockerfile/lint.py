@@ -5,7 +5,6 @@ Rule names are those docker users know from `# check=skip=`.
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
 from frontend.dockerfile.syntax import Arg, Pairs, Process
@@ -32,7 +31,6 @@ _SECRET_WORDS = frozenset(
     }
 )
 _PUBLIC_WORDS = frozenset({"public"})
-_AS = re.compile(r"\s(as)\s+\S+\s*\Z", re.IGNORECASE)
 
 
 def check(parsed: Parsed, stages: Stages, problems: Problems) -> None:
@@ -84,7 +82,7 @@ def _secrets(
     instruction: Instruction, names: list[str], warn: Callable[[str, str, Instruction], None]
 ) -> None:
     for name in names:
-        words = frozenset(re.split(r"[_\-.]", name.lower()))
+        words = frozenset(name.lower().replace("-", "_").replace(".", "_").split("_"))
         if words & _SECRET_WORDS and not words & _PUBLIC_WORDS:
             warn(
                 "SecretsUsedInArgOrEnv",
@@ -104,14 +102,15 @@ def _stage_names(stages: Stages, warn: Callable[[str, str, Instruction], None]) 
             warn("DuplicateStageName", f"duplicate stage name '{name}'", stage.origin)
         seen.add(name)
         node = stage.origin.node
-        written = node.rest.split()[-1]
+        words = node.rest.split()
+        written = words[-1]
         if written != written.lower():
             warn("StageNameCasing", f"stage name '{written}' should be lowercase", stage.origin)
-        match = _AS.search(f" {node.rest}")
         keyword = node.written_keyword or node.keyword
-        if match and keyword.isupper() != match[1].isupper():
+        as_word = words[-2]  # a named FROM has three words
+        if keyword.isupper() != as_word.isupper():
             warn(
                 "FromAsCasing",
-                f"'{match[1]}' and '{keyword}' keywords' casing do not match",
+                f"'{as_word}' and '{keyword}' keywords' casing do not match",
                 stage.origin,
             )

@@ -9,17 +9,16 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from cache.errors import PybuildError
-from cache.spec.oci import Platform
 from frontend.dockerfile import lint
+from frontend.dockerfile.bases import images_needed, origin_of, origins_read, platform_of
 from frontend.dockerfile.history import PendingHistory, pairs_text
 from frontend.dockerfile.instructions import parse_trigger
 from frontend.dockerfile.lower_copy import lower_copy, lower_workdir
 from frontend.dockerfile.lower_run import lower_run
 from frontend.dockerfile.metadata import Draft
-from frontend.dockerfile.mounts import source_of
 from frontend.dockerfile.problems import LoweringError, MistakeError, Problems
 from frontend.dockerfile.session import ImageResolver, LowerRequest, Origin, Session, StageWork
-from frontend.dockerfile.stages import Stage, global_scope, group, platform_args
+from frontend.dockerfile.stages import SCRATCH, Stage, global_scope, group, platform_args
 from frontend.dockerfile.syntax import (
     Arg,
     Copy,
@@ -38,6 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from cache.spec.config import ImageConfig
+    from cache.spec.oci import Platform
     from frontend.dockerfile.environment import Expander
     from frontend.dockerfile.session import Base
     from frontend.dockerfile.syntax import Instruction, Parsed
@@ -82,9 +82,17 @@ class Lowered:
 
 
 def lower(
-    source: SourceFile, parsed: Parsed, request: LowerRequest, resolver: ImageResolver
+    source: SourceFile,
+    parsed: Parsed,
+    request: LowerRequest,
+    resolver: ImageResolver,
+    *,
+    announce: Callable[[tuple[tuple[str, Platform], ...]], None] | None = None,
 ) -> Lowered:
     """Lower a parsed Dockerfile for one platform.
+
+    `announce` is told once which images will probably be asked of the resolver, before the
+    first is, so that they can be looked up at the same time.
 
     Raises:
         DockerfileError: with every mistake found in the stages that the target needs.
@@ -98,6 +106,8 @@ def lower(
     session = Session(source, parsed.directives, stages, request, resolver, problems)
     _evaluate_globals(session, request)
     lint.check(parsed, stages, problems)
+    if announce is not None:
+        announce(images_needed(session, target.index))
     _walk(session, target.index)
     problems.finish()
     return _lowered(session, target)
@@ -161,29 +171,11 @@ def _walk(session: Session, target: int) -> None:
 
 def _origin(session: Session, stage: Stage) -> Origin:
     """Say what a FROM builds on; a wrong one is reported and replaced by scratch."""
-    origin = stage.origin
-    span = origin.node.span
     try:
-        name = session.expand(origin.image, session.globals, span)
-        if not name:
-            raise MistakeError(
-                f"base name ({origin.image[:100]}) should not be blank",
-                hint="give the ARG a default before the first FROM",
-            )
-        return session.find(name, stage.index, session.stages.base)
+        return origin_of(session, stage)
     except PybuildError as error:
-        session.problems.add(span, error)
-        return Origin(image="scratch")
-
-
-def _platform(session: Session, stage: Stage) -> Platform:
-    text = stage.origin.platform
-    if not text:
-        return session.request.platform
-    value = session.expand(text, session.globals, stage.origin.node.span)
-    if not value:
-        raise MistakeError(f"empty platform value from expression {text[:100]}")
-    return Platform.parse(value)
+        session.problems.add(stage.origin.node.span, error)
+        return Origin(image=SCRATCH)
 
 
 def _begin(session: Session, stage: Stage, origin: Origin) -> StageWork:
@@ -192,7 +184,7 @@ def _begin(session: Session, stage: Stage, origin: Origin) -> StageWork:
     platform = session.request.platform
     base = None
     try:
-        platform = _platform(session, stage)
+        platform = platform_of(session, stage)
         if origin.image:
             base = session.resolve(origin.image, platform, span)
     except (LoweringError, DockerfileError):
@@ -244,27 +236,8 @@ def _plan(session: Session, work: StageWork) -> None:
     own = ((instruction, False) for instruction in work.stage.instructions)
     work.steps = (*((instruction, True) for instruction in triggered), *own)
     work.total += sum(step.node.keyword in _STEP_KEYWORDS for step, _ in work.steps)
-    found: dict[int, None] = {}
-    for step, _ in work.steps:
-        for name, lookup in _named(session, step):
-            try:
-                origin = session.find(name, work.stage.index, lookup)
-            except PybuildError:
-                continue  # reported when the step itself is lowered
-            if origin.stage is not None:
-                found[origin.stage] = None
-    work.dependencies = tuple(found)
-
-
-def _named(
-    session: Session, step: Instruction
-) -> list[tuple[str, Callable[[str, int], int | None]]]:
-    if isinstance(step, Copy) and step.source_from:
-        return [(step.source_from, session.stages.copied)]
-    if isinstance(step, Run):
-        names = (source_of(options) for options in step.mounts)
-        return [(name, session.stages.mounted) for name in names if name]
-    return []
+    read = (o for step, _ in work.steps for o in origins_read(session, work.stage, step))
+    work.dependencies = tuple(dict.fromkeys(o.stage for o in read if o.stage is not None))
 
 
 def _triggered(session: Session, work: StageWork) -> list[Instruction]:

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from frontend.dockerfile.syntax import Copy, Text
     from frontend.graph import Ref, Source
 
-_OCTAL = re.compile(r"[0-7]{1,8}\Z")
-_SYMBOLIC = re.compile(r"[ugoa]*(?:[-+=](?:[rwxXst]*|[ugo]))+\Z")
+_OCTAL = r"[0-7]{1,8}"  # compiled when first needed, as start-up time counts
+_SYMBOLIC = r"[ugoa]*(?:[-+=](?:[rwxXst]*|[ugo]))+"
 _MAX_MODE = 0o7777
 _PIVOT = "/./"
 
@@ -193,9 +193,9 @@ def _check_mode(mode: str) -> None:
     if not mode:
         return
     if mode[0].isdigit():
-        valid = _OCTAL.match(mode) is not None and int(mode, 8) <= _MAX_MODE
+        valid = re.fullmatch(_OCTAL, mode) is not None and int(mode, 8) <= _MAX_MODE
     else:
-        valid = all(_SYMBOLIC.match(clause) for clause in mode.split(","))
+        valid = all(re.fullmatch(_SYMBOLIC, clause) for clause in mode.split(","))
     if not valid:
         raise MistakeError(
             f"invalid chmod parameter: {mode[:60]!r}",

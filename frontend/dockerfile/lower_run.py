@@ -6,7 +6,6 @@ import posixpath
 import re
 from typing import TYPE_CHECKING
 
-from frontend.dockerfile import mounts
 from frontend.dockerfile.environment import proxies
 from frontend.dockerfile.heredocs import body_as_file, file_name
 from frontend.dockerfile.history import PendingHistory, run_text
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
 _PIPES = "/dev/pipes"
 _CACHE_NAMESPACE = "BUILDKIT_CACHE_MOUNT_NS"
 _HOSTNAME = "BUILDKIT_SANDBOX_HOSTNAME"
-_WHOLE_HEREDOC = re.compile(r"""[0-9]*<<-?\s*(?:'[^'<]*'|"[^"<]*"|[^\s<'"]+)\Z""")
+_WHOLE_HEREDOC = r"""[0-9]*<<-?\s*(?:'[^'<]*'|"[^"<]*"|[^\s<'"]+)"""
 
 
 def lower_run(session: Session, work: StageWork, run: Run, expand: Expander, prefix: str) -> None:
@@ -44,7 +43,7 @@ def lower_run(session: Session, work: StageWork, run: Run, expand: Expander, pre
     if any("\0" in word for word in argv):
         raise MistakeError("the command contains a zero byte")
     inputs = Inputs(work.ref)
-    requests = [mounts.parse(options, expand) for options in run.mounts]
+    requests = _requests(run, expand)
     environment = work.draft.environment
     op = ExecOp(
         argv=argv,
@@ -72,6 +71,14 @@ def lower_run(session: Session, work: StageWork, run: Run, expand: Expander, pre
     work.history.append(PendingHistory(text, work.ref))
 
 
+def _requests(run: Run, expand: Expander) -> list[MountRequest]:
+    if not run.mounts:
+        return []
+    from frontend.dockerfile import mounts  # noqa: PLC0415 - start-up time; many files have none
+
+    return [mounts.parse(options, expand) for options in run.mounts]
+
+
 def _command(work: StageWork, run: Run) -> tuple[tuple[str, ...], str, str]:
     """Give argv and, for a `#!` heredoc, the script's name and body (P56, P57)."""
     if not run.heredocs or not run.command.shell_form:
@@ -89,7 +96,10 @@ def _command(work: StageWork, run: Run) -> tuple[tuple[str, ...], str, str]:
 
 
 def _is_whole(run: Run) -> bool:
-    return len(run.heredocs) == 1 and _WHOLE_HEREDOC.match(run.command.words[0].strip()) is not None
+    return (
+        len(run.heredocs) == 1
+        and re.fullmatch(_WHOLE_HEREDOC, run.command.words[0].strip()) is not None
+    )
 
 
 def _closed(body: str) -> str:
@@ -156,7 +166,7 @@ def _cache(
     """Lower a cache mount; its id is the target as written unless given (M11)."""
     name = request.id or posixpath.normpath(request.target or ".")
     namespace = session.build_args.get(_CACHE_NAMESPACE, "")
-    own_directory = not request.source
+    own_directory = clean(request.source) == "/"
     return CacheMount(
         target=target,
         id=f"{namespace}/{name}" if namespace else name,

@@ -24,11 +24,8 @@ _ALIASES = {
     "ro": "readonly",
     "rw": "readwrite",
 }
-_FLAGS = frozenset({"readonly", "readwrite", "required"})
 _WITH_OWNER = frozenset({"secret", "ssh", "cache"})
-_SIZE = re.compile(
-    r"([0-9]{1,15}(?:\.[0-9]{1,6})?) ?(?:([kmgtp])i?)?b?\Z", re.IGNORECASE | re.ASCII
-)
+_SIZE = r"([0-9]{1,15}(?:\.[0-9]{1,6})?) ?(?:([kmgtp])i?)?b?"
 _MAX_ID = 1 << 32
 _MAX_MODE = 0o7777
 _MAX_SIZE = 1 << 62
@@ -63,39 +60,24 @@ class MountRequest:
         return self.id or self.source or posixpath.basename(self.target)
 
 
-def source_of(options: tuple[MountOption, ...]) -> str:
-    """The `from` of a mount, "" for none; never expanded, so known before the stage is lowered."""
-    named = [o.value for o in options if o.key.strip().lower() == "from" and o.value is not None]
-    return named[-1] if named else ""
-
-
 def parse(options: tuple[MountOption, ...], expand: Expander) -> MountRequest:
     """Read the options in order and check them against each other (M01-M03).
+
+    The parser has seen to it that keys are known, lower case, and have a value if they need one.
 
     Raises:
         MistakeError: naming the option.
     """
     request = MountRequest()
     for option in options:
-        written = option.key.strip().lower()
+        written = option.key
         key = _ALIASES.get(written, written)
-        reader = _READERS.get(key)
-        if reader is None:
-            known = (*_READERS, *_ALIASES)
-            shown = option.key if option.value is None else f"{option.key}={option.value}"
-            raise MistakeError(
-                f"unexpected key '{option.key[:60]}' in '{shown[:100]}'",
-                hint=nearest(option.key, known),
-            )
-        if option.value is None:
-            if key not in _FLAGS:
-                raise MistakeError(f"invalid field '{option.key}' must be a key=value pair")
-            value = "true"
-        else:
-            value = option.value if key == "from" else expand(option.value)
+        value = "true" if option.value is None else option.value
+        if key != "from":
+            value = expand(value)
         if "\0" in value:
             raise MistakeError(f"value of '{option.key}' contains a zero byte")
-        reader(request, written, value)
+        _READERS[key](request, written, value)
     _check(request)
     return request
 
@@ -229,10 +211,10 @@ def _number(key: str, value: str) -> int:
 
 
 def _bytes(value: str) -> int:
-    match = _SIZE.match(value)
+    match = re.fullmatch(_SIZE, value.lower())
     if match is None:
         raise MistakeError(f"invalid size: {value[:60]!r}", hint="give a size such as 128m")
-    size = int(float(match[1]) * 1024 ** (" kmgtp".index((match[2] or " ").lower())))
+    size = int(float(match[1]) * 1024 ** (" kmgtp".index(match[2] or " ")))
     if size > _MAX_SIZE:
         raise MistakeError(f"invalid size: {value[:60]!r} is too large")
     return size

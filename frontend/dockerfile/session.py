@@ -34,7 +34,8 @@ CONTEXT = "context"
 _EPOCH = "SOURCE_DATE_EPOCH"
 _IMAGE_CONTEXT = "docker-image://"
 _LONGEST_NAME = 4096  # characters of a step's display name
-_SHOWN_VARIABLE = re.compile(r"'[^']*'|\\.|\$(?:\{(\w+)\}|(\w+))", re.DOTALL)
+# Single-quoted text, an escape, or a variable; compiled when first needed.
+_SHOWN_VARIABLE = r"(?s)'[^']*'|\\.|\$(?:\{(\w+)\}|(\w+))"
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,7 +237,9 @@ class Session:
 
         position = f"{work.done:{len(str(work.total))}}/{work.total}"
         parts = [self._platform_prefix(work), self.label(work), position]
-        text = _SHOWN_VARIABLE.sub(shown, text[:_LONGEST_NAME])[:_LONGEST_NAME]
+        text = text[:_LONGEST_NAME]
+        if "$" in text:
+            text = re.sub(_SHOWN_VARIABLE, shown, text)[:_LONGEST_NAME]
         self.budget.spend(len(text))
         return f"[{' '.join(part for part in parts if part)}] {text}"
 

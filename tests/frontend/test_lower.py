@@ -16,11 +16,12 @@ from cache.errors import PybuildError
 from cache.spec.config import ImageConfig
 from cache.spec.oci import Platform
 from frontend.dockerfile import remote
-from frontend.dockerfile.lower import LoweringError
+from frontend.dockerfile.instructions import parse_dockerfile
+from frontend.dockerfile.lower import LoweringError, LowerRequest, lower
 from frontend.dockerfile.lower_copy import destination, source_path
 from frontend.dockerfile.problems import MistakeError
 from frontend.graph import CopyOp, ExecOp, ImageOp
-from frontend.source import DockerfileError
+from frontend.source import DockerfileError, SourceFile
 
 ARM = Platform("linux", "arm64")
 
@@ -48,6 +49,28 @@ def test_resolver_is_asked_for_the_stage_platform() -> None:
     platforms = {v.op.platform for v in result.graph.vertices if isinstance(v.op, ImageOp)}
     assert platforms == {ARM, Platform()}
     assert result.config.platform == ARM
+
+
+def test_needed_images_are_announced() -> None:
+    """F08: what will be asked for is known beforehand, unreachable and wrong names left out."""
+    source = SourceFile(
+        "Dockerfile",
+        "FROM nosuch AS unused\nFROM --platform=linux/arm64 busybox AS a\nFROM $none AS bad\n"
+        "FROM alpine\nCOPY --from=a x /\nCOPY --from=bad x /\nCOPY --from=9 x /\n"
+        "RUN --mount=from=golang,target=/m x\nCOPY --from=scratch x /\n",
+    )
+    told: list[tuple[tuple[str, Platform], ...]] = []
+    with pytest.raises(DockerfileError):
+        lower(
+            source,
+            parse_dockerfile(source),
+            LowerRequest(),
+            FakeResolver(),
+            announce=told.append,
+        )
+    assert [set(wanted) for wanted in told] == [
+        {("alpine", Platform()), ("golang", Platform()), ("busybox", ARM)}
+    ]
 
 
 def test_resolver_failure_knows_the_from() -> None:
