@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 HEAD = BLOCK  # bytes `sniff` wants to see
 _CHUNK = 64 * 1024  # compressed bytes read at once
+_FEED = 256 * 1024  # bytes an encoder gets at once
 _OUTPUT = 256 * 1024  # most bytes a decoder gives at once
 _MEMORY = 128 * 1024 * 1024  # bytes an xz decoder may take
 _GZIP = 31  # zlib's window bits for a gzip container
@@ -102,9 +103,9 @@ def compressor(
     same gzip bytes where isal is not to be had.
     """
     if media_type.endswith("gzip"):
-        return _Deflater(sink, _deflate(level, portable=portable))
+        return _Encoded(sink, _deflate(level, portable=portable))
     if media_type.endswith("zstd"):
-        return _Deflater(sink, _zstd_encoder(3 if level is None else level))
+        return _Encoded(sink, _zstd_encoder(3 if level is None else level))
     return _Verbatim(sink)
 
 
@@ -313,23 +314,41 @@ class _Encoder(Protocol):
     def flush(self) -> bytes: ...
 
 
-class _Deflater:
-    """An encoder object writing to a sink."""
+class _Encoded:
+    """An encoder writing to a sink, fed in pieces of one size: isal's output depends on it."""
 
-    __slots__ = ("_encoder", "_sink")
+    __slots__ = ("_encoder", "_held", "_sink")
 
     def __init__(self, sink: Sink, encoder: _Encoder) -> None:
         self._sink = sink
         self._encoder = encoder
+        self._held = bytearray()
 
     def write(self, data: bytes | memoryview, /) -> None:
         """Compress more bytes."""
-        if out := self._encoder.compress(data):
-            self._sink.write(out)
+        view = memoryview(data)
+        if self._held:
+            fits = _FEED - len(self._held)
+            self._held += view[:fits]
+            view = view[fits:]
+            if len(self._held) < _FEED:
+                return
+            self._emit(bytes(self._held))
+            self._held.clear()
+        while len(view) >= _FEED:
+            self._emit(view[:_FEED])
+            view = view[_FEED:]
+        self._held += view
 
     def finish(self) -> None:
         """Write what is left."""
+        self._emit(bytes(self._held))
+        self._held.clear()
         self._sink.write(self._encoder.flush())
+
+    def _emit(self, data: bytes | memoryview) -> None:
+        if out := self._encoder.compress(data):
+            self._sink.write(out)
 
 
 class _Verbatim:

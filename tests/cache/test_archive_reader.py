@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import io
 import tarfile
@@ -116,9 +117,9 @@ def test_reader_reports_truncation(stop, extra):
     data = member(b"first", payload=b"1" * 700) + pax((b"path", b"second")) + member(b"x")
     data += member(b"third", payload=b"3")
     cut = data[: stop + extra]
-    with pytest.raises(ArchiveError, match="ends|damaged"):
+    with pytest.raises(ArchiveError, match=r"ends|damaged"):
         read(cut)
-    with pytest.raises(ArchiveError, match="ends|damaged"):
+    with pytest.raises(ArchiveError, match=r"ends|damaged"):
         list(scan_entries(io.BytesIO(cut)))
 
 
@@ -229,7 +230,7 @@ def test_reader_never_allocates_by_claim(kind, size):
     data = member(b"x", kind, size=b"%011o\0" % size) + END
     gc.collect()
     tracemalloc.start()
-    with pytest.raises(ArchiveError, match="limit|ends"):
+    with pytest.raises(ArchiveError, match=r"limit|ends"):
         read(data)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
@@ -409,10 +410,8 @@ def test_reader_never_fails_otherwise(noise, position):
     """A27: any damage gives entries or an ArchiveError, never another exception."""
     data = bytearray(pax((b"mtime", b"1.5")) + member(b"a", payload=b"xyz") + END)
     data[position : position + len(noise)] = noise
-    try:
+    with contextlib.suppress(ArchiveError):
         read(bytes(data))
-    except ArchiveError:
-        pass
 
 
 @given(
@@ -423,7 +422,5 @@ def test_header_fields_hold_anything(fields, noise):
     """A27: any bytes in a numeric field, with a right checksum, are read or refused."""
     sizes = {b"mode": 8, b"uid": 8, b"size": 12, b"mtime": 12, b"device": 16}
     given_fields = {name.decode(): (noise * 2)[: sizes[name]] for name in fields}
-    try:
+    with contextlib.suppress(ArchiveError):
         read(member(b"a", b"3", **given_fields) + END)
-    except ArchiveError:
-        pass
