@@ -6,15 +6,17 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, BinaryIO
 
 from builder.export.payload import Payloads
-from cache.archive.entry import NANOSECOND, Kind
+from cache.archive.entry import NANOSECOND, Entry, Kind
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
-    from cache.archive.entry import Entry
     from cache.archive.tree import Node, Tree
+    from cache.archive.writer import TarWriter
     from cache.layers import LayerStore
     from cache.spec.oci import Layer
+
+_DIRECTORY_MODE = 0o755
 
 
 def merged(layers: Sequence[Layer], store: LayerStore) -> Tree:
@@ -25,27 +27,43 @@ def merged(layers: Sequence[Layer], store: LayerStore) -> Tree:
 
 
 def write_rootfs(
-    layers: Sequence[Layer], store: LayerStore, sink: BinaryIO, *, epoch: int | None = None
+    stacks: Mapping[str, Sequence[Layer]],
+    store: LayerStore,
+    sink: BinaryIO,
+    *,
+    epoch: int | None = None,
 ) -> None:
-    """Write the merged tree: parents first, names sorted, owners and modes as in the image.
+    """Write merged trees: parents first, names sorted, owners and modes as in the image.
 
-    With an epoch every entry has that time (O21).
+    Each stack lies under the directory named by its key; "" is the top (O40). With an epoch
+    every entry has that time (O21).
     """
     from cache.archive.writer import TarWriter  # noqa: PLC0415 - only when an archive is made
 
     tar = TarWriter(sink)
-    first: dict[tuple[int, str], str] = {}
-    with Payloads(layers, store) as payloads:
-        for node in merged(layers, store).walk():
-            if not node.entry.path:
-                continue
-            entry = dated(node.entry, epoch)
-            target = first.setdefault((node.layer, node.group), entry.path) if node.group else ""
-            if target and target != entry.path:
-                tar.add(as_hardlink(entry, target))
-            else:
-                tar.add(entry, payloads.at(node) if _has_payload(node) else None)
+    for prefix, layers in stacks.items():
+        if prefix:
+            tar.add(dated(Entry(prefix, Kind.DIRECTORY, _DIRECTORY_MODE), epoch))
+        with Payloads(layers, store) as payloads:
+            _add_tree(tar, merged(layers, store), payloads, prefix, epoch)
     tar.finish()
+
+
+def _add_tree(
+    tar: TarWriter, tree: Tree, payloads: Payloads, prefix: str, epoch: int | None
+) -> None:
+    first: dict[tuple[int, str], str] = {}
+    for node in tree.walk():
+        if not node.entry.path:
+            continue
+        entry = dated(node.entry, epoch)
+        if prefix:
+            entry = replace(entry, path=f"{prefix}/{entry.path}")
+        target = first.setdefault((node.layer, node.group), entry.path) if node.group else ""
+        if target and target != entry.path:
+            tar.add(as_hardlink(entry, target))
+        else:
+            tar.add(entry, payloads.at(node) if _has_payload(node) else None)
 
 
 def dated(entry: Entry, epoch: int | None) -> Entry:

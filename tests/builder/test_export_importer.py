@@ -200,8 +200,15 @@ def test_links_in_place_of_parts_are_not_followed(world, tmp_path, name):
     directory(world, tmp_path / "d", world.small())
     os.rename(tmp_path / "d" / name, tmp_path / "moved")
     (tmp_path / "d" / name).symlink_to(tmp_path / "moved")
-    with pytest.raises(ExportError, match="not followed|cannot read"):
+    with pytest.raises(ExportError, match="cannot read"):
         import_images(str(tmp_path / "d"), World().content)
+
+
+def index_of(digest: str, size: int) -> bytes:
+    """An index.json of one manifest."""
+    media_type = "application/vnd.oci.image.manifest.v1+json"
+    entry = {"mediaType": media_type, "digest": digest, "size": size}
+    return json.dumps({"schemaVersion": 2, "manifests": [entry]}).encode()
 
 
 @pytest.mark.parametrize(
@@ -213,26 +220,10 @@ def test_links_in_place_of_parts_are_not_followed(world, tmp_path, name):
         ("index.json", b'{"schemaVersion":2,"manifests":[]}', "holds no image"),
         ("index.json", b"[" * 100_000, "nested"),
         ("index.json", b" " * (5 << 20), "over the limit"),
-        (
-            "index.json",
-            b'{"schemaVersion":2,"manifests":[{"mediaType":'
-            b'"application/vnd.oci.image.manifest.v1+json","digest":"sha256:../x","size":1}]}',
-            "invalid digest",
-        ),
-        (
-            "index.json",
-            b'{"schemaVersion":2,"manifests":[{"mediaType":'
-            b'"application/vnd.oci.image.manifest.v1+json","digest":"sha512:%b","size":1}]}'
-            % (b"0" * 128),
-            "sha256",
-        ),
-        (
-            "index.json",
-            b'{"schemaVersion":2,"manifests":[{"mediaType":'
-            b'"application/vnd.oci.image.manifest.v1+json","digest":"sha256:%b",'
-            b'"size":99999999999}]}' % (b"0" * 64),
-            "over the limit",
-        ),
+        ("index.json", index_of("sha256:../x", 1), "invalid digest"),
+        ("index.json", index_of("sha512:" + "0" * 128, 1), "sha256"),
+        ("index.json", index_of("sha256:" + "0" * 64, 99_999_999_999), "over the limit"),
+        ("index.json", index_of("sha256:" + "0" * 64, 99), "lacks the blob"),
     ],
 )
 def test_hostile_documents_are_refused(world, tmp_path, name, data, message):

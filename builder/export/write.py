@@ -1,0 +1,112 @@
+"""One `--output` carried out for images that are in the store: chooses the writer by type.
+
+Pushing is the registry's business, keeping images the store's; neither is done here.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, BinaryIO, assert_never
+
+from builder.export.destination import open_destination
+from builder.export.output import OutputType
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from builder.export.output import OutputSpec
+    from cache.content import ContentProvider
+    from cache.layers import LayerStore
+    from cache.spec.manifest import Image
+    from cache.spec.oci import Descriptor
+    from cache.spec.reference import Reference
+
+
+@dataclass(frozen=True, slots=True)
+class Exporter:
+    """Writes outputs: where bytes come from, standard output, whom to warn, the epoch's time."""
+
+    content: ContentProvider
+    layer_store: LayerStore
+    stdout: BinaryIO
+    warn: Callable[[str], None]
+    epoch: int | None = None
+
+    def write(
+        self,
+        output: OutputSpec,
+        images: Sequence[Image],
+        names: Sequence[Reference],
+        *,
+        index: Descriptor | None = None,
+    ) -> None:
+        """Write images where an output says; those kept or pushed are left to others.
+
+        `index` is the images' index when there are several; names of the output come on top
+        of `names`.
+
+        Raises:
+            PybuildError: it could not be written; what was at the destination is intact.
+        """
+        match output.type:
+            case OutputType.OCI | OutputType.DOCKER:
+                self._layout(output, images, _joined(names, output.names), index)
+            case OutputType.TAR:
+                self._tar(output, images)
+            case OutputType.LOCAL:
+                self._local(output, images)
+            case OutputType.IMAGE | OutputType.REGISTRY | OutputType.CACHEONLY:
+                pass
+            case never:
+                assert_never(never)
+
+    def _layout(
+        self,
+        output: OutputSpec,
+        images: Sequence[Image],
+        names: Sequence[Reference],
+        index: Descriptor | None,
+    ) -> None:
+        from builder.export import layout  # noqa: PLC0415 - each output loads its own writer
+        from builder.export.dockerarchive import docker_bundle  # noqa: PLC0415 - likewise
+        from builder.export.timestamp import rfc3339  # noqa: PLC0415 - likewise
+
+        created = "" if self.epoch is None else rfc3339(self.epoch)
+        if output.type is OutputType.DOCKER:
+            bundle = docker_bundle(images, names, created=created)
+        else:
+            bundle = layout.bundle(images, names, index=index, created=created)
+        if not output.tar:
+            layout.write_directory(bundle, self.content, output.dest)
+            return
+        with open_destination(output.dest, self.stdout) as sink:
+            layout.write_tar(bundle, self.content, sink)
+
+    def _tar(self, output: OutputSpec, images: Sequence[Image]) -> None:
+        from builder.export.rootfs import write_rootfs  # noqa: PLC0415 - likewise
+
+        stacks = {_place(image, images): image.layers for image in images}
+        with open_destination(output.dest, self.stdout) as sink:
+            write_rootfs(stacks, self.layer_store, sink, epoch=self.epoch)
+
+    def _local(self, output: OutputSpec, images: Sequence[Image]) -> None:
+        from builder.export.localdir import write_local  # noqa: PLC0415 - likewise
+
+        for image in images:
+            write_local(
+                image.layers,
+                self.layer_store,
+                os.path.join(output.dest, _place(image, images)),
+                warn=self.warn,
+                epoch=self.epoch,
+            )
+
+
+def _place(image: Image, images: Sequence[Image]) -> str:
+    """The directory of one platform among several (O40)."""
+    return str(image.config.platform).replace("/", "_") if len(images) > 1 else ""
+
+
+def _joined(names: Sequence[Reference], more: Sequence[Reference]) -> tuple[Reference, ...]:
+    return tuple(dict.fromkeys((*names, *more)))
