@@ -193,7 +193,7 @@ class Solver:
                     if isinstance(vertex.op, ImageOp):
                         self._reporter.emit(VertexCached(ref, vertex.name, time.monotonic()))
                     return given
-        key = self._handlers[type(vertex.op)].key(vertex.op, inputs)
+        key = self._key(ref, vertex, inputs)
         if key is None:
             return None
         self._keys[ref] = key
@@ -207,6 +207,14 @@ class Solver:
         self.cached += 1
         self._reporter.emit(VertexCached(ref, vertex.name, time.monotonic()))
         return TreeOutput((*base.layers, record.layer), record.created)
+
+    def _key(self, ref: Ref, vertex: Vertex, inputs: Sequence[Output]) -> CacheKey | None:
+        try:
+            return self._handlers[type(vertex.op)].key(vertex.op, inputs)
+        except PybuildError as error:
+            self._reporter.emit(VertexStarted(ref, vertex.name, time.monotonic()))
+            self._failed(ref, error.message)
+            raise SolveError(vertex, error) from error
 
     def _lookup(self, key: CacheKey) -> Record | None:
         if not self._policy.use_cache:
