@@ -13,7 +13,7 @@ import stat
 import sys
 import threading
 import time
-from typing import TYPE_CHECKING, BinaryIO, Protocol, Self, cast
+from typing import TYPE_CHECKING, BinaryIO, Self, cast
 
 from builder.context.payload import PayloadReader, changed
 from builder.context.source import SPECIAL, CopyError, join, resolve, shown
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from builder.context.memo import FileRecord, Stat, StatCache
+    from frontend.ignore import IgnoreMatcher
 
 _CHUNK = 1 << 20
 _TICK = 20_000_000  # ns: kernels stamp files with a clock up to 10 ms old
@@ -53,17 +54,6 @@ _MOVED = frozenset(
 Listing = dict[str, os.stat_result]
 
 
-class IgnoreRules(Protocol):
-    """What is needed of the matcher made from a .dockerignore file (D03-D07)."""
-
-    @property
-    def exceptions(self) -> bool:
-        """Whether something below an ignored directory may be taken back in."""
-
-    def ignores(self, path: str, /) -> bool:
-        """Whether the rules hide a context-relative path, its parents considered."""
-
-
 class LocalContext:
     """A SourceTree over a directory of the host, as it was when each directory was first listed.
 
@@ -77,7 +67,7 @@ class LocalContext:
         self,
         path: str,
         *,
-        ignore: IgnoreRules | None = None,
+        ignore: IgnoreMatcher | None = None,
         hidden: Sequence[str] = (),
         memo: StatCache | None = None,
     ) -> None:
@@ -345,20 +335,24 @@ class LocalContext:
 
     def _visible(self, path: str, status: os.stat_result) -> bool:
         """Apply the ignore rules; an ignored directory shows if something in it does (D07)."""
-        rules = cast("IgnoreRules", self._ignore)
+        rules = cast("IgnoreMatcher", self._ignore)
         if not rules.ignores(path):
             return True
-        if not rules.exceptions or not stat.S_ISDIR(status.st_mode):
+        if not stat.S_ISDIR(status.st_mode) or not rules.exceptions:
             return False
-        pending = [path]
+        state = rules.root
+        for part in path.split("/"):
+            state = rules.enter(state, part)
+        pending = [(path, state)]
         while pending:
-            here = pending.pop()
+            here, state = pending.pop()
+            if not rules.may_reinclude_below(state):
+                continue
             for name, found in self._scan(here).items():
-                below = join(here, name)
-                if not rules.ignores(below):
+                if not rules.excludes(state, name):
                     return True
                 if stat.S_ISDIR(found.st_mode):
-                    pending.append(below)
+                    pending.append((join(here, name), rules.enter(state, name)))
         return False
 
     def _scan(self, path: str) -> Listing:
@@ -406,10 +400,13 @@ class LocalContext:
         expected = self._raw[parent].get(name) if parent in self._raw else None
         if expected is None:
             raise changed(path)
+        above, below = self._fd, encode(path)
+        if self._directory[0] == parent:
+            above, below = self._directory[1], encode(name)
         try:
             # Links higher up may be followed here if someone swaps them in meanwhile; what
             # comes out must still be the very directory that was listed.
-            fd = os.open(encode(path), _DIRECTORY, dir_fd=self._fd)
+            fd = os.open(below, _DIRECTORY, dir_fd=above)
         except OSError as error:
             raise _unreadable(path, error) from error
         status = os.fstat(fd)

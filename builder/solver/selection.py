@@ -161,8 +161,14 @@ def select(
 
 
 def path_rules(patterns: Sequence[str]) -> PathRules:
-    """Compile --exclude or --parents patterns."""
-    raise NotImplementedError
+    """Compile --exclude or --parents patterns.
+
+    Raises:
+        PybuildError: a pattern is malformed.
+    """
+    from frontend.ignore import IgnoreMatcher, parse_patterns  # noqa: PLC0415 - seldom needed
+
+    return IgnoreMatcher(parse_patterns(patterns))
 
 
 def _there(tree: SourceTree, path: str) -> bool:
