@@ -23,10 +23,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import Self
 
+    from builder.sandbox.process import Tools
     from builder.sandbox.spec import SandboxSpec
 
 _READ_SIZE = 65536  # a pipe's capacity
-_CONTROL = 3  # where the launcher keeps its socket
+_FIRST = 3  # after the standard streams
 _KILLED = 128 + signal.SIGKILL
 
 
@@ -76,16 +77,18 @@ class NamespaceSandbox:
 
         Call after enter_namespace() and before any thread is started.
         """
+        tools = launcher.make_tools()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         parent = os.getpid()
         keeper = os.fork()
         if keeper == 0:
             try:
                 ours.close()
-                _keep(theirs, scratch, parent)
+                _keep(theirs, scratch, tools, parent)
             finally:
                 os._exit(1)
         theirs.close()
+        os.close(tools.trampoline)
         return cls(ours, keeper)
 
     def run(self, spec: SandboxSpec, output: Callable[[int, bytes], None]) -> Outcome:
@@ -101,6 +104,8 @@ class NamespaceSandbox:
             pipes.close_writes()
             status = _pump(pipes.reads, output)
             ended = True
+            if not status and self._closed:
+                return Outcome(_KILLED)
             os.lseek(pipes.report, 0, os.SEEK_SET)
             return _outcome(status, _read_all(pipes.report))
         finally:
@@ -130,20 +135,22 @@ class NamespaceSandbox:
             raise SandboxError("the launcher of the sandbox is gone") from error
 
 
-def _keep(control: socket.socket, scratch: str, parent: int) -> NoReturn:
+def _keep(control: socket.socket, scratch: str, tools: Tools, parent: int) -> NoReturn:
     """Hold the launcher: it dies with us, and we with the builder."""
     syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)
     os.setsid()  # the terminal's signals are for the builder, which cancels
-    fd = os.dup2(control.detach(), _CONTROL, inheritable=False)
-    syscalls.close_from(_CONTROL + 1)
+    keep = sorted((control.fileno(), tools.trampoline))
+    os.closerange(_FIRST, keep[0])
+    os.closerange(keep[0] + 1, keep[1])
+    syscalls.close_from(keep[1] + 1)
     syscalls.unshare(syscalls.CLONE_NEWPID)
     pid = os.fork()
     if pid == 0:
         syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
-        launcher.serve(socket.socket(fileno=fd), scratch)
-    os.close(fd)
+        launcher.serve(control, scratch, tools)
+    control.close()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.waitpid(pid, 0)
     os._exit(0)

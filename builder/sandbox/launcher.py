@@ -46,14 +46,22 @@ class _Launcher:
     steps: dict[int, _Step] = field(default_factory=dict)  # by pidfd
 
 
-def serve(control: socket.socket, scratch: str) -> NoReturn:
+def make_tools() -> process.Tools:
+    """What every step needs and is made once; the caller closes the trampoline's fd.
+
+    Raises:
+        HostUnsupportedError: this machine or its settings do not allow it.
+    """
+    code = seccomp.program(syscalls.MACHINE)
+    return process.Tools(
+        (ctypes.c_char * len(code)).from_buffer_copy(code), trampoline.sealed(syscalls.MACHINE)
+    )
+
+
+def serve(control: socket.socket, scratch: str, tools: process.Tools) -> NoReturn:
     """Serve requests until the builder's end of the socket closes; never returns."""
     gc.disable()  # the builder's objects must not be finalised here
     _settle()
-    code = seccomp.program(syscalls.MACHINE)
-    tools = process.Tools(
-        (ctypes.c_char * len(code)).from_buffer_copy(code), trampoline.sealed(syscalls.MACHINE)
-    )
     own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
     launcher = _Launcher(control, scratch, tools, own, select.poll())
     launcher.poll.register(control, select.POLLIN)
@@ -108,10 +116,13 @@ def _start(launcher: _Launcher, number: int, fds: list[int]) -> None:
     descriptors = init.Descriptors(spec, report, stdout, stderr, rest[0] if rest else -1)
     try:
         syscalls.unshare(syscalls.CLONE_NEWPID)
-        pid = os.fork()
-        if pid == 0:
-            init.run(descriptors, launcher.scratch, launcher.tools)
-        syscalls.setns(launcher.own_namespace, syscalls.CLONE_NEWPID)
+        try:
+            pid = os.fork()
+            if pid == 0:
+                init.run(descriptors, launcher.scratch, launcher.tools)
+        finally:
+            # Children to come start in ours again; only then can the next one get its own.
+            syscalls.setns(launcher.own_namespace, syscalls.CLONE_NEWPID)
         pidfd = os.pidfd_open(pid)
         launcher.steps[pidfd] = _Step(pid, number, status)
         launcher.poll.register(pidfd, select.POLLIN)

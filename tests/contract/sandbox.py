@@ -96,6 +96,15 @@ def check_close(make):
         sandbox.run(spec, Collected())
 
 
+def check_close_while_running(make):
+    """close() is also a cancel: what runs returns 137."""
+    sandbox, step = make()
+    thread, outcomes = _sleeping(sandbox, step("sleep"))
+    sandbox.close()
+    thread.join(2)
+    assert outcomes[0].exit_code == 137
+
+
 def check_set_up_errors(make):
     """What cannot be set up is a SandboxError, and the next step runs."""
     sandbox, step = make()
@@ -112,6 +121,7 @@ CHECKS = {
         check_parallel_runs,
         check_cancel,
         check_close,
+        check_close_while_running,
         check_set_up_errors,
     )
 }
