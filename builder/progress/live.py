@@ -95,7 +95,7 @@ class LiveReporter:
 
     def _draw(self, lines: Sequence[Line], width: int, end: str = "") -> None:
         usable = max(min(width - 1, _MAX_WIDTH), 1)
-        painted = [self._paint.line(line, usable) for line in lines]
+        painted = self._paint.lines(lines, usable)
         up = sum(max(-(-cells // width), 1) for cells in self._drawn)
         move = f"\r\x1b[{up}A" if up else "\r"
         body = "".join(f"{text}\x1b[K\r\n" for text, _ in painted)
@@ -115,7 +115,9 @@ class _Paint:
 
     def __init__(self, environ: Mapping[str, str], *, unicode: bool) -> None:
         self._ellipsis = "…" if unicode else "~"
+        self._unicode = unicode
         self._buffer = io.StringIO()
+        self._before: dict[tuple[Line, int], tuple[str, int]] = {}
         self._console = Console(
             file=self._buffer,
             force_terminal=True,
@@ -128,10 +130,18 @@ class _Paint:
             legacy_windows=False,
         )
 
+    def lines(self, lines: Sequence[Line], width: int) -> list[tuple[str, int]]:
+        """Paint a drawing; lines that were in the one before are not painted again."""
+        before = self._before
+        self._before = {
+            (line, width): before.get((line, width)) or self.line(line, width) for line in lines
+        }
+        return [self._before[line, width] for line in lines]
+
     def line(self, line: Line, width: int) -> tuple[str, int]:
         """Cut a line to a width in cells; gives its escape sequences and its cells."""
-        left = Text.assemble(*((span.text, span.style) for span in line.left))
-        right = Text.assemble(*((span.text, span.style) for span in line.right))
+        left = Text.assemble(*((self._shown(span.text), span.style) for span in line.left))
+        right = Text.assemble(*((self._shown(span.text), span.style) for span in line.right))
         if right.cell_len + _MIN_LEFT > width:
             right = Text()
         room = width - right.cell_len - (1 if right else 0)
@@ -146,6 +156,10 @@ class _Paint:
         self._buffer.seek(0)
         self._buffer.truncate()
         return text, left.cell_len
+
+    def _shown(self, text: str) -> str:
+        """Spell out what the terminal's encoding lacks, before widths are counted."""
+        return text if self._unicode else text.encode("ascii", "backslashreplace").decode()
 
     def _cut(self, text: Text, width: int) -> None:
         if text.cell_len <= width:

@@ -151,6 +151,15 @@ def test_cut_lines_keep_their_right_part():
         assert plain.endswith(" 1.0s")
 
 
+def test_without_unicode_everything_is_ascii():
+    """Names are spelled out before they are cut, so that the right part stays visible."""
+    paint = _Paint({}, unicode=False)
+    painted, cells = paint.line(Line((Span("日本語" * 30),), (Span("1.0s"),)), 40)
+    assert painted.isascii()
+    assert cells == 40
+    assert "~ " in painted
+
+
 def test_no_color_means_no_colour():
     """NO_COLOR leaves no colour sequence."""
     line = Line((Span("a", "red"),), (Span("b", "bold green"),))

@@ -1,0 +1,85 @@
+"""`--iidfile` and `--metadata-file`: what a build resulted in, for scripts (O44, O70, O71).
+
+A stale file is removed before the build, so that after a failure there is none (K08).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from typing import TYPE_CHECKING
+
+from builder.errors import UsageError
+from builder.export.destination import replacing, writing
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from cache.spec.manifest import Image
+    from cache.spec.oci import Descriptor
+    from cache.spec.reference import Reference
+
+_MODE = 0o644
+
+
+def remove_stale(path: str) -> None:
+    """Remove the file of an earlier build, and find out early when it cannot be written.
+
+    Raises:
+        UsageError: a directory stands there, or there is no directory to write in.
+        ExportError: it cannot be removed.
+    """
+    if os.path.isdir(path) or not os.path.isdir(os.path.dirname(path) or "."):
+        msg = f"cannot write a result to {path!r}"
+        raise UsageError(msg, hint="name a file in an existing directory")
+    with writing(path), contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+
+
+def write_result(path: str, data: bytes) -> None:
+    """Write a result file whole or not at all.
+
+    Raises:
+        ExportError: it cannot be written.
+    """
+    parent, name = os.path.split(path)
+    with writing(path):
+        directory = os.open(parent or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            with replacing(directory, name, _MODE) as file:
+                file.write(data)
+        finally:
+            os.close(directory)
+
+
+def image_id(images: Sequence[Image], index: Descriptor | None = None) -> str:
+    """What `--iidfile` and `-q` say: the config's digest, or that of an index of several."""
+    if index is not None or len(images) != 1:
+        return str(index.digest) if index is not None else ""
+    return str(images[0].config_blob.digest)
+
+
+def metadata(
+    images: Sequence[Image],
+    names: Sequence[Reference],
+    *,
+    index: Descriptor | None = None,
+    more: Mapping[str, object] | None = None,
+) -> bytes:
+    """The document of `--metadata-file`; `more` are entries of other parts of the build."""
+    root = index or images[0].manifest
+    document: dict[str, object] = {
+        **(more or {}),
+        "containerimage.digest": str(root.digest),
+        "containerimage.descriptor": {
+            "mediaType": root.media_type,
+            "digest": str(root.digest),
+            "size": root.size,
+        },
+    }
+    if index is None:
+        document["containerimage.config.digest"] = str(images[0].config_blob.digest)
+    if names:
+        document["image.name"] = ",".join(str(name) for name in names)
+    return json.dumps(document, indent=2, sort_keys=True).encode()
