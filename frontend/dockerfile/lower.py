@@ -223,7 +223,7 @@ def _on_image(
     _plan(session, work)
     work.ref = session.graph.add(
         base.op,
-        name=session.step_name(work, f"FROM {base.op.reference}@{base.op.manifest}"),
+        name=session.step_name(work, f"FROM {base.pinned}"),
         span=stage.origin.node.span,
         stage=session.label(work),
     )

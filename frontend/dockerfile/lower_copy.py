@@ -161,8 +161,6 @@ def _fetched(
 def _check_checksum(copy: Copy, paths: list[str]) -> None:
     if not copy.checksum:
         return
-    if copy.node.keyword != "ADD":
-        raise MistakeError("checksum can only be given to ADD")
     if len(paths) + len(copy.heredocs) != 1:
         raise MistakeError("checksum can't be specified for multiple sources")
     if not copy.sources or not (remote.is_http(paths[0]) or remote.is_git(paths[0])):

@@ -59,6 +59,7 @@ def lower_run(session: Session, work: StageWork, run: Run, expand: Expander, pre
         proxies=proxies(session.build_args, environment.scope),
     )
     _check_security(run)
+    session.budget.spend(len(op.env))  # hashing it costs as much, however often it is shared
     work.ref = session.graph.add(
         op,
         *inputs.refs,

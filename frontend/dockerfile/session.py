@@ -80,6 +80,7 @@ class Base:
 
     op: ImageOp
     config: ImageConfig
+    pinned: str  # the name with the digest of the manifest
 
 
 @dataclass(slots=True)
@@ -208,7 +209,8 @@ class Session:
         """
         if text == SCRATCH:
             return None
-        reference = str(Reference.parse(text))
+        name = Reference.parse(text)
+        reference = str(name)
         image = self._images.get((reference, platform))
         if image is None:
             try:
@@ -218,7 +220,7 @@ class Session:
                 raise LoweringError(self.source, span, error) from error
             self._images[reference, platform] = image
         op = ImageOp(reference, image.manifest.digest, platform)
-        return Base(op, image.config)
+        return Base(op, image.config, str(name.pinned(image.manifest.digest)))
 
     def label(self, work: StageWork) -> str:
         """Name a stage for reports; "" if the file has one unnamed stage (O15)."""

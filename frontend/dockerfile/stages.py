@@ -98,7 +98,7 @@ class Stages:
         if not found:
             return None
         before = self.base(name, user)
-        return before if before is not None else self._earlier(found[-1], name, user, verb)
+        return before if before is not None else self._earlier(found[0], name, user, verb)
 
     def _earlier(self, index: int, name: str, user: int, verb: str) -> int:
         current = self.stages[user].name
@@ -115,24 +115,18 @@ class Stages:
 
 def group(parsed: Parsed) -> Stages:
     """Split instructions at each FROM. The parser has seen to it that there is one (P04)."""
-    starts = [i for i, ins in enumerate(parsed.instructions) if isinstance(ins, From)]
-    stages = tuple(_stages(parsed, starts))
+    heads = [(i, ins) for i, ins in enumerate(parsed.instructions) if isinstance(ins, From)]
+    ends = [*(start for start, _ in heads[1:]), len(parsed.instructions)]
+    stages = tuple(
+        Stage(index, origin, parsed.instructions[start + 1 : end])
+        for index, ((start, origin), end) in enumerate(zip(heads, ends, strict=True))
+    )
     names: dict[str, list[int]] = {}
     for stage in stages:
         if stage.origin.stage:
             names.setdefault(stage.origin.stage, []).append(stage.index)
-    head = parsed.instructions[: starts[0]]
+    head = parsed.instructions[: heads[0][0]]
     return Stages(tuple(ins for ins in head if isinstance(ins, Arg)), stages, names)
-
-
-def _stages(parsed: Parsed, starts: list[int]) -> list[Stage]:
-    ends = [*starts[1:], len(parsed.instructions)]
-    stages = []
-    for index, (start, end) in enumerate(zip(starts, ends, strict=True)):
-        origin = parsed.instructions[start]
-        if isinstance(origin, From):
-            stages.append(Stage(index, origin, parsed.instructions[start + 1 : end]))
-    return stages
 
 
 def platform_args(target: Platform, build: Platform, stage: str) -> dict[str, str]:

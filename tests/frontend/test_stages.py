@@ -83,6 +83,12 @@ def test_copy_from_wrong_stage(name: str, user: int, message: str) -> None:
     assert caught.value.message == message
 
 
+def test_copy_from_own_name_is_circular_although_it_comes_again() -> None:
+    """CP01, S01: a stage whose name is taken again later still can not read itself."""
+    with pytest.raises(MistakeError, match="circular dependency"):
+        grouped(from_(1, "a"), from_(2, "a")).copied("a", 0)
+
+
 def test_mount_from_knows_no_numbers() -> None:
     """M06, V22: a number is an image, and so is a name with a trailing dollar."""
     stages = grouped(from_(1, "a"), from_(2, "b"))

@@ -65,7 +65,8 @@ class FakeResolver:
 
     def resolve(self, reference: str, platform: Platform | None) -> Image:
         self.asked.append((reference, platform))
-        config = self._images.get(str(Reference.parse(reference)))
+        name = Reference.parse(reference)
+        config = self._images.get(f"{name.name}:{name.tag or 'latest'}")
         if config is None:
             raise UnknownImageError(f"{reference}: not found", hint="check the name")
         if platform is not None and config.platform == Platform():
