@@ -6,6 +6,7 @@ root needs no loader any more. Knows numbers and structures, no policy. Failures
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import platform
@@ -72,6 +73,8 @@ _MOUNT_SETATTR = 442
 
 # In this order: pivot_root, keyctl, seccomp, capset.
 _BY_MACHINE = {"x86_64": (155, 250, 317, 126), "aarch64": (41, 219, 277, 91)}
+
+_RACES = 1000  # tries to resolve a path while another step renames directories
 
 MACHINE = platform.machine()
 _PIVOT_ROOT, _KEYCTL, _SECCOMP, _CAPSET = _BY_MACHINE.get(MACHINE, (-1, -1, -1, -1))
@@ -147,7 +150,11 @@ def openat2(dir_fd: int, path: str, flags: int, resolve: int, mode: int = 0) -> 
 
 def open_in_root(root_fd: int, path: str, flags: int) -> int:
     """Open an in-image path: links and `..` stay in the root, magic links are refused."""
-    return openat2(root_fd, path, flags, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS)
+    resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS
+    for _ in range(_RACES):
+        with contextlib.suppress(BlockingIOError):  # EAGAIN: a rename elsewhere, look again
+            return openat2(root_fd, path, flags, resolve)
+    return openat2(root_fd, path, flags, resolve)
 
 
 def clone_tree(fd: int, path: str = "") -> int:

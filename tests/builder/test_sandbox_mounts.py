@@ -137,6 +137,28 @@ def test_sources_cannot_lead_out(bench):
     assert rest == [("error", "SandboxError")] * 6
 
 
+def test_a_source_that_is_swapped_meanwhile(bench):
+    """A step that keeps swapping a cache directory for a link gains nothing (C03)."""
+    cache = bench.account.directory("swapped")
+    canary = bench.account.directory("canary-directory")
+    (canary / "xyzzy").write_text("host")
+    flip = (
+        f"cd /k; while test ! -e stop; do mkdir -p sel new; mv new/sel . ; rm -rf sel;"
+        f" ln -sn {canary} sel; rm sel; ln -s ../../..{canary} sel; rm -rf sel; done"
+    )
+    results = bench.evaluate(
+        f"run_all([sh('timeout 20 sh -c \"{flip}\"', mounts=(Bind('{cache}', '/k', readonly=False),))] +"
+        f"[sh('for i in $(seq 40); do cat /x/xyzzy /k/sel/xyzzy; done; ls -A /x;"
+        f"touch /k/stop', mounts=(Bind('{cache}', '/k', readonly=False),"
+        f" Bind('{cache}', '/x', 'sel'))) for _ in range(40)] +"
+        f"[sh('sleep 3; touch /k/stop', mounts=(Bind('{cache}', '/k', readonly=False),))])[1:]"
+    )
+    assert all(
+        result[0] == "error" or not ("xyzzy" in result[1] or "host" in result[1])
+        for result in results
+    )
+
+
 def test_targets_stay_in_the_root(bench):
     """Targets through links are made inside the root; kernel views are forbidden (C07)."""
     escape = bench.state / "escape"

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import pty
+import shutil
 import signal
 import subprocess
 import time
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from support import sandbox_accounts
@@ -246,6 +250,51 @@ def test_the_interpreter_cannot_be_reached_through_proc(bench):
     )
     assert [result[0] for result in results[:2]] == [126, 126]
     assert results[2][1] == "/bin/busybox\n"
+
+
+def test_a_python_of_the_users_own_is_not_changed(bench):
+    """An interpreter the step's root owns survives every way to its file (D04)."""
+    python = bench.account.directory("own") / "python"
+    shutil.copy(Path(bench.account.python).resolve(), python)
+    os.chown(python, bench.account.uid, bench.account.gid)
+    library = subprocess.run(
+        bench.account.command(["-c", "import sys; print(sys.base_prefix)"]),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    before = hashlib.sha256(python.read_bytes()).digest()
+    bench.tree(
+        "overwrite",
+        {
+            "bin/first": "#!/proc/self/exe\n",
+            "bin/loop": "#!/bin/sh\n"
+            "for i in $(seq 30); do for p in /proc/[0-9]*; do"
+            " (echo x >> $p/exe; echo x >> $p/fd/4; echo x > $p/map_files/*) 2>/dev/null;"
+            " done; (exec /bin/first) & done; wait\n",
+        },
+    )
+    own = replace(bench, account=replace(bench.account, python=str(python)))
+    results = own.evaluate(
+        "run_all([run and step(a, lowers=('overwrite', 'busybox')) for a in"
+        " ('/bin/first', '/bin/loop', '/bin/loop')])",
+        PYTHONHOME=library.stdout.strip(),
+    )
+    assert results[0][0] == 126
+    assert hashlib.sha256(python.read_bytes()).digest() == before
+
+
+def test_a_masked_proc_is_shared_instead(bench):
+    """Where the kernel refuses a fresh /proc the outer one stands in, still closed (D27)."""
+    prefix = ["unshare", "-m", "sh", "-c", 'mount --bind /dev/null /proc/timer_list && exec "$@"']
+    result = bench.evaluate(
+        "run(sh('readlink /proc/self/exe; cat /proc/*/environ | grep -c xyzzy; echo x >"
+        " /proc/sys/kernel/core_pattern; cat /proc/keys; kill -9 -1; pwd', cwd='/tmp'))",
+        prefix=[*prefix, "sh"],
+        CANARY="xyzzy-canary",
+    )
+    assert result[1] == "/bin/busybox\n0\n/tmp\n"
+    assert "Read-only" in result[2]
 
 
 def test_what_a_step_costs(bench):

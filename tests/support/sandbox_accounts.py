@@ -31,10 +31,10 @@ class Bench:
         """The driver's command line."""
         return self.account.command([str(DRIVER), str(self.state), expression])
 
-    def evaluate(self, expression, **variables):
-        """The value of an expression of sandbox_driver.py."""
+    def evaluate(self, expression, prefix=(), **variables):
+        """The value of an expression of sandbox_driver.py, its command line after `prefix`."""
         done = subprocess.run(
-            self.command(expression),
+            [*prefix, *self.command(expression)],
             capture_output=True,
             text=True,
             timeout=60,
