@@ -27,6 +27,13 @@ def merged(layers: Sequence[Layer], store: LayerStore) -> Tree:
 
 
 def write_rootfs(
+    layers: Sequence[Layer], store: LayerStore, sink: BinaryIO, *, epoch: int | None = None
+) -> None:
+    """Write the merged tree of one stack, as write_platforms does of several."""
+    write_platforms({"": layers}, store, sink, epoch=epoch)
+
+
+def write_platforms(
     stacks: Mapping[str, Sequence[Layer]],
     store: LayerStore,
     sink: BinaryIO,

@@ -84,11 +84,11 @@ class Exporter:
             layout.write_tar(bundle, self.content, sink)
 
     def _tar(self, output: OutputSpec, images: Sequence[Image]) -> None:
-        from builder.export.rootfs import write_rootfs  # noqa: PLC0415 - likewise
+        from builder.export.rootfs import write_platforms  # noqa: PLC0415 - likewise
 
         stacks = {_place(image, images): image.layers for image in images}
         with open_destination(output.dest, self.stdout) as sink:
-            write_rootfs(stacks, self.layer_store, sink, epoch=self.epoch)
+            write_platforms(stacks, self.layer_store, sink, epoch=self.epoch)
 
     def _local(self, output: OutputSpec, images: Sequence[Image]) -> None:
         from builder.export.localdir import write_local  # noqa: PLC0415 - likewise

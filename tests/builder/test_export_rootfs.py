@@ -32,7 +32,7 @@ def local(world, layers, dest, **options) -> list[str]:
 def test_a_rootfs_tar_is_plain_and_merged(world):
     """Plain sorted paths, whiteouts applied, hard links kept, owners as in the image (O42)."""
     sink = io.BytesIO()
-    write_rootfs({"": world.small().layers}, world.layers, sink)
+    write_rootfs(world.small().layers, world.layers, sink)
     with tarfile.open(fileobj=io.BytesIO(sink.getvalue())) as tar:
         members = {member.name: member for member in tar.getmembers()}
         assert list(members) == [
@@ -50,7 +50,7 @@ def test_an_epoch_dates_every_file(world, tmp_path):
     """SOURCE_DATE_EPOCH is the time of everything exported (O21)."""
     layers = world.small().layers
     sink = io.BytesIO()
-    write_rootfs({"": layers}, world.layers, sink, epoch=7)
+    write_rootfs(layers, world.layers, sink, epoch=7)
     with tarfile.open(fileobj=io.BytesIO(sink.getvalue())) as tar:
         assert {member.mtime for member in tar.getmembers()} == {7}
     local(world, layers, tmp_path / "d", epoch=7)
@@ -146,7 +146,7 @@ def test_special_files_and_closed_directories(world, tmp_path):
     assert (tmp_path / "suid").stat().st_mode & 0o7777 == 0o755
     assert warnings == ["device nodes are not exported: dev/sda"]
     sink = io.BytesIO()
-    write_rootfs({"": [layer]}, world.layers, sink)
+    write_rootfs([layer], world.layers, sink)
     with tarfile.open(fileobj=io.BytesIO(sink.getvalue())) as tar:
         assert (tar.getmember("dev/sda").devmajor, tar.getmember("dev").mode) == (8, 0)
 
@@ -158,5 +158,5 @@ def test_deep_trees_need_few_descriptors(world, tmp_path):
     local(world, [layer], tmp_path / "x")
     subprocess.run(["rm", "-rf", tmp_path / "x"], check=True)  # pytest's own way recurses
     sink = io.BytesIO()
-    write_rootfs({"": [layer]}, world.layers, sink)
+    write_rootfs([layer], world.layers, sink)
     assert sink.getvalue().count(b"deep") == 1
