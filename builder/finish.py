@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 from builder.errors import SandboxError, UsageError
 from builder.export.exporter import BlobForm, assemble, publish
 from builder.export.output import Compression, OutputSpec, OutputType, check_outputs, parse_output
+from builder.export.write import Exporter
 from builder.solver.output import TreeOutput
 from cache.spec.config import History
 from frontend.graph import ImageOp, Ref
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from typing import BinaryIO
 
     from builder.clock import Clock
     from builder.remote import Network
@@ -120,16 +120,19 @@ class Finisher:
         self._request = request
         self._state = state
         self._network = network
-        self._warn = warn
+        epoch = request.source_date_epoch
+        self._exporter = Exporter(state.layers, state.layers, sys.stdout.buffer, warn, epoch)
 
     def finish(self, image: Solved, outputs: tuple[OutputSpec, ...]) -> Finished:
         """Write everywhere; names move only after every output succeeded."""
-        local = self._publish(image, _STORED)
-        shown, written, pushed = local, [], None
+        shown = local = self._publish(image, _STORED)
+        written: list[str] = []
+        pushed: Digest | None = None
         for output in outputs:
-            made, digest = self._write(image, output)
-            shown = made or shown
-            pushed = digest or pushed
+            made = self._write(image, local, output)
+            shown = made if made is not local else shown
+            if output.push:
+                pushed = self._push(made, output)
             if output.dest:
                 written.append("standard output" if output.to_stdout else output.dest)
         self._state.images.put(replace(local.manifest, platform=None), self._request.tags)
@@ -150,51 +153,12 @@ class Finisher:
             layer_store=state.layers,
         )
 
-    def _write(self, image: Solved, output: OutputSpec) -> tuple[Image | None, Digest | None]:
-        match output.type:
-            case OutputType.LOCAL | OutputType.TAR:
-                self._write_tree(image, output)
-                return None, None
-            case OutputType.OCI | OutputType.DOCKER:
-                made = self._publish(image, BlobForm.of(output))
-                self._write_layout(made, output)
-                return made, None
-            case OutputType.CACHEONLY:
-                return None, None
-            case OutputType.IMAGE | OutputType.REGISTRY:
-                made = self._publish(image, BlobForm.of(output))
-                return made, self._push(made, output) if output.push else None
-
-    def _write_tree(self, image: Solved, output: OutputSpec) -> None:
-        epoch = self._request.source_date_epoch
-        if output.type is OutputType.LOCAL:
-            from builder.export.localdir import write_local  # noqa: PLC0415 - only when asked
-
-            write_local(image.layers, self._state.layers, output.dest, warn=self._warn, epoch=epoch)
-            return
-        from builder.export.rootfs import write_rootfs  # noqa: PLC0415 - only when asked
-
-        self._to_file(
-            output, lambda sink: write_rootfs(image.layers, self._state.layers, sink, epoch=epoch)
-        )
-
-    def _write_layout(self, image: Image, output: OutputSpec) -> None:
-        from builder.export.dockerarchive import docker_bundle  # noqa: PLC0415 - only when asked
-        from builder.export.layout import bundle, write_directory, write_tar  # noqa: PLC0415
-
-        names = output.names or self._request.tags
-        make = docker_bundle if output.type is OutputType.DOCKER else bundle
-        content = make([image], names)
-        if output.tar:
-            self._to_file(output, lambda sink: write_tar(content, self._state.layers, sink))
-        else:
-            write_directory(content, self._state.layers, output.dest)
-
-    def _to_file(self, output: OutputSpec, write: Callable[[BinaryIO], None]) -> None:
-        from builder.export.destination import open_destination  # noqa: PLC0415 - only when asked
-
-        with open_destination(output.dest, sys.stdout.buffer) as sink:
-            write(sink)
+    def _write(self, image: Solved, local: Image, output: OutputSpec) -> Image:
+        """Carry one output out; gives the image in the form that output has it."""
+        is_tree = output.type in {OutputType.LOCAL, OutputType.TAR, OutputType.CACHEONLY}
+        made = local if is_tree else self._publish(image, BlobForm.of(output))
+        self._exporter.write(output, [made], self._request.tags)
+        return made
 
     def _push(self, image: Image, output: OutputSpec) -> Digest:
         from builder.pushing import push  # noqa: PLC0415 - only when asked
