@@ -6,11 +6,11 @@ entries come from layer indexes, and nothing here opens a file.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Self
 
 from cache.archive.entry import OPAQUE, WHITEOUT, Entry, Kind
 from cache.errors import ArchiveError
+from cache.value import replace, value
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -23,7 +23,7 @@ _IMPLIED_MODE = 0o755  # a directory no layer describes
 _NO_LAYER = -1
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Node:
     """A path of the merged tree.
 
@@ -159,6 +159,20 @@ class Tree:
 
     def _hide(self, marks: list[tuple[str, str]], own: list[Entry]) -> None:
         """Apply whiteouts and opaque markers to what the lower layers left."""
+        # All ways are found before anything is hidden, so that the order cannot matter.
+        for place, name in list(self._find_marked(marks, own)):
+            if name == OPAQUE:
+                self._remove_below(place)
+                continue
+            hidden = name[len(WHITEOUT) :]
+            if hidden in {"", ".", ".."} or hidden.startswith(WHITEOUT):
+                continue  # malformed, or the bookkeeping of aufs
+            self._remove(f"{place}/{hidden}" if place else hidden)
+
+    def _find_marked(
+        self, marks: list[tuple[str, str]], own: list[Entry]
+    ) -> Iterator[tuple[str, str]]:
+        """Yield the directories that markers are about, with the markers' names."""
         kinds: dict[str, Kind] = {}
         for parent, name in marks:
             place = self.resolve(parent) if parent else ""
@@ -168,13 +182,7 @@ class Tree:
                 kinds = kinds or {entry.path: entry.kind for entry in own}
                 if _replaces_link(parent, kinds, self._entries):
                     continue
-            if name == OPAQUE:
-                self._remove_below(place)
-                continue
-            hidden = name[len(WHITEOUT) :]
-            if hidden in {"", ".", ".."} or hidden.startswith(WHITEOUT):
-                continue  # malformed, or the bookkeeping of aufs
-            self._remove(f"{place}/{hidden}" if place else hidden)
+            yield place, name
 
     def _place_all(self, own: list[Entry], layer: int) -> None:
         """Put a layer's own entries in their places, in tar order."""
