@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from builder.registry.reply import Reply
 
 _STEP = 256 * 1024
+_PARTIAL = 206
 _NOT_MODIFIED = 304
+_MAX_RESUMES = 20  # broken connections that one file survives
 _MAX_TAG = 1024  # characters of an ETag or date that are kept
 _USERINFO = re.compile(r"\A(https?://)([^/?#]*)@", re.IGNORECASE)
 
@@ -52,41 +54,84 @@ def fetch_url(
 ) -> UrlResult:
     """Fetch a URL into a sink; with an `etag`, 304 and no bytes when it is unchanged.
 
-    What is temporary is tried again until the first byte; a connection that breaks after that
-    is an error with `temporary` set, since the sink cannot take bytes back.
+    What is temporary is tried again. A connection that breaks midway is resumed when the file
+    has a strong ETag, which proves that the rest belongs to what came before; else the error has
+    `temporary` set and the caller may begin anew, since the sink cannot take bytes back.
 
     Raises:
         RegistryError: refused URL or redirect, over `max_bytes`, any other status, broken.
     """
-    request = _request(url, etag)
-    shown = request.location.shown
+    download = _Download(_request(url, etag), transport, retry or Retry.of(transport.config))
+    reply = download.begin()
+    first = reply
+    total = reply.length or 0
+    try:
+        while True:
+            if total > max_bytes or download.size > max_bytes:
+                msg = f"{download.shown} is larger than {max_bytes} bytes"
+                raise RegistryError(msg)
+            try:
+                data = b"" if reply.status == _NOT_MODIFIED else reply.read(_STEP)
+            except RegistryError as error:
+                reply.close()
+                reply = download.resume(first, error)
+                continue
+            if not data:
+                break
+            download.size += len(data)
+            if download.size <= max_bytes:
+                sink_write(data)
+                if progress is not None:
+                    progress(download.shown, download.size, total)
+    finally:
+        reply.close()
+    return UrlResult(
+        status=first.status,
+        url=str(first.location),
+        etag=first.header("ETag")[:_MAX_TAG],
+        last_modified=first.header("Last-Modified")[:_MAX_TAG],
+        size=download.size,
+    )
 
-    def begin() -> Reply:
-        reply = transport.follow(request)
-        if reply.status in {200, _NOT_MODIFIED}:
+
+@dataclass(slots=True)
+class _Download:
+    request: Request
+    transport: Transport
+    retry: Retry
+    size: int = 0
+    resumes: int = 0
+
+    @property
+    def shown(self) -> str:
+        return self.request.location.shown
+
+    def begin(self) -> Reply:
+        return self.retry.run(lambda: self._send(self.request, {200, _NOT_MODIFIED}))
+
+    def resume(self, first: Reply, error: RegistryError) -> Reply:
+        """Ask for the rest, provided it is the rest of the same file."""
+        validator = first.header("ETag")
+        self.resumes += 1
+        if not validator.startswith('"') or not error.temporary or self.resumes > _MAX_RESUMES:
+            raise error
+        headers = {**self.request.headers, "If-Range": validator, "Range": f"bytes={self.size}-"}
+        headers.pop("If-None-Match", None)
+        self.retry.pause(0, error)
+        request = Request("GET", self.request.location, headers)
+        reply = self.retry.run(lambda: self._send(request, {200, _PARTIAL}))
+        starts = reply.header("Content-Range").startswith(f"bytes {self.size}-")
+        if reply.status != _PARTIAL or not starts or reply.header("ETag") != validator:
+            reply.close()
+            raise error
+        return reply
+
+    def _send(self, request: Request, ok: set[int]) -> Reply:
+        reply = self.transport.follow(request)
+        if reply.status in ok:
             return reply
         with reply:
-            raise refusal(reply, f"fetching {shown}")
-
-    with (retry or Retry.of(transport.config)).run(begin) as reply:
-        size = 0
-        total = reply.length or 0
-        if total > max_bytes:
-            raise _too_large(shown, max_bytes)
-        while reply.status != _NOT_MODIFIED and (data := reply.read(_STEP)):
-            size += len(data)
-            if size > max_bytes:
-                raise _too_large(shown, max_bytes)
-            sink_write(data)
-            if progress is not None:
-                progress(shown, size, total)
-        return UrlResult(
-            status=reply.status,
-            url=str(reply.location),
-            etag=reply.header("ETag")[:_MAX_TAG],
-            last_modified=reply.header("Last-Modified")[:_MAX_TAG],
-            size=size,
-        )
+            raise refusal(reply, f"fetching {self.shown}")
 
 
 def _request(url: str, etag: str | None) -> Request:
@@ -97,7 +142,3 @@ def _request(url: str, etag: str | None) -> Request:
         headers["Authorization"] = f"Basic {base64.b64encode(pair).decode()}"
         url = match[1] + url[match.end() :]
     return Request("GET", Location.parse(url), headers)
-
-
-def _too_large(shown: str, limit: int) -> RegistryError:
-    return RegistryError(f"{shown} is larger than {limit} bytes")

@@ -510,3 +510,24 @@ def test_a_truncated_file_is_temporary_and_errors_are_named(registry):
     registry.plan("GET", "/h", fake.answer(503), times=2)
     registry.plan("GET", "/h", fake.answer(200, {}, b"ok"))
     assert fetch(f"{registry.url}/h")[1] == b"ok"
+
+
+def test_a_broken_file_resumes_only_with_a_strong_validator(registry):
+    """R26: with a strong ETag the rest is fetched; a changed or weakly tagged file is not mixed."""
+    body = b"0123456789" * 1000
+    first = fake.raw(b'HTTP/1.1 200 OK\r\nETag: "e"\r\nContent-Length: 10000\r\n\r\n' + body[:4000])
+
+    def rest(etag):
+        headers = {"ETag": etag, "Content-Range": "bytes 4000-9999/10000"}
+        return fake.answer(206, headers, body[4000:])
+
+    registry.plan("GET", "/f", first)
+    registry.plan("GET", "/f", rest('"e"'))
+    assert fetch(f"{registry.url}/f")[1] == body
+    assert registry.log[-1].headers["If-Range"] == '"e"'
+    for second in (rest('"other"'), fake.answer(200, {"ETag": '"n"'}, b"new")):
+        registry.plan("GET", "/g", first)
+        registry.plan("GET", "/g", second)
+        with pytest.raises(RegistryError) as caught:
+            fetch(f"{registry.url}/g")
+        assert caught.value.temporary
