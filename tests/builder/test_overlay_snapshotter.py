@@ -9,6 +9,7 @@ import stat
 import struct
 import subprocess
 import tempfile
+from random import Random
 
 import pytest
 from contract.snapshotter import CHECKS, base
@@ -298,6 +299,62 @@ def _umoci(tmp_path):
                 del xattrs[name]
     assert got == want
     assert got_links == LINKS
+
+
+def meddle(random, top):
+    """Do one random thing to a tree; what cannot be done is skipped."""
+    names = [b"a", b"b", b"c"]
+    one, two = (
+        os.path.join(top, *random.choices(names, k=random.choice([1, 2, 2, 3]))) for _ in range(2)
+    )
+    when = random.choice([THEN, THEN + 1])
+    deeds = [
+        lambda: write(one, random.choice([b"", b"x", b"yy"])),
+        lambda: write(two, b"x"),
+        lambda: os.mkdir(one),
+        lambda: os.link(one, two, follow_symlinks=False),
+        lambda: os.symlink(random.choice([b"a", b"/none/c", b"./c"]), one),
+        lambda: os.unlink(one),
+        lambda: shutil.rmtree(one),
+        lambda: os.rename(one, two),
+        lambda: os.chmod(one, random.choice([0o600, 0o755])),
+        lambda: os.utime(one, ns=(1, when), follow_symlinks=False),
+    ]
+    with contextlib.suppress(OSError):
+        random.choice(deeds)()
+
+
+def write(place, data):
+    with open(place, "wb") as out:
+        out.write(data)
+
+
+def test_random_steps_survive_extraction(namespace):
+    """Whatever three steps in a row do, layers alone give the tree that the last one left."""
+
+    def body(world):
+        random = Random(20)  # noqa: S311 - a fixed sequence
+        for _ in range(25):
+            stack = []
+            for _ in range(3):
+                active = world.snapshotter.prepare(stack)
+                with world.mounted(active) as top:
+                    for _ in range(random.randint(1, 12)):
+                        meddle(random, top)
+                    want, _ = described(top)
+                layer = world.snapshotter.diff(active, [])
+                world.snapshotter.commit(active, layer)
+                stack.append(layer)
+            elsewhere = OverlaySnapshotter(world.root, world.layers, MemoryNames())
+            active = elsewhere.prepare(stack)
+            with world.mounted(active) as top:
+                got, _ = described(top)
+            elsewhere.discard(active)
+            assert got == want
+            tree = Tree.of(world.layers.index(layer) for layer in stack)
+            assert {encode(node.entry.path) for node in tree.walk()} == set(want)
+
+    namespace(body)
 
 
 def test_prepared_root_is_like_the_stack(namespace):
