@@ -10,7 +10,7 @@ import hashlib
 import io
 from typing import TYPE_CHECKING, BinaryIO, Protocol, Self, cast
 
-from builder.context.source import CopyError, resolve, shown
+from builder.context.source import CopyError, join, resolve, shown
 from cache.archive.entry import Kind
 from cache.spec.digest import framed
 
@@ -95,6 +95,11 @@ class LayerTree:
     def children(self, path: str, /) -> list[str]:
         """Sorted names in a directory."""
         return self._tree.children(path)
+
+    def entries(self, path: str, /) -> list[Entry]:
+        """The merged entries of a directory."""
+        found = (self.get(join(path, name)) for name in self._tree.children(path))
+        return [entry for entry in found if entry is not None]
 
     def resolve(self, path: str, /, *, follow_last: bool = True) -> str:
         """Follow links inside the tree."""

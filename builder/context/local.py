@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, BinaryIO, Self, cast
 
 from builder.context.payload import PayloadReader, changed
 from builder.context.source import SPECIAL, CopyError, join, resolve, shown
-from builder.context.xattrs import read_xattrs
+from builder.context.xattrs import Xattrs, read_xattrs
 from cache.archive.entry import MAX_PATH, Entry, Kind, decode, encode
 from cache.archive.mould import make_entry
 from cache.errors import PybuildError
@@ -138,19 +138,25 @@ class LocalContext:
         status = self._status(path)
         if status is None:
             return None
+        return self._remembering(path, status)
+
+    def _remembering(self, path: str, status: os.stat_result) -> Entry:
         return self._entries.setdefault(path, self._entry(path, status))
 
     def _entry(self, path: str, status: os.stat_result) -> Entry:
-        kind = _KINDS[stat.S_IFMT(status.st_mode)]
-        mode = stat.S_IMODE(status.st_mode)
+        mode = status.st_mode
+        kind = _KINDS[stat.S_IFMT(mode)]
+        size, linkname = 0, ""
+        xattrs: Xattrs = ()
         if kind is Kind.SYMLINK:
-            return Entry(path, kind, 0o777, mtime=status.st_mtime_ns, linkname=self._link(path))
-        regular = stat.S_ISREG(status.st_mode)
-        xattrs = self._xattrs(path) if regular or kind is Kind.DIRECTORY else ()
-        size = status.st_size if regular else 0
+            mode, linkname = 0o777, self._link(path)
+        elif kind is Kind.DIRECTORY:
+            xattrs = self._xattrs(path)
+        elif stat.S_ISREG(mode):
+            xattrs, size = self._xattrs(path), status.st_size
         return make_entry(
-            path, kind, mode, 0, 0, size, status.st_mtime_ns, "", _NO_DEVICE, xattrs, -1
-        )
+            path, kind, mode & 0o7777, 0, 0, size, status.st_mtime_ns, linkname, _NO_DEVICE, xattrs, -1
+        )  # fmt: skip
 
     def children(self, path: str, /) -> list[str]:
         """Sorted visible names in a directory."""
@@ -158,6 +164,18 @@ class LocalContext:
         if status is None or not stat.S_ISDIR(status.st_mode):
             return []
         return list(self._list(path))
+
+    def entries(self, path: str, /) -> list[Entry]:
+        """The entries of a directory, made while its descriptor is at hand."""
+        status = self._status(path)
+        if status is None or not stat.S_ISDIR(status.st_mode):
+            return []
+        prefix = f"{path}/" if path else ""
+        with self._lock:
+            return [
+                self._entries.get(prefix + name) or self._remembering(prefix + name, found)
+                for name, found in self._list(path).items()
+            ]
 
     def resolve(self, path: str, /, *, follow_last: bool = True) -> str:
         """Follow links inside the context."""
@@ -174,7 +192,7 @@ class LocalContext:
             expected = self._digests.get(path) if path in self._racy else None
         fd = self._open_file(path)
         try:
-            if _stat_key(os.fstat(fd)) != _stat_key(status):
+            if not _same(os.fstat(fd), status):
                 raise changed(path)
             yield cast("BinaryIO", PayloadReader(fd, status, path, expected))
         finally:
@@ -182,14 +200,16 @@ class LocalContext:
 
     def read(self, path: str, /) -> bytes:
         """The whole payload, under the promise of `open`."""
-        status = self._regular(path)
-        if status is None:
-            return b""
+        status = self._status(path)
+        if status is None or not stat.S_ISREG(status.st_mode):
+            status = self._regular(path)
+            if status is None:
+                return b""
         fd = self._open_file(path)
         try:
             data = os.read(fd, status.st_size + 1)
             # Looking once, afterwards, is enough: what was read is then what was listed.
-            if len(data) != status.st_size or _stat_key(os.fstat(fd)) != _stat_key(status):
+            if len(data) != status.st_size or not _same(os.fstat(fd), status):
                 raise changed(path)
         except OSError as error:
             raise _unreadable(path, error) from error
@@ -439,7 +459,7 @@ class LocalContext:
             except OSError as error:
                 raise _unreadable(path, error) from error
 
-    def _xattrs(self, path: str) -> tuple[tuple[str, bytes], ...]:
+    def _xattrs(self, path: str) -> Xattrs:
         parent, _, name = path.rpartition("/")
         with self._lock:
             return read_xattrs(self._enter(parent), name)
@@ -484,6 +504,15 @@ def _identities(paths: Sequence[str]) -> Iterator[tuple[int, int]]:
 
 def _stat_key(status: os.stat_result) -> Stat:
     return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+def _same(now: os.stat_result, then: os.stat_result) -> bool:
+    return (
+        now.st_ctime_ns == then.st_ctime_ns
+        and now.st_size == then.st_size
+        and now.st_ino == then.st_ino
+        and now.st_mtime_ns == then.st_mtime_ns
+    )
 
 
 def _young(status: os.stat_result, now: int) -> bool:

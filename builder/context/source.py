@@ -38,6 +38,9 @@ class SourceTree(Protocol):
     def children(self, path: str, /) -> list[str]:
         """Sorted names in a directory; empty for anything else."""
 
+    def entries(self, path: str, /) -> list[Entry]:
+        """What `get` says of every child, in the order of `children`."""
+
     def resolve(self, path: str, /, *, follow_last: bool = True) -> str:
         """The path with its links followed inside this tree; it need not exist."""
 

@@ -13,8 +13,10 @@ _VERSION_3 = 0x03000000  # a capability bound to one user namespace: 20 bytes an
 _VERSION_2 = 0x02000000
 _SIZE_2 = 20
 
+Xattrs = tuple[tuple[str, bytes], ...]
 
-def read_xattrs(directory: int, name: str) -> tuple[tuple[str, bytes], ...]:
+
+def read_xattrs(directory: int, name: str) -> Xattrs:
     """Read `user.*` and the file capability of a name in an open directory, links not followed.
 
     What cannot be read is left out, as the reference does (C11).

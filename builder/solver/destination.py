@@ -200,11 +200,13 @@ def _not_directory(path: str) -> CopyError:
 
 
 def _check_name(path: str) -> None:
-    name = path.rpartition("/")[2]
-    if name.startswith(WHITEOUT):
+    if WHITEOUT in path and path.rpartition("/")[2].startswith(WHITEOUT):
         raise CopyError(
             f'"{shown(path)}": names that begin with {WHITEOUT} mean deletions in a layer',
             hint="rename the file",
         )
-    if len(path) * 4 > MAX_NAME and (len(encode(name)) > MAX_NAME or len(encode(path)) >= MAX_PATH):
+    # No character takes more than four bytes, so short paths need not be encoded.
+    if len(path) * 4 > MAX_NAME and (
+        len(encode(path.rpartition("/")[2])) > MAX_NAME or len(encode(path)) >= MAX_PATH
+    ):
         raise CopyError(f'"{shown(path[:200])}…": the path is too long')

@@ -7,13 +7,13 @@ Owns patterns, links and excludes on the source side (C20-C24, CP05, CP06) and c
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from builder.context.source import SPECIAL, CopyError, clean, join, shown
 from builder.solver.wildcard import Wildcard, is_wildcard, unescape
 from cache.archive.entry import Entry, Kind, encode
 from cache.spec.digest import Digest, frame, framed
+from cache.value import value
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -36,7 +36,7 @@ class PathRules(Protocol):
         """Whether the last pattern that matches the path or a parent of it says yes."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Include:
     """The part of a directory that --parents takes: below `start`, what `rules` match."""
 
@@ -51,7 +51,7 @@ class Include:
         return relative.split("/")[: len(self.start)] == list(self.start)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Match:
     """One path a source stands for, links followed. `name` is how the pattern found it."""
 
@@ -65,7 +65,7 @@ class Match:
         return self.entry.path
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Selection:
     """Everything one source stands for. `wildcard`: names of matches count (K03)."""
 
@@ -77,30 +77,28 @@ class Selection:
 
     def members(self, match: Match) -> Iterator[tuple[str, Entry]]:
         """Yield what is below a matched directory: relative path and entry, parents first."""
-        names = _children(self.tree, match, "", match.path)
-        stack = [(name, "") for name in reversed(names)]
+        whole = match.include is None and self.excludes is None
+        cut = len(match.path) + 1 if match.path else 0
+        pending = _children(self.tree, match, "", match.path)[::-1]
         held: list[tuple[str, Entry]] = []  # directories wanted only if something in them is
-        while stack:
-            name, parent = stack.pop()
-            relative = f"{parent}/{name}" if parent else name
-            entry = self.tree.get(join(match.path, relative))
-            if entry is None:
-                continue
+        while pending:
+            entry = pending.pop()
+            relative = entry.path[cut:]
             while held and not relative.startswith(f"{held[-1][0]}/"):
                 held.pop()
-            directory = entry.kind is Kind.DIRECTORY
-            if self._takes(match, relative):
-                yield from held
-                held.clear()
-                _check_kind(self.tree, entry)
+            if whole or self._takes(match, relative):
+                if held:
+                    yield from held
+                    held.clear()
+                if entry.kind in SPECIAL:
+                    _check_kind(self.tree, entry)
                 yield relative, entry
-            elif directory and self._descends(match, relative):
+            elif entry.kind is Kind.DIRECTORY and self._descends(match, relative):
                 held.append((relative, entry))
             else:
                 continue
-            if directory:
-                names = _children(self.tree, match, relative, entry.path)
-                stack.extend((child, relative) for child in reversed(names))
+            if entry.kind is Kind.DIRECTORY:
+                pending += _children(self.tree, match, relative, entry.path)[::-1]
 
     def _takes(self, match: Match, relative: str) -> bool:
         if match.include is not None and not match.include.takes(relative):
@@ -114,12 +112,14 @@ class Selection:
         return match.include is not None and not self.excludes.ignores(relative)
 
 
-def _children(tree: SourceTree, match: Match, relative: str, path: str) -> list[str]:
-    depth = relative.count("/") + 1 if relative else 0
+def _children(tree: SourceTree, match: Match, relative: str, path: str) -> list[Entry]:
     include = match.include
-    if include is not None and depth < len(include.start):
-        return [include.start[depth]]
-    return tree.children(path)
+    if include is not None:
+        depth = relative.count("/") + 1 if relative else 0
+        if depth < len(include.start):
+            entry = tree.get(join(path, include.start[depth]))
+            return [entry] if entry is not None else []
+    return tree.entries(path)
 
 
 def _check_kind(tree: SourceTree, entry: Entry) -> None:
@@ -360,7 +360,7 @@ def _head(relative: str, entry: Entry) -> bytes:
         numbers.encode(),
         encode(entry.linkname),
     ]
-    for name, value in entry.xattrs:
+    for name, data in entry.xattrs:
         if name == "security.capability" or not name.startswith(("security.", "system.")):
-            parts += [encode(name), value]
+            parts += [encode(name), data]
     return b"".join([frame(part) for part in parts])

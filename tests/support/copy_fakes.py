@@ -57,6 +57,9 @@ class FakeTree:
             if p and p.startswith(prefix) and "/" not in p[len(prefix) :]
         )
 
+    def entries(self, path, /):
+        return [self.get(join(path, name)) for name in self.children(path)]
+
     def resolve(self, path, /, *, follow_last=True):
         return resolve(self.get, path, follow_last=follow_last)
 
