@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 import threading
 import time
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
@@ -21,6 +20,7 @@ from builder.registry.reply import printable, refusal
 from builder.registry.transport import Request, check_downgrade
 from cache.errors import InvalidDocumentError
 from cache.spec.oci import load_object
+from cache.value import field, value
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,7 +39,7 @@ _CLIENT = "pybuild"
 _FORM = "application/x-www-form-urlencoded"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Access:
     """What a request needs: the registry as named, its origin, and token scopes."""
 
@@ -48,7 +48,7 @@ class Access:
     scopes: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class _Token:
     header: str = field(repr=False)
     expires: float

@@ -6,10 +6,10 @@ Owns the grammar only; what to do about a challenge is decided elsewhere.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from builder.errors import RegistryError
+from cache.value import value
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -25,7 +25,7 @@ _PARAMETER = re.compile(
 _TOKEN68 = re.compile(r"[ \t]+[A-Za-z0-9._~+/-]+=*[ \t]*(?=,|\Z)")
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Challenge:
     """One challenge: scheme and parameter names in lower case."""
 

@@ -10,7 +10,6 @@ import base64
 import binascii
 import os
 import stat
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from builder.errors import RegistryError
@@ -19,6 +18,7 @@ from builder.registry.location import canonical_host
 from cache.errors import InvalidDocumentError
 from cache.spec.fields import Fields
 from cache.spec.oci import load_object
+from cache.value import field, value
 
 if TYPE_CHECKING:
     from builder.registry.settings import RegistryConfig
@@ -31,7 +31,7 @@ _MAX_CONFIG = 1024 * 1024  # bytes of config.json
 _TOKEN_USER = "<token>"  # noqa: S105 - docker's mark, no secret
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Credential:
     """User and password, or an identity (refresh) token, or a ready bearer token."""
 
@@ -47,7 +47,7 @@ class Credential:
         return f"Basic {base64.b64encode(pair).decode()}"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Lookup:
     """A credential, if any, and where we looked, for the message of a 401."""
 
@@ -127,7 +127,7 @@ def load_config(path: str) -> dict[str, object]:
         raise RegistryError(msg, hint="repair it or log in anew") from error
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class DockerCredentials:
     """The credentials `docker login` keeps: credHelpers, then credsStore, then auths."""
 

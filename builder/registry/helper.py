@@ -11,12 +11,12 @@ import re
 import select
 import signal
 import time
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from builder.errors import RegistryError
 from cache.errors import InvalidDocumentError
 from cache.spec.oci import canonical_json, load_object
+from cache.value import field, value
 
 if TYPE_CHECKING:
     import subprocess
@@ -26,7 +26,7 @@ _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
 _MAX_OUTPUT = 256 * 1024  # bytes; identity tokens of cloud helpers run to a few thousand
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Answer:
     """A user name and its secret; the user name `<token>` marks an identity token."""
 
@@ -34,7 +34,7 @@ class Answer:
     secret: str = field(repr=False)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Helper:
     """One helper program, found in the PATH of the environment that was handed in."""
 

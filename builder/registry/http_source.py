@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import re
-from dataclasses import dataclass
+from contextlib import closing
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
@@ -17,9 +17,10 @@ from builder.registry.location import Location
 from builder.registry.reply import refusal
 from builder.registry.retry import Retry
 from builder.registry.transport import Request, Transport
+from cache.value import state, value
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator
 
     from builder.registry.reply import Reply
 
@@ -31,7 +32,7 @@ _MAX_TAG = 1024  # characters of an ETag or date that are kept
 _USERINFO = re.compile(r"\A(https?://)([^/?#]*)@", re.IGNORECASE)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class UrlResult:
     """What came: status 200 or 304, where it came from in the end, and its validators."""
 
@@ -62,29 +63,17 @@ def fetch_url(
         RegistryError: refused URL or redirect, over `max_bytes`, any other status, broken.
     """
     download = _Download(_request(url, etag), transport, retry or Retry.of(transport.config))
-    reply = download.begin()
-    first = reply
-    total = reply.length or 0
-    try:
-        while True:
-            if total > max_bytes or download.size > max_bytes:
+    first = download.begin()
+    total = first.length or 0
+    with closing(download.pieces(first)) as pieces:
+        for data in pieces:
+            download.size += len(data)
+            if max(total, download.size) > max_bytes:
                 msg = f"{download.shown} is larger than {max_bytes} bytes"
                 raise RegistryError(msg)
-            try:
-                data = b"" if reply.status == _NOT_MODIFIED else reply.read(_STEP)
-            except RegistryError as error:
-                reply.close()
-                reply = download.resume(first, error)
-                continue
-            if not data:
-                break
-            download.size += len(data)
-            if download.size <= max_bytes:
-                sink_write(data)
-                if progress is not None:
-                    progress(download.shown, download.size, total)
-    finally:
-        reply.close()
+            sink_write(data)
+            if progress is not None:
+                progress(download.shown, download.size, total)
     return UrlResult(
         status=first.status,
         url=str(first.location),
@@ -94,7 +83,7 @@ def fetch_url(
     )
 
 
-@dataclass(slots=True)
+@state
 class _Download:
     request: Request
     transport: Transport
@@ -108,6 +97,23 @@ class _Download:
 
     def begin(self) -> Reply:
         return self.retry.run(lambda: self._send(self.request, {200, _NOT_MODIFIED}))
+
+    def pieces(self, first: Reply) -> Generator[bytes, None, None]:
+        """The body over as many connections as it takes; the last of them is closed at the end."""
+        reply = first
+        try:
+            while reply.status != _NOT_MODIFIED:
+                try:
+                    data = reply.read(_STEP)
+                except RegistryError as error:
+                    reply.close()
+                    reply = self.resume(first, error)
+                    continue
+                if not data:
+                    return
+                yield data
+        finally:
+            reply.close()
 
     def resume(self, first: Reply, error: RegistryError) -> Reply:
         """Ask for the rest, provided it is the rest of the same file."""

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from dataclasses import dataclass
 from enum import IntEnum
 from typing import TYPE_CHECKING, Self
 from urllib.parse import parse_qsl, urlencode, urljoin, urlsplit
 
 from builder.errors import RegistryError
+from cache.value import value
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,7 +37,7 @@ class Zone(IntEnum):
     LINK_LOCAL = 3
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Origin:
     """Scheme, canonical host and port: the unit that credentials belong to."""
 
@@ -56,7 +56,7 @@ class Origin:
         return f"{self.scheme}://{self.authority}"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Location:
     """An absolute http or https URL without userinfo or fragment."""
 

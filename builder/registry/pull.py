@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections import deque
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
 
 from builder.errors import RegistryError
@@ -20,6 +19,7 @@ from cache.spec.config import ImageConfig
 from cache.spec.digest import Digest
 from cache.spec.manifest import Image, Index, Manifest, pair_layers
 from cache.spec.oci import Descriptor, Platform
+from cache.value import value
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -37,7 +37,7 @@ _OK = 200
 _VAGUE = frozenset({"", "application/json", "application/octet-stream", "text/plain"})
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ResolvedImage:
     """An image found: its name pinned to what the tag gave, and the documents as they came.
 
@@ -53,7 +53,7 @@ class ResolvedImage:
     matches: bool
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class _Document:
     descriptor: Descriptor
     data: bytes

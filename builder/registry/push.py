@@ -6,7 +6,6 @@ Owns the order and the fallbacks (exists, mount, upload). How one upload goes is
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from builder.errors import RegistryError
@@ -16,6 +15,7 @@ from builder.registry.upload import Upload, attempts, check_digest, next_locatio
 from cache.spec import oci
 from cache.spec.digest import Digest
 from cache.spec.oci import Descriptor
+from cache.value import field, value
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -36,7 +36,7 @@ def _quiet(_item: str, _current: int, _total: int) -> None:
     """Take no notice."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Pusher:
     """Pushes to one repository; blobs may go as soon as they are ready."""
 

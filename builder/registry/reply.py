@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import re
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 from builder.errors import RegistryError
 from builder.registry.retry import TEMPORARY, TemporaryError, retry_after
 from cache.errors import InvalidDocumentError
 from cache.spec.oci import load_object
+from cache.value import state, value
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -64,6 +64,11 @@ def _failure(location: Location, error: Exception) -> RegistryError:
     if isinstance(cause, ValueError) and not isinstance(error, urllib3.ProtocolError):
         # A request that cannot be made, such as a header with a line end in it.
         return RegistryError(f"{origin.authority}: {detail}")
+    if isinstance(cause, urllib3.NameResolutionError):
+        return TemporaryError(f"host {origin.host[:100]} was not found")
+    if isinstance(cause, urllib3.NewConnectionError):
+        reason = getattr(cause.__cause__, "strerror", None) or detail
+        return TemporaryError(f"{origin.authority}: cannot connect: {printable(str(reason))}")
     if isinstance(cause, (urllib3.TimeoutError, TimeoutError)):
         return TemporaryError(f"{origin.authority}: timed out: {detail}")
     return TemporaryError(f"{origin.authority}: connection failed: {detail}")
@@ -92,7 +97,7 @@ def _tls_failure(authority: str, detail: str) -> RegistryError:
     return TemporaryError(f"{authority}: TLS failed: {detail}")
 
 
-@dataclass(slots=True)
+@state
 class Reply:
     """A reply whose body has not been read; leaving its with-block ends it."""
 
@@ -159,7 +164,7 @@ class Reply:
         self.close()
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Diagnosis:
     """What a registry said about a failure: its error codes and a message fit to print."""
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 import random
 import re
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 from builder.errors import RegistryError
+from cache.value import value
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,7 +36,7 @@ class TemporaryError(RegistryError):
         self.wait = wait
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Retry:
     """A policy with its clock, so that tests need not sleep."""
 

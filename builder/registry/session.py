@@ -5,12 +5,12 @@ Owns the joining of transport, authenticator and retry policy. Knows no image.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from builder.registry.auth import Access, Authenticator
 from builder.registry.location import Location, Origin, endpoint
 from builder.registry.reply import refusal
+from cache.value import value
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -25,7 +25,7 @@ _ANSWERS = 2  # 401 replies to one request that are answered
 _HUB = "docker.io"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Session:
     """What pull and push speak through."""
 

@@ -5,8 +5,9 @@ Owns the frozen settings and how they follow from an environment. Opens nothing.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
+
+from cache.value import field, value
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 SYSTEM_CERTS_DIRS = ("/etc/containers/certs.d", "/etc/docker/certs.d")
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class RegistryConfig:
     """Settings of one client. Hosts are written `host[:port]` as in an image name.
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import socket
 import threading
-from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from builder.errors import RegistryError
@@ -17,6 +16,7 @@ from builder.registry import location as place
 from builder.registry.location import Location, Origin, Zone
 from builder.registry.reply import Reply, mapped
 from builder.registry.retry import TemporaryError
+from cache.value import field, replace, value
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -31,7 +31,7 @@ _SECRET = frozenset({"authorization", "cookie", "proxy-authorization"})
 _BLOCK = 256 * 1024  # bytes of one send
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Request:
     """One request. A body given as a function is made anew for each sending."""
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import re
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from builder.errors import RegistryError
 from builder.registry.location import Location
 from builder.registry.transport import Request, check_downgrade
 from cache.errors import DigestMismatchError, SizeMismatchError
+from cache.value import state
 
 if TYPE_CHECKING:
     import threading
@@ -39,7 +39,7 @@ class _LostError(Exception):
     """The registry has forgotten the upload; a new one may work."""
 
 
-@dataclass(slots=True)
+@state
 class Upload:
     """An upload under way; made by `begin`, ended by `run` or `abort`."""
 
@@ -52,7 +52,7 @@ class Upload:
     location: Location
     smallest: int = 0
     offset: int = 0
-    failures: int = field(default=0)
+    failures: int = 0
 
     def run(self) -> None:
         """Send what is missing and finish.

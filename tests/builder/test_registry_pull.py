@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,6 +14,7 @@ from support.remote_images import (
     AMD64,
     MemoryContent,
     Pauses,
+    changed,
     client_for,
     name,
     publish,
@@ -81,7 +81,7 @@ def test_an_index_gives_the_platforms_image(registry):
     entries = []
     for arch in ("arm64", "amd64"):
         entry = publish(registry, "team/app", arch, small_image(arch=arch))
-        entries.append(replace(entry, platform=Platform("linux", arch)))
+        entries.append(changed(entry, platform=Platform("linux", arch)))
     top = publish_index(registry, "team/app", "v1", tuple(entries))
     with client_for(registry) as client:
         found = client.resolve(name(registry), AMD64)
@@ -93,10 +93,10 @@ def test_attestations_are_skipped_and_a_wrong_platform_names_the_others(registry
     """E08: an attestation is never an image; the error lists what there is."""
     entry = publish(registry, "team/app", "x", small_image(arch="arm64"))
     fakes = (
-        replace(entry, platform=Platform("linux", "arm64")),
-        replace(entry, platform=AMD64, annotations={"vnd.docker.reference.type": "attestation"}),
-        replace(entry, platform=Platform("unknown", "unknown")),
-        replace(entry, platform=Platform("../../x", "a/b")),
+        changed(entry, platform=Platform("linux", "arm64")),
+        changed(entry, platform=AMD64, annotations={"vnd.docker.reference.type": "attestation"}),
+        changed(entry, platform=Platform("unknown", "unknown")),
+        changed(entry, platform=Platform("../../x", "a/b")),
     )
     publish_index(registry, "team/app", "v1", fakes)
     with client_for(registry) as client, pytest.raises(RegistryError) as caught:
@@ -106,7 +106,7 @@ def test_attestations_are_skipped_and_a_wrong_platform_names_the_others(registry
 
 def test_nested_indexes_end_at_a_depth(registry):
     """E08: indexes are looked into, but not without end."""
-    entry = replace(publish(registry, "team/app", "x", small_image()), platform=AMD64)
+    entry = changed(publish(registry, "team/app", "x", small_image()), platform=AMD64)
     for _ in range(3):
         entry = publish_index(registry, "team/app", "v1", (entry,))
     with client_for(registry) as client:
@@ -244,7 +244,7 @@ def test_wrong_bytes_and_sizes_never_end_well(registry):
         with pytest.raises(SizeMismatchError):
             fetch(registry, descriptor)
     with pytest.raises(SizeMismatchError):
-        fetch(registry, replace(descriptor, size=len(BIG) - 1))
+        fetch(registry, changed(descriptor, size=len(BIG) - 1))
 
 
 def test_sha512_blobs_are_verified_as_such(registry):

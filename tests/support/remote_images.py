@@ -110,6 +110,12 @@ def publish_index(
     return Descriptor(oci.OCI_INDEX, Digest.of(data), len(data))
 
 
+def changed(descriptor: Descriptor, **fields: object) -> Descriptor:
+    """A copy with some fields changed."""
+    names = ("media_type", "digest", "size", "annotations", "platform")
+    return Descriptor(**{name: fields.get(name, getattr(descriptor, name)) for name in names})
+
+
 def client_for(
     registry: FakeRegistry,
     credential: Credential | None = None,
