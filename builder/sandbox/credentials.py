@@ -6,10 +6,10 @@ first match wins, and only plain decimal numbers below 2**31 are ids (D14). Open
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from builder.errors import SandboxError
+from cache.value import value
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,7 +20,7 @@ _PASSWD_FIELDS = 6  # up to the home directory; the shell may be missing
 _GROUP_FIELDS = 4
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Credentials:
     """Ids to take on. `groups` are supplementary, the primary gid first."""
 
@@ -43,7 +43,7 @@ def _rows(data: bytes, fields: int) -> Iterator[list[str]]:
             yield row
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class _Account:
     name: str
     uid: int

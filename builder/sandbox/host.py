@@ -9,10 +9,10 @@ from __future__ import annotations
 import errno
 import os
 import pwd
-from dataclasses import dataclass
 from enum import StrEnum
 
 from builder.errors import HostUnsupportedError
+from cache.value import value
 
 NEEDED_IDS = 65536  # "nobody" is 65534 and images use everything below
 _FIRST_SUBORDINATE = 100000
@@ -28,7 +28,7 @@ class Tier(StrEnum):
     USERNS = "userns"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Extent:
     """A line of an id map: `count` ids from `inside` are those from `outside`."""
 
@@ -40,7 +40,7 @@ class Extent:
         return f"{self.inside} {self.outside} {self.count}"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Host:
     """Facts about the host, read once. Empty helper paths mean not installed."""
 
@@ -57,7 +57,7 @@ class Host:
     max_user_namespaces: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Mapping:
     """How to map ids: written directly when `newuidmap` is empty, else by the two helpers."""
 

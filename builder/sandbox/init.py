@@ -13,12 +13,12 @@ import fcntl
 import os
 import socket
 import struct
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn
 
 from builder.errors import HostUnsupportedError, SandboxError
 from builder.sandbox import credentials, mounts, overlay, process, syscalls, system, targets, wire
 from builder.sandbox.spec import MemoryFile, NetworkMode
+from cache.value import value
 
 if TYPE_CHECKING:
     from builder.sandbox.spec import SandboxSpec
@@ -33,7 +33,7 @@ _READ_SIZE = 65536
 _ERRNO_SIZE = 8
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Descriptors:
     """What the builder sent for a step. `stdin` is -1 for none."""
 
@@ -44,7 +44,7 @@ class Descriptors:
     stdin: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Ready:
     """A root that can be started in."""
 

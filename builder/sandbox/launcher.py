@@ -15,10 +15,10 @@ import select
 import signal
 import socket
 import struct
-from dataclasses import dataclass, field
 from typing import NoReturn
 
 from builder.sandbox import init, process, seccomp, syscalls, trampoline
+from cache.value import field, value
 
 RUN, KILL = b"R", b"K"
 EVERY_STEP = 0  # the number that KILL takes for all; steps count from 1
@@ -29,14 +29,14 @@ _TITLE = b"init"
 _ARG_START = 45  # field 48 of /proc/PID/stat, counted from the state (field 3)
 
 
-@dataclass(slots=True)
+@value
 class _Step:
     pid: int
     number: int
     status: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class _Launcher:
     control: socket.socket
     scratch: str

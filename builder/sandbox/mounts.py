@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import os
 import stat
-from dataclasses import dataclass, field
 
 from builder.errors import SandboxError
 from builder.sandbox import overlay, syscalls, targets
 from builder.sandbox.spec import Bind, BindOverlay, MemoryFile, StepMount, Tmpfs
+from cache.value import field, value
 
 _PLAIN = syscalls.MOUNT_ATTR_NOSUID | syscalls.MOUNT_ATTR_NODEV
 _BINDABLE = (stat.S_ISREG, stat.S_ISDIR, stat.S_ISSOCK)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Scratch:
     """A tmpfs only init sees: mount points, memory files, thrown-away changes."""
 

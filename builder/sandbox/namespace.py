@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import functools
 import os
-from dataclasses import dataclass
 from typing import NoReturn
 
 from builder.errors import SandboxError
 from builder.sandbox import host, syscalls
+from cache.value import value
 
 _READ_SIZE = 65536
 _STDERR = 2
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Namespace:
     """The namespace entered: who we were outside, and how many ids there are."""
 

@@ -13,10 +13,10 @@ import fcntl
 import os
 import resource
 import stat
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn
 
 from builder.sandbox import syscalls, trampoline
+from cache.value import value
 
 if TYPE_CHECKING:
     import ctypes
@@ -36,7 +36,7 @@ _OUT_OF_THE_WAY = 10  # above the fds arranged below
 _LAST_CAPABILITY = 63  # the kernel says EINVAL above its own last one
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Tools:
     """Made once by the launcher: the filter and the trampoline's fd."""
 

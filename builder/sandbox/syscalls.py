@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
-import platform
 import struct
 from typing import Any
 
@@ -76,7 +75,7 @@ _BY_MACHINE = {"x86_64": (155, 250, 317, 126), "aarch64": (41, 219, 277, 91)}
 
 _RACES = 1000  # tries to resolve a path while another step renames directories
 
-MACHINE = platform.machine()
+MACHINE = os.uname().machine
 _PIVOT_ROOT, _KEYCTL, _SECCOMP, _CAPSET = _BY_MACHINE.get(MACHINE, (-1, -1, -1, -1))
 
 _LIBC = ctypes.CDLL(None, use_errno=True)

@@ -12,17 +12,17 @@ import errno
 import os
 import stat
 from collections import deque
-from dataclasses import dataclass, field
 
 from builder.errors import SandboxError
 from builder.sandbox import syscalls
+from cache.value import field, value
 
 _MAX_LINKS = 40  # as the kernel's
 _FORBIDDEN = ("proc", "sys")  # kernel views: nothing is mounted in them
 _FORBIDDEN_ITSELF = ("", "dev")
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Root:
     """A step's root directory: its fd, and the stubs made in it so far, oldest first."""
 
@@ -30,7 +30,7 @@ class Root:
     stubs: list[tuple[str, int]] = field(default_factory=list)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class _Missing:
     """A path whose last `names` do not exist under the existing directory `parent`."""
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import binascii
 import json
-from dataclasses import dataclass
 from typing import Any
 
 from builder.errors import HostUnsupportedError, SandboxError
@@ -22,6 +21,7 @@ from builder.sandbox.spec import (
     StepMount,
     Tmpfs,
 )
+from cache.value import value
 
 _MOUNTS: dict[str, type[StepMount]] = {
     "bind": Bind,
@@ -80,7 +80,7 @@ def decode_spec(data: bytes) -> SandboxSpec:
     )
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Report:
     """What init says once: the stubs it made, or why there is no step."""
 

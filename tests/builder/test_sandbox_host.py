@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import errno
-from dataclasses import replace
 
 import pytest
 
 from builder.errors import HostUnsupportedError
 from builder.sandbox import host
 from builder.sandbox.host import Extent
+from cache.value import replace
 
 ORDINARY = host.Host(
     uid=1000,

@@ -9,9 +9,8 @@ from support import sandbox_accounts
 
 
 @pytest.fixture(scope="module", params=["root", "ordinary"])
-def bench(request, tmp_path_factory):
-    directory = tmp_path_factory.mktemp("mounts")
-    with sandbox_accounts.bench(request.param, directory) as made:
+def bench(request):
+    with sandbox_accounts.bench(request.param) as made:
         yield made
 
 

@@ -13,9 +13,8 @@ from builder.sandbox import seccomp, syscalls
 
 
 @pytest.fixture(scope="module", params=["root", "ordinary"])
-def bench(request, tmp_path_factory):
-    directory = tmp_path_factory.mktemp("namespace")
-    with sandbox_accounts.bench(request.param, directory) as made:
+def bench(request):
+    with sandbox_accounts.bench(request.param) as made:
         yield made
 
 

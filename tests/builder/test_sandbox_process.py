@@ -9,17 +9,17 @@ import shutil
 import signal
 import subprocess
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from support import sandbox_accounts
 
+from cache.value import replace
+
 
 @pytest.fixture(scope="module", params=["root", "ordinary"])
-def bench(request, tmp_path_factory):
-    directory = tmp_path_factory.mktemp("process")
-    with sandbox_accounts.bench(request.param, directory) as made:
+def bench(request):
+    with sandbox_accounts.bench(request.param) as made:
         yield made
 
 

@@ -91,11 +91,12 @@ def _next_free(path):
 
 @contextlib.contextmanager
 def ordinary_user(home):
-    """Make a user with 65536 subordinate ids whose home is the new directory `home`."""
+    """Make a user with 65536 subordinate ids whose home is the new directory `home`.
+
+    `home` must be reachable for others, so not under tmp_path.
+    """
     name = f"pbt{os.getpid()}"
     home.mkdir()
-    for parent in home.parents[:3]:  # what pytest makes is 0700
-        parent.chmod(parent.stat().st_mode | 0o011)
     subprocess.run(["useradd", "-M", "-d", str(home), "-s", "/bin/sh", name], check=True)
     try:
         for option, path in (("--add-subuids", "/etc/subuid"), ("--add-subgids", "/etc/subgid")):

@@ -6,6 +6,7 @@ import ast
 import contextlib
 import os
 import subprocess
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,22 +67,28 @@ class Bench:
 
 
 @contextlib.contextmanager
-def bench(kind, directory):
-    """A bench for "root" or "ordinary"; skips where it cannot be had."""
+def bench(kind):
+    """A bench for "root" or "ordinary"; skips where it cannot be had.
+
+    Not under pytest's own directory: each pytest that starts closes that to others.
+    """
     if not busybox_root.available():
         pytest.skip("needs busybox-static")
     if not ordinary_user.can_make_users():
         pytest.skip("needs root and uidmap to make accounts")
-    home = directory / kind
+    with tempfile.TemporaryDirectory(prefix="pybuild-tests-") as directory:
+        Path(directory).chmod(0o755)
+        with _account(kind, Path(directory) / kind) as account:
+            state = account.directory("state")
+            busybox_root.make_state(state, (account.uid, account.gid))
+            yield Bench(account, state)
+
+
+def _account(kind, home):
     if kind == "root":
         home.mkdir()
-        made = contextlib.nullcontext(ordinary_user.root_account(home))
-    else:
-        made = ordinary_user.ordinary_user(home)
-    with made as account:
-        state = account.directory("state")
-        busybox_root.make_state(state, (account.uid, account.gid))
-        yield Bench(account, state)
+        return contextlib.nullcontext(ordinary_user.root_account(home))
+    return ordinary_user.ordinary_user(home)
 
 
 def processes(needle):
