@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import socket
 import ssl
@@ -334,7 +335,7 @@ def certificate(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("tls")
     arguments = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=x"
     files = ["-keyout", f"{folder}/key.pem", "-out", f"{folder}/cert.pem"]
-    names = ["-addext", "subjectAltName=DNS:localhost"]
+    names = ["-addext", "subjectAltName=DNS:localhost,DNS:proxied.test"]
     subprocess.run([openssl, *arguments.split(), *names, *files], check=True, capture_output=True)
     return folder
 
@@ -397,6 +398,69 @@ def test_guarded_tls_checks_the_name_not_the_address(registry, certificate):
         guard = Location.parse("https://127.0.0.1/").origin
         with pytest.raises(RegistryError, match=r"certificate of name\.test"):
             transport.follow(Request("GET", Location.parse(url)), guard)
+
+
+@contextmanager
+def tunnel(port: int) -> Iterator[tuple[str, list[bytes]]]:
+    """A proxy that tunnels every CONNECT to a port of this machine."""
+    log: list[bytes] = []
+    server = socket.create_server(("127.0.0.1", 0))
+
+    def copy(source: socket.socket, target: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                target.sendall(data)
+            target.shutdown(socket.SHUT_WR)
+
+    def serve() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                peer, _ = server.accept()
+                log.append(peer.recv(65536))
+                out = socket.create_connection(("127.0.0.1", port))
+                peer.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+                ways = [(peer, out), (out, peer)]
+                threads = [threading.Thread(target=copy, args=way) for way in ways]
+                for thread in threads:
+                    thread.start()
+                for thread in threads:
+                    thread.join()
+                peer.close()
+                out.close()
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.getsockname()[1]}", log
+    finally:
+        server.shutdown(socket.SHUT_RDWR)
+        server.close()
+        thread.join(2)
+
+
+def test_certificates_are_checked_through_a_proxy(registry, certificate):
+    """R36 F23: through CONNECT the name is checked as without a proxy."""
+    with https(registry, certificate), tunnel(registry.port) as (url, log):
+        for host, trusted in (
+            ("proxied.test", True),
+            ("wrong.test", True),
+            ("proxied.test", False),
+        ):
+            config = RegistryConfig(
+                proxies={"https": url},
+                ca_file=str(certificate / "cert.pem") if trusted else "",
+                idle_timeout=2.0,
+            )
+            transport = Transport(config)
+            request = Request("GET", Location.parse(f"https://{host}/v2/"))
+            if (host, trusted) == ("proxied.test", True):
+                with transport.follow(request) as reply:
+                    assert reply.status == 200
+            else:
+                with pytest.raises(RegistryError, match="certificate of"):
+                    transport.follow(request)
+            transport.close()
+    assert log[0].startswith(b"CONNECT proxied.test:443")
 
 
 def test_https_to_a_plain_server_has_a_hint(registry):
