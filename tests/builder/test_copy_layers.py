@@ -8,12 +8,16 @@ import tarfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.copy_fakes import FakeTree, FakeWriter
+from support.memory_layers import MemoryLayers
 
+from builder.context.layered import LayerTree
+from builder.context.local import LocalContext
 from builder.context.source import CopyError
-from builder.solver.copy_op import write_copy
+from builder.solver.copy_op import copy_key_parts, write_copy
+from builder.solver.mkdir_op import write_mkdir
 from cache.archive.entry import Entry, Kind
 from cache.archive.tree import Tree
-from frontend.graph import CopyOp, PathSource, Unpack
+from frontend.graph import CopyOp, MkdirOp, PathSource, Unpack
 
 NAMES = st.sampled_from(["a", "b", "c"])
 PATHS = st.lists(NAMES, min_size=1, max_size=3).map("/".join)
@@ -206,3 +210,42 @@ def test_base_hardlink_is_one_file_in_the_layer():
     write_copy(op, base, {1: FakeTree({"t": out.getvalue()})}, {}, writer, created_mtime=0)
     assert writer.shape() == {"x": "dir", "x/one": "base", "x/two": "= x/one"}
     assert writer.entries["x/one"] == Entry("x/one", Kind.FILE, 0o644, size=4, mtime=7)
+
+
+def opened(store, *layers):
+    """A stack as a tree."""
+    return LayerTree(Tree.of([store.index(layer) for layer in layers]), layers, store)
+
+
+def test_real_layers(tmp_path):
+    """From a directory through real tars to a second stage: bytes, links and keys arrive (K06)."""
+    (tmp_path / "big").write_bytes(b"0123456789abcdef" * 200_000)
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d/small").write_text("text")
+    (tmp_path / "d/twin").hardlink_to(tmp_path / "d/small")
+    (tmp_path / "d/l").symlink_to("small")
+    store = MemoryLayers()
+    with store.writer() as writer:
+        assert write_mkdir(MkdirOp("/app"), opened(store), writer, mtime=0)
+        first = writer.commit()
+    copy = CopyOp((PathSource(1, "/"),), "/app/")
+    made = []
+    for _ in range(2):
+        with LocalContext(str(tmp_path)) as context, store.writer() as writer:
+            base = opened(store, first)
+            write_copy(copy, base, {1: context}, {}, writer, created_mtime=0)
+            made.append(writer.commit())
+    assert made[0] == made[1]
+    with opened(store, first, made[0]) as stage, store.writer() as writer:
+        take = CopyOp((PathSource(1, "/app/d"), PathSource(1, "/app/b*")), "/out/")
+        write_copy(take, opened(store), {1: stage}, {}, writer, created_mtime=0)
+        second = writer.commit()
+        first_key = copy_key_parts(take, {1: stage}, {})
+    with opened(store, second) as result:
+        assert result.read("out/big") == (tmp_path / "big").read_bytes()
+        assert result.read("out/twin") == b"text"
+        assert result.group("out/small") == result.group("out/twin") is not None
+        assert result.get("out/l").linkname == "small"
+        assert result.get("out/small").mtime == (tmp_path / "d/small").stat().st_mtime_ns
+        again = CopyOp((PathSource(1, "/out/d*"),), "/")
+        assert copy_key_parts(again, {1: result}, {}) != first_key
