@@ -9,10 +9,10 @@ from __future__ import annotations
 import errno
 import os
 import struct
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from builder.errors import SandboxError
+from cache.value import value
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -47,7 +47,7 @@ _CAP_V2_SIZE = 20
 _CAP_V3_SIZE = 24  # v2 and the host's id of the namespace's root, which must not leak
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Attributes:
     """What a layer shows of a file's attributes, and whether overlayfs marked it opaque."""
 
@@ -84,29 +84,29 @@ def clean(pairs: Iterable[tuple[str, bytes]]) -> Attributes:
     """
     kept: list[tuple[str, bytes]] = []
     opaque = False
-    for name, value in pairs:
+    for name, data in pairs:
         prefix = next((p for p in _PREFIXES if name.startswith(p)), "")
         if prefix:
             rest = name[len(prefix) :]
             if rest in _INCOMPLETE:
                 msg = f"overlay attribute {name} in an upper directory"
                 raise SandboxError(msg, hint="turn redirect_dir and metacopy of overlayfs off")
-            opaque = opaque or (rest == "opaque" and value == b"y")
+            opaque = opaque or (rest == "opaque" and data == b"y")
             if not rest.startswith(_ESCAPED) or rest[len(_ESCAPED) :] in _STEERING:
                 continue
             name = prefix + rest[len(_ESCAPED) :]  # noqa: PLW2901 - the name the step gave it
         if name == _CAPABILITY:
-            kept.append((name, _capability(value)))
+            kept.append((name, _capability(data)))
         elif name.startswith("user."):
-            kept.append((name, value))
+            kept.append((name, data))
     return Attributes(tuple(sorted(kept)), opaque)
 
 
-def _capability(value: bytes) -> bytes:
+def _capability(data: bytes) -> bytes:
     """Turn the namespaced form of file capabilities (v3) into the portable one (v2)."""
-    if len(value) == _CAP_V3_SIZE:
-        (magic,) = struct.unpack_from("<I", value)
+    if len(data) == _CAP_V3_SIZE:
+        (magic,) = struct.unpack_from("<I", data)
         if magic & _CAP_REVISION == _CAP_V3:
             flags = magic & ~_CAP_REVISION
-            return struct.pack("<I", _CAP_V2 | flags) + value[4:_CAP_V2_SIZE]
-    return value
+            return struct.pack("<I", _CAP_V2 | flags) + data[4:_CAP_V2_SIZE]
+    return data

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import fcntl
 import os
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 from cache.errors import StoreError
+from cache.value import value
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,7 +25,7 @@ _TRIES = 1000
 _FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Claim:
     """A directory that is ours until `fd` is closed."""
 
@@ -46,7 +46,7 @@ class Claim:
         os.close(self.fd)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Directories:
     """The directories in `path`, which stays open as `fd`."""
 

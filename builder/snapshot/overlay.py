@@ -85,6 +85,11 @@ class OverlaySnapshotter:
         self._trees.close()
         self._actives.close()
 
+    @property
+    def base(self) -> str:
+        """The absolute directory that committed trees' names are relative to."""
+        return self._trees.path
+
     @_disk()
     def lowers(self, layers: Sequence[Layer]) -> tuple[str, ...]:
         """Names of the committed trees of a stack, topmost first; missing ones are extracted.

@@ -334,7 +334,7 @@ def test_random_steps_survive_extraction(namespace):
 
     def body(world):
         random = Random(20)  # noqa: S311 - a fixed sequence
-        for _ in range(25):
+        for _ in range(10):
             stack = []
             for _ in range(3):
                 active = world.snapshotter.prepare(stack)

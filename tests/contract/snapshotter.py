@@ -50,6 +50,8 @@ def check_step_sees_its_stack(world):
     stack = [base(world, a=b"1", b=b"1"), base(world, b=b"22")]
     active = world.snapshotter.prepare(stack)
     assert world.look(active) == {"a": b"1", "b": b"22"}
+    assert active.root.base == world.snapshotter.base
+    assert active.root.lowers == world.snapshotter.lowers(stack)
     assert active.parent == chain_id([layer.diff_id for layer in stack])
 
 
