@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
 from builder.errors import RegistryError
-from builder.registry import challenge as challenges
 from builder.registry.location import Location, Origin, plain_allowed
 from builder.registry.reply import printable, refusal
 from builder.registry.transport import Request, check_downgrade
@@ -98,6 +97,8 @@ class Authenticator:
         Raises:
             RegistryError: the challenge is malformed or its realm unfit, or the token failed.
         """
+        from builder.registry import challenge as challenges  # noqa: PLC0415 - its patterns cost
+
         asked = challenges.choose(challenges.parse(reply.headers("WWW-Authenticate")))
         with self._lock:
             if asked is None:

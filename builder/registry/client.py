@@ -10,11 +10,9 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, BinaryIO, Self
 
 from builder.errors import RegistryError
-from builder.registry import login as accounts
 from builder.registry import pull
 from builder.registry.auth import Authenticator
 from builder.registry.credentials import CredentialSource, DockerCredentials
-from builder.registry.push import Pusher, push_image
 from builder.registry.retry import Retry
 from builder.registry.session import Session
 from builder.registry.transport import Request, Transport
@@ -25,6 +23,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from builder.registry.pull import ResolvedImage
+    from builder.registry.push import Pusher
     from builder.registry.settings import RegistryConfig
     from cache.content import ContentProvider, ContentStore
     from cache.spec.digest import Digest
@@ -86,6 +85,8 @@ class RegistryClient:
         self, reference: Reference, provider: ContentProvider, progress: Progress = _quiet
     ) -> Pusher:
         """Begin a push whose blobs go one by one as they get ready."""
+        from builder.registry.push import Pusher  # noqa: PLC0415 - not every build pushes
+
         return Pusher(self.session, reference, provider, progress)
 
     def push_image(
@@ -99,6 +100,8 @@ class RegistryClient:
         progress: Progress = _quiet,
     ) -> Descriptor:
         """Push a whole image; see `push.push_image`."""
+        from builder.registry.push import push_image  # noqa: PLC0415 - not every build pushes
+
         pusher = self.pusher(reference, provider, progress)
         return push_image(pusher, manifest, media_type, blobs, mount_from or {})
 
@@ -130,10 +133,14 @@ class RegistryClient:
 
     def login(self, registry: str, username: str, password: str) -> str:
         """Check a credential and keep it; gives the place it is kept in."""
+        from builder.registry import login as accounts  # noqa: PLC0415 - used here only
+
         return accounts.login(self.session, registry, username, password)
 
     def logout(self, registry: str) -> bool:
         """Forget a credential; False when none was kept."""
+        from builder.registry import login as accounts  # noqa: PLC0415 - used here only
+
         return accounts.logout(self.session.config, registry)
 
     def close(self) -> None:

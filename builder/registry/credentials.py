@@ -13,7 +13,6 @@ import stat
 from typing import TYPE_CHECKING, Protocol
 
 from builder.errors import RegistryError
-from builder.registry.helper import Helper
 from builder.registry.location import canonical_host
 from cache.errors import InvalidDocumentError
 from cache.spec.fields import Fields
@@ -160,6 +159,8 @@ class DockerCredentials:
             return Lookup(None, error.message)
 
     def _ask(self, name: str, registry: str, path: str) -> Lookup:
+        from builder.registry.helper import Helper  # noqa: PLC0415 - few hosts have helpers
+
         server = server_key(registry)
         where = f"docker-credential-{name[:64]} for {server} (named in {path})"
         helper = Helper(name, self.config.environ, self.config.helper_timeout)

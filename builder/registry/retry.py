@@ -5,7 +5,7 @@ Owns back-off and Retry-After. Asks an error whether it is temporary; knows no H
 
 from __future__ import annotations
 
-import random
+import os
 import re
 import time
 from typing import TYPE_CHECKING, TypeVar
@@ -23,6 +23,11 @@ T = TypeVar("T")
 LONGEST_WAIT = 60.0  # seconds of Retry-After that are honoured
 _MAX_BACKOFF = 20.0  # seconds
 TEMPORARY = frozenset({408, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524})
+
+
+def _chance() -> float:
+    # From 0 to 1, for jitter; the random module is slow to import.
+    return int.from_bytes(os.urandom(2), "big") / 0xFFFF
 
 
 class TemporaryError(RegistryError):
@@ -45,7 +50,7 @@ class Retry:
     patience: float
     sleep: Callable[[float], None] = time.sleep
     clock: Callable[[], float] = time.monotonic
-    chance: Callable[[], float] = random.random
+    chance: Callable[[], float] = _chance
 
     @classmethod
     def of(cls, config: RegistryConfig) -> Retry:

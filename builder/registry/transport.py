@@ -7,7 +7,6 @@ nothing of tokens, images or retries.
 from __future__ import annotations
 
 import os
-import socket
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -51,6 +50,8 @@ def resolve(host: str, port: int) -> Sequence[str]:
     Raises:
         RegistryError: no address.
     """
+    import socket  # noqa: PLC0415 - slow to import
+
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
