@@ -476,7 +476,7 @@ class LocalContext:
         return status
 
     def _remembered(self, path: str, key: Stat) -> bytes | None:
-        if self._memo is None:
+        if self._memo is None or path in self._racy:
             return None
         if self._known is None:
             self._known = dict(self._memo.files(self.identity))

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from cache.archive.entry import Entry
 
 MAX_LINKS = 255  # symlinks followed for one path, as for merged trees
+_MAX_STEPS = 16_384  # parts walked over them all: targets may be long, too
 SPECIAL = frozenset({Kind.CHAR, Kind.BLOCK, Kind.FIFO})
 
 
@@ -94,26 +95,24 @@ def resolve(get: Callable[[str], Entry | None], path: str, *, follow_last: bool 
         CopyError: more links than are ever meant, or a loop.
     """
     todo = [part for part in reversed(path.split("/")) if part not in {"", "."}]
-    done: list[str] = []
-    links = 0
+    here = ""
+    links = steps = 0
     while todo:
         part = todo.pop()
+        steps += 1
         if part == "..":
-            del done[-1:]
+            here = here.rpartition("/")[0]
             continue
-        done.append(part)
+        above, here = here, f"{here}/{part}" if here else part
         if not todo and not follow_last:
             break
-        entry = get("/".join(done))
+        entry = get(here)
         if entry is None or entry.kind is not Kind.SYMLINK:
             continue
         links += 1
-        if links > MAX_LINKS:
+        if links > MAX_LINKS or steps > _MAX_STEPS:
             raise CopyError(f'"{shown(path)}": too many levels of symbolic links')
-        if entry.linkname.startswith("/"):
-            done.clear()
-        else:
-            done.pop()
+        here = "" if entry.linkname.startswith("/") else above
         target = reversed(entry.linkname.split("/"))
         todo.extend(part for part in target if part not in {"", "."})
-    return "/".join(done)
+    return here

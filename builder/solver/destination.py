@@ -56,7 +56,10 @@ class Destination(Generic[P]):
         self._base = base
         self._made = Entry("", Kind.DIRECTORY, mode, owner.uid, owner.gid, mtime=mtime)
         self._planned: dict[str, Planned[P]] = {}
-        self._replaced: set[str] = set()  # base directories that something else took the place of
+        self._order: dict[str, int] = {}  # when a path was planned
+        self._clock = 0
+        # When something took a directory's place: what is older below it is gone.
+        self._replaced: dict[str, int] = {}
 
     def __repr__(self) -> str:
         """Count the entries."""
@@ -65,17 +68,15 @@ class Destination(Generic[P]):
     def get(self, path: str) -> Entry | None:
         """The entry at a path as it would be after the layer."""
         planned = self._planned.get(path)
+        if self._replaced and self._is_gone(path):
+            return None
         if planned is not None:
             return planned.entry
-        if not path:
-            return self._base.get("") or _ROOT
-        if self._replaced and any(above in self._replaced for above in _ancestors(path)):
-            return None
-        return self._base.get(path)
+        return self._base.get(path) if path else self._base.get("") or _ROOT
 
     def planned(self, path: str) -> Planned[P] | None:
-        """What was planned at a path."""
-        return self._planned.get(path)
+        """What was planned at a path and is still there."""
+        return None if self._is_gone(path) else self._planned.get(path)
 
     def resolve(self, path: str, *, follow_last: bool = True) -> str:
         """Follow links as they would be after the layer."""
@@ -125,7 +126,7 @@ class Destination(Generic[P]):
                 raise CopyError(f"cannot replace to directory {shown(path)} with file")
         else:
             _check_name(path)
-        self._planned[path] = planned
+        self._plan(path, planned)
 
     def replace(self, path: str, planned: Planned[P]) -> None:
         """Plan an entry over whatever is there, as unpacking an archive does (A02)."""
@@ -133,28 +134,17 @@ class Destination(Generic[P]):
         kind = planned.entry.kind
         existing = self.get(path)
         if existing is not None and existing.kind is Kind.DIRECTORY is not kind:
-            below = f"{path}/"
-            for other in [other for other in self._planned if other.startswith(below)]:
-                del self._planned[other]
-            self._replaced.add(path)
-        self._planned[path] = planned
+            self._replaced[path] = self._clock
+        self._plan(path, planned)
 
     def touch(self, path: str, mtime: int) -> None:
         """Set a directory's time, its other metadata left alone (C12)."""
         entry = self.get(path)
         if path and entry is not None and entry.mtime != mtime:
-            self._planned[path] = Planned(
-                Entry(
-                    path,
-                    entry.kind,
-                    entry.mode,
-                    entry.uid,
-                    entry.gid,
-                    0,
-                    mtime,
-                    xattrs=entry.xattrs,
-                )
+            touched = Entry(
+                path, entry.kind, entry.mode, entry.uid, entry.gid, 0, mtime, xattrs=entry.xattrs
             )
+            self._plan(path, Planned(touched))
 
     def finish(self) -> Iterator[tuple[str, Planned[P]]]:
         """Yield the layer's entries by path, each once, parents first.
@@ -162,6 +152,9 @@ class Destination(Generic[P]):
         Directories of the base on the way are repeated as they are: an engine that unpacks
         every layer for itself would else make them up.
         """
+        if self._replaced:
+            for path in [path for path in self._planned if self._is_gone(path)]:
+                del self._planned[path]
         for path in list(self._planned):
             above = path
             while above := above.rpartition("/")[0]:
@@ -176,6 +169,18 @@ class Destination(Generic[P]):
             if path in self._replaced and planned.entry.kind is Kind.DIRECTORY:
                 marker = join(path, OPAQUE)
                 yield marker, Planned(Entry(marker, Kind.FILE, mtime=planned.entry.mtime))
+
+    def _plan(self, path: str, planned: Planned[P]) -> None:
+        self._clock += 1
+        self._order[path] = self._clock
+        self._planned[path] = planned
+
+    def _is_gone(self, path: str) -> bool:
+        """Whether a directory above was replaced after the path came to be."""
+        if not self._replaced:
+            return False
+        order = self._order.get(path, -1)
+        return any(self._replaced.get(above, -2) >= order for above in _ancestors(path))
 
     def _is_directory(self, path: str) -> bool:
         entry = self.get(path)

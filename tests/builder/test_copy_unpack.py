@@ -182,3 +182,20 @@ def test_later_sources_replace_members():
     op = CopyOp((PathSource(1, "1.tar"), PathSource(1, "f")), "/x/", unpack=Unpack.LOCAL)
     write_copy(op, FakeTree(), {1: tree}, {}, writer, created_mtime=5)
     assert writer.shape() == {"x": "dir", "x/f": "2", "x/g": "1"}
+
+
+def test_directories_that_come_and_go():
+    """An archive that turns a directory over and over costs no more than its entries (A25)."""
+    many = [(f"d/{number}", "1") for number in range(2000)]
+    flips = [member for number in range(1000) for member in (("d", "x"), ("d", "dir"))]
+    writer = add(tar(*many, *flips, ("d/last", "2")))
+    assert writer.shape() == {"x": "dir", "x/d": "dir", "x/d/.wh..wh..opq": "", "x/d/last": "2"}
+
+
+def test_endless_link_targets():
+    """Long chains of long link targets are refused quickly (A05)."""
+    chain = [
+        (f"l{number}", "link", "n/" * 700 + "../" * 700 + f"l{number + 1}") for number in range(200)
+    ]
+    with pytest.raises(CopyError, match="too many levels"):
+        add(tar(*chain, ("l0/f", "1")))
