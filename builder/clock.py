@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+
+from cache.value import value
 
 _SECOND = 1_000_000_000
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Clock:
     """The wall clock, or SOURCE_DATE_EPOCH where it was given (seconds, O21)."""
 

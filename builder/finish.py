@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from builder.errors import SandboxError, UsageError
@@ -12,6 +11,7 @@ from builder.export.output import Compression, OutputSpec, OutputType, check_out
 from builder.export.write import Exporter
 from builder.solver.output import TreeOutput
 from cache.spec.config import History
+from cache.value import replace, value
 from frontend.graph import ImageOp, Ref
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 _STORED = BlobForm(compression=Compression.UNCOMPRESSED)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Solved:
     """An image before it has a form: config, layers, how many of them are the base's."""
 
@@ -41,7 +41,7 @@ class Solved:
     base_layers: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Finished:
     """What was made: the image as the last output has it, names, destinations."""
 

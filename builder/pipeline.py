@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from builder import state as states
@@ -16,6 +15,7 @@ from builder.options import local_platform
 from builder.progress.events import Warned
 from builder.remote import Network
 from builder.solve import Solve
+from cache.value import value
 from frontend.dockerfile.instructions import parse_dockerfile
 from frontend.dockerfile.lower import Lowered, LowerRequest, lower
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from frontend.source import Diagnostic, SourceFile
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Caller:
     """The process around a build: environment, terminal, where news and waits are told."""
 
@@ -38,7 +38,7 @@ class Caller:
     stdout_is_terminal: bool
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Built:
     """What a build gave and what it took."""
 
@@ -85,7 +85,7 @@ def build(request: BuildRequest, caller: Caller) -> Built:
     return Built(finished, solver.ran, solver.cached, explained, lowered.warnings, compiled.source)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class _Compiled:
     source: SourceFile
     path: str

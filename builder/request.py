@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from builder.errors import UsageError
 from cache.spec.oci import Platform
+from cache.value import value
 from frontend.graph import Network
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 MAX_SECRET = 500 * 1024  # bytes, as docker's limit (M13)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class SecretSource:
     """Where a secret comes from: a file `path`, or the environment variable `env`."""
 
@@ -24,7 +24,7 @@ class SecretSource:
     env: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class BuildRequest:
     """One `pybuild build`. `dockerfile` is "" for the context's own, "-" for standard input."""
 

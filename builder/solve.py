@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from builder.base_images import BaseImages
-    from builder.context.local import IgnoreRules, LocalContext
+    from builder.context.local import LocalContext
     from builder.progress.deferred import DeferredReporter
     from builder.remote import Network
     from builder.request import BuildRequest
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from builder.state import State
     from frontend.dockerfile.lower import Lowered
     from frontend.graph import Op
+    from frontend.ignore import IgnoreMatcher
 
 _LIMIT = 1024 * 1024  # bytes read of a resolv.conf
 
@@ -165,7 +166,7 @@ class Solve:
         return ReportedLog(ref, self._reporter, tuple(secrets))
 
 
-def _ignore_rules(text: str, name: str) -> IgnoreRules | None:
+def _ignore_rules(text: str, name: str) -> IgnoreMatcher | None:
     from frontend.ignore import IgnoreMatcher, parse_ignore  # noqa: PLC0415 - start-up time
 
     patterns = parse_ignore(text, name)

@@ -6,7 +6,6 @@ import contextlib
 import fcntl
 import os
 import stat
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cache.database import Database
@@ -16,6 +15,7 @@ from cache.layerstore import NoRemote, StoredLayers
 from cache.localstore import LocalStore
 from cache.memos import SqliteMemos
 from cache.records import SqliteRecords
+from cache.value import value
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from cache.content import ContentProvider
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class State:
     """An open state directory."""
 

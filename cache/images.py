@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cache.errors import ContentNotFoundError, PybuildError
@@ -12,6 +11,7 @@ from cache.spec.digest import Digest
 from cache.spec.fields import Fields
 from cache.spec.manifest import Image, Manifest, descriptor_from, descriptor_json, pair_layers
 from cache.spec.oci import MAX_DOCUMENT, canonical_json, load_object
+from cache.value import value
 
 if TYPE_CHECKING:
     from cache.content import ContentProvider
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from cache.spec.reference import Reference
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Named:
     """An image of the store: its manifest, its full names, when it was put (ns since epoch)."""
 

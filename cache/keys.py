@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from typing import Self
 
 from cache.errors import CorruptRecordError
 from cache.spec.digest import Digest, framed
+from cache.value import value
 
 _DOMAIN = "pybuild.cachekey.v1"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class KeyPart:
     """One input of a step: what it is called and its value as text (never a secret)."""
 
@@ -20,7 +20,7 @@ class KeyPart:
     value: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class CacheKey:
     """The identity of a step: ordered parts, the first of which names the operation."""
 
@@ -55,7 +55,7 @@ class CacheKey:
             raise CorruptRecordError(msg) from error
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Difference:
     """The first input in which two keys differ; an absent side is the empty text."""
 

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from cache.errors import CorruptRecordError, PybuildError
 from cache.keys import CacheKey
 from cache.spec.digest import Digest
 from cache.spec.oci import Descriptor, Layer
+from cache.value import value
 
 if TYPE_CHECKING:
     from cache.database import Database
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Record:
     """A step's result. `slot` names the step across builds (for explanations), `created` is RFC 3339."""
 

@@ -54,6 +54,21 @@ class _Unhashed:
 @dataclass_transform(frozen_default=True, field_specifiers=(field,))
 def value(cls: type[T]) -> type[T]:
     """Make a class of annotated fields a frozen value: slots, init, eq, hash, repr, match args."""
+    made, fields = _slotted(cls)
+    compared = [name for name, (entry, _) in fields.items() if entry.compare]
+    _compare(made, compared, [name for name in compared if fields[name][1]])
+    made.__setattr__ = made.__delattr__ = _refuse
+    return made  # type: ignore[no-any-return] # the same class, with slots
+
+
+@dataclass_transform(eq_default=False, field_specifiers=(field,))
+def state(cls: type[T]) -> type[T]:
+    """Make a class of annotated fields one that changes: slots, init, repr; equal to itself only."""
+    made, _ = _slotted(cls)
+    return made  # type: ignore[no-any-return] # the same class, with slots
+
+
+def _slotted(cls: type[Any]) -> tuple[Any, dict[str, tuple[_Field, bool]]]:
     names = tuple(
         name
         for name, annotation in cls.__dict__.get("__annotations__", {}).items()  # noqa: RUF063 - its module is slow to import
@@ -71,10 +86,10 @@ def value(cls: type[T]) -> type[T]:
     metaclass: Any = type(cls)
     made: Any = metaclass(cls.__name__, cls.__bases__, body)
     made.__qualname__ = cls.__qualname__
-    compared = [name for name, (entry, _) in fields.items() if entry.compare]
-    hashed = [name for name in compared if fields[name][1]]
-    _finish(made, fields, compared, hashed)
-    return made  # type: ignore[no-any-return] # the same class, with slots
+    made.__init__ = _init(made, fields)
+    if "__repr__" not in body:
+        made.__repr__ = _repr(made, [name for name, (entry, _) in fields.items() if entry.repr])
+    return made, fields
 
 
 def replace(instance: T, /, **changes: object) -> T:
@@ -104,19 +119,13 @@ def _described(default: object) -> tuple[_Field, bool]:
     return _Field(default, None, compare=True, show=True), True
 
 
-def _finish(
-    cls: Any, fields: dict[str, tuple[_Field, bool]], compared: list[str], hashed: list[str]
-) -> None:
+def _compare(cls: Any, compared: list[str], hashed: list[str]) -> None:
     own = cls.__dict__
-    cls.__init__ = _init(cls, fields)
     key, hash_key = _getter(compared), _getter(hashed)
     if "__eq__" not in own:
-        cls.__eq__ = _eq(cls, key)
+        cls.__eq__ = _eq(key)
     if "__hash__" not in own or own["__hash__"] is None:
         cls.__hash__ = lambda self: hash(hash_key(self))
-    if "__repr__" not in own:
-        cls.__repr__ = _repr(cls, [name for name, (entry, _) in fields.items() if entry.repr])
-    cls.__setattr__ = cls.__delattr__ = _refuse
 
 
 def _init(cls: Any, fields: dict[str, tuple[_Field, bool]]) -> Callable[..., None]:
@@ -151,13 +160,12 @@ def _getter(names: list[str]) -> Callable[[Any], Any]:
     return attrgetter(*names)
 
 
-def _eq(cls: Any, key: Callable[[Any], Any]) -> Callable[[Any, object], Any]:
+def _eq(key: Callable[[Any], Any]) -> Callable[[Any, object], Any]:
     def eq(self: Any, other: object) -> Any:
         if type(other) is not type(self):
             return NotImplemented
         return key(self) == key(other)
 
-    del cls
     return eq
 
 

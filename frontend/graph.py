@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import TYPE_CHECKING, NewType
 
+from cache.value import compared_fields, field, value
 from frontend.source import Span
 
 if TYPE_CHECKING:
@@ -32,12 +32,12 @@ class Sharing(StrEnum):
     LOCKED = "locked"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ScratchOp:
     """The empty tree."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ImageOp:
     """A base image, by the digest of its single-platform manifest."""
 
@@ -46,14 +46,14 @@ class ImageOp:
     platform: Platform
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ContextOp:
     """A local directory: the build context ("context") or a named one."""
 
     name: str = "context"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class HttpOp:
     """A file fetched by http(s). `filename` is its sanitised base name (A04)."""
 
@@ -62,7 +62,7 @@ class HttpOp:
     checksum: Digest | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class BindMount:
     """RUN --mount=type=bind: `source` inside the tree of `inputs[input]`."""
 
@@ -72,7 +72,7 @@ class BindMount:
     readonly: bool = True
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class CacheMount:
     """RUN --mount=type=cache. `input` is -1 or the vertex input that gives first content."""
 
@@ -87,7 +87,7 @@ class CacheMount:
     readonly: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class TmpfsMount:
     """RUN --mount=type=tmpfs; size in bytes, 0 for no limit."""
 
@@ -95,7 +95,7 @@ class TmpfsMount:
     size: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class SecretMount:
     """RUN --mount=type=secret: a file at `target`, an environment variable `env`, or both."""
 
@@ -111,7 +111,7 @@ class SecretMount:
 Mount = BindMount | CacheMount | TmpfsMount | SecretMount
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ExecOp:
     """RUN: a process in the tree of `inputs[0]`.
 
@@ -132,7 +132,7 @@ class ExecOp:
     proxies: tuple[tuple[str, str], ...] = field(default=(), compare=False)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class PathSource:
     """Paths of `inputs[input]` that match a pattern: cleaned, rooted at that tree (C20-C24).
 
@@ -143,7 +143,7 @@ class PathSource:
     path: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class InlineSource:
     """A heredoc: a file of mode 0644 owned by root (P55)."""
 
@@ -151,7 +151,7 @@ class InlineSource:
     text: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class RemoteSource:
     """The file of an HttpOp at `inputs[input]`."""
 
@@ -170,7 +170,7 @@ class Unpack(StrEnum):
     ALWAYS = "always"  # ADD --unpack=true
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class CopyOp:
     """COPY or ADD onto the tree of `inputs[0]`.
 
@@ -188,12 +188,12 @@ class CopyOp:
     unpack: Unpack = Unpack.NEVER
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class LinkOp:
     """Stack the layers of `inputs[1]` on those of `inputs[0]` (COPY --link)."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class MkdirOp:
     """WORKDIR: make `path` and its parents, 0755, owned by `owner` (USER text) (I05)."""
 
@@ -204,7 +204,7 @@ class MkdirOp:
 Op = ScratchOp | ImageOp | ContextOp | HttpOp | ExecOp | CopyOp | LinkOp | MkdirOp
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Vertex:
     """An operation on earlier vertices' outputs; name and span never affect identity."""
 
@@ -215,7 +215,7 @@ class Vertex:
     stage: str = field(default="", compare=False)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Graph:
     """Vertices in topological order: acyclic because inputs come before their users."""
 
@@ -268,21 +268,17 @@ def _line(index: int, vertex: Vertex) -> str:
 
 
 def _plain(value: object) -> object:
-    """Reduce a frozen dataclass to JSON values; fields at their default are left out."""
+    """Reduce a frozen value to JSON values; fields at their default are left out."""
     if isinstance(value, tuple):
         return [_plain(item) for item in value]
     if value is None or isinstance(value, (str, int)):
         return value
-    names = getattr(value, "__dataclass_fields__", None)
-    if names is None or type(value).__name__ in {"Digest", "Platform"}:
+    name = type(value).__name__
+    if not name.endswith(("Op", "Mount", "Source")):
         return str(value)
     plain = {
-        f.name: _plain(getattr(value, f.name))
-        for f in fields(value)  # type: ignore[arg-type]
-        if f.compare and getattr(value, f.name) != f.default
+        field: _plain(item)
+        for field, default in compared_fields(value)
+        if (item := getattr(value, field)) != default
     }
-    return (
-        {"type": type(value).__name__, **plain}
-        if type(value).__name__.endswith(("Mount", "Source"))
-        else plain
-    )
+    return plain if name.endswith("Op") else {"type": name, **plain}

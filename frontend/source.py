@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from cache.errors import PybuildError
+from cache.value import value
 
 MAX_SOURCE = 16 * 1024 * 1024  # bytes of one Dockerfile
 _CONTEXT_LINES = 2
 
 
-@dataclass(frozen=True, slots=True, order=True)
+@value
 class Span:
     """A range of lines, 1-based and inclusive."""
 
     start: int
     end: int
 
+    def __lt__(self, other: Span) -> bool:
+        """Order by first, then by last line."""
+        return (self.start, self.end) < (other.start, other.end)
 
-@dataclass(frozen=True, slots=True)
+
+@value
 class SourceFile:
     """A Dockerfile: the name to show and its text, line endings kept."""
 
@@ -45,7 +48,7 @@ def printable(text: str) -> str:
     )
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Diagnostic:
     """One problem at one place. `rule` names a lint rule; empty for errors."""
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from builder.errors import UsageError
 from builder.export.layout import blob_path, bundle
 from cache.spec.oci import canonical_json
+from cache.value import replace
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

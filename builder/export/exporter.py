@@ -5,7 +5,6 @@ Knows no destination: what is assembled here is what layout, push and the store 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from builder.errors import UsageError
@@ -15,6 +14,7 @@ from cache.spec import oci
 from cache.spec.config import History
 from cache.spec.manifest import MAX_LAYERS, Image, Index, Manifest
 from cache.spec.oci import Descriptor, Layer
+from cache.value import replace, value
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,7 +43,7 @@ _COMPRESSION_OF = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class BlobForm:
     """How documents are typed and layers compressed; `force` recompresses base layers too."""
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import stat
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, BinaryIO
 
 from builder.errors import ExportError
@@ -20,6 +19,7 @@ from cache.spec.config import ImageConfig
 from cache.spec.fields import Fields
 from cache.spec.manifest import MAX_LAYERS, MAX_MANIFESTS, Image, Index, Manifest, pair_layers
 from cache.spec.oci import Descriptor, Layer, load_object
+from cache.value import replace, value
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,7 +32,7 @@ _CONFIG_TYPES = (oci.OCI_CONFIG, oci.DOCKER_CONFIG)
 _GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Imported:
     """An image now in the store; `names` are what the file calls it, unchecked text."""
 

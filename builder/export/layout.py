@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, BinaryIO
 
 from builder.errors import UsageError
@@ -17,6 +16,7 @@ from cache.archive.entry import Entry, Kind
 from cache.errors import PybuildError, SizeMismatchError
 from cache.spec import oci
 from cache.spec.manifest import Index
+from cache.value import replace, value
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -40,7 +40,7 @@ _DIRECTORY_MODE = 0o755
 _OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Bundle:
     """What a layout holds: index entries, distinct blobs by path, other documents by name."""
 

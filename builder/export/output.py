@@ -5,13 +5,13 @@ Knows option text only; opens nothing and builds nothing.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from builder.errors import UsageError
 from cache.errors import InvalidDocumentError
 from cache.spec.reference import Reference
+from cache.value import value
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -39,7 +39,7 @@ class Compression(StrEnum):
     UNCOMPRESSED = "uncompressed"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class OutputSpec:
     """One `--output`.
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, BinaryIO
 
 from builder.export.payload import Payloads
 from cache.archive.entry import NANOSECOND, Entry, Kind
+from cache.value import replace
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

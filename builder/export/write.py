@@ -6,11 +6,11 @@ Pushing is the registry's business, keeping images the store's; neither is done 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, assert_never
 
 from builder.export.destination import open_destination
 from builder.export.output import OutputType
+from cache.value import value
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from cache.spec.reference import Reference
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Exporter:
     """Writes outputs: where bytes come from, standard output, whom to warn, the epoch's time."""
 

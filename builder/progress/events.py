@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Protocol
 
+from cache.value import value
 
-@dataclass(frozen=True, slots=True)
+
+@value
 class VertexStarted:
     """A step began. `id` is unique in the build; `name` is shown; `time` is seconds (monotonic)."""
 
@@ -15,7 +16,7 @@ class VertexStarted:
     time: float
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class VertexCached:
     """A step was answered from the cache (it may not have been started)."""
 
@@ -24,7 +25,7 @@ class VertexCached:
     time: float
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class VertexLog:
     """Output of a running step: `stream` is 1 or 2, `data` raw bytes as they came."""
 
@@ -34,7 +35,7 @@ class VertexLog:
     time: float
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class VertexProgress:
     """A transfer inside a step: `current` of `total` bytes (total 0 when unknown)."""
 
@@ -45,7 +46,7 @@ class VertexProgress:
     time: float
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class VertexDone:
     """A step ended well."""
 
@@ -53,7 +54,7 @@ class VertexDone:
     time: float
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class VertexFailed:
     """A step failed or, with `cancelled`, was stopped because another failed."""
 
@@ -63,7 +64,7 @@ class VertexFailed:
     time: float
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Warned:
     """Something the user should know that does not stop the build."""
 

@@ -7,11 +7,11 @@ same lines. The only module that words the terminal view; `live` only puts it on
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, assert_never
 
 from builder.progress import events
 from builder.progress.text import LineSplitter, harmless, human_seconds, human_size
+from cache.value import field, state, value
 
 if TYPE_CHECKING:
     from builder.progress.events import Event, StepEvent
@@ -23,7 +23,7 @@ _BAR = 24  # cells
 _WARNINGS = 5
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Span:
     """A piece of a line; `style` is a rich style."""
 
@@ -31,7 +31,7 @@ class Span:
     style: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Line:
     """A line: what stands left, and what is kept visible at the right end."""
 
@@ -39,7 +39,7 @@ class Line:
     right: tuple[Span, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Marks:
     """The characters drawn with, so that terminals without UTF-8 get readable ones."""
 
@@ -58,7 +58,7 @@ UNICODE = Marks("✔", "✘", "■", "│", "↓", "━", "─", "…", "⠋⠙�
 ASCII = Marks("+", "x", "-", "|", ">", "=", ".", "...", "|/-\\")
 
 
-@dataclass(slots=True)
+@state
 class _Step:
     name: str
     started: float

@@ -6,12 +6,12 @@ What is printed is a function of the events alone, their times included.
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from builder.progress import events
 from builder.progress.sink import Sink
 from builder.progress.text import LineSplitter, harmless, human_size
+from cache.value import field, state
 
 if TYPE_CHECKING:
     from typing import TextIO
@@ -26,7 +26,7 @@ MAX_WAITING = 1000
 _PROGRESS_EVERY = 5.0  # seconds between lines of one unfinished transfer
 
 
-@dataclass(slots=True)
+@state
 class _Step:
     number: int
     name: str

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from builder.progress import events
 from builder.progress.text import harmless, human_seconds, human_size
+from cache.value import value
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from cache.spec.manifest import Image
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Counts:
     """How many steps ran, were cached, failed."""
 
@@ -60,7 +60,7 @@ class CountingReporter:
             return Counts(self._run, self._cached, self._failed)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Summary:
     """A finished build. `size` is the bytes of the distinct blobs; `written` names destinations."""
 

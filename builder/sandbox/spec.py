@@ -6,9 +6,10 @@ from the Dockerfile and are resolved by init inside the step's root only.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
+
+from cache.value import value
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,7 +22,7 @@ class NetworkMode(StrEnum):
     NONE = "none"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Overlay:
     """The step's root: an overlayfs. `lowers` are names relative to `base`, topmost first."""
 
@@ -31,7 +32,7 @@ class Overlay:
     work: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Bind:
     """Mount `source` (a host path; symlinks in its last part are not followed) at `target`.
 
@@ -44,7 +45,7 @@ class Bind:
     readonly: bool = True
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class BindOverlay:
     """Mount `subpath` of a merged tree at `target`: lowers as in Overlay, changes thrown away."""
 
@@ -55,7 +56,7 @@ class BindOverlay:
     readonly: bool = True
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Tmpfs:
     """An empty tmpfs; size in bytes, 0 for no limit."""
 
@@ -63,7 +64,7 @@ class Tmpfs:
     size: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class MemoryFile:
     """A file that exists in memory only (secret, script). `data` is base64 in the JSON."""
 
@@ -77,7 +78,7 @@ class MemoryFile:
 StepMount = Bind | BindOverlay | Tmpfs | MemoryFile
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Process:
     """What runs. `user` is the USER text, resolved in the image's /etc/passwd by init (I06)."""
 
@@ -87,7 +88,7 @@ class Process:
     user: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class SandboxSpec:
     """Everything one step needs. `resolv_conf` and `hosts` are file contents to bind."""
 
@@ -102,7 +103,7 @@ class SandboxSpec:
     interactive: bool = False  # stdin of the caller instead of /dev/null (pybuild run)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Outcome:
     """How a step ended: exit code (128+n for signal n) and the mount stubs init created.
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
+
+from cache.value import value
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from cache.spec.oci import Layer
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Active:
     """A writable snapshot on top of `parent` (a chain ID), private to one step."""
 

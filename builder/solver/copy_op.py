@@ -7,7 +7,6 @@ nothing, and must not know where trees come from or where the layer goes.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, assert_never
 
 from builder.context.source import join
@@ -19,6 +18,7 @@ from builder.solver.selection import content_digest, select
 from builder.solver.unpack import Unpacking
 from cache.archive.entry import Entry, Kind, encode
 from cache.spec.digest import Digest
+from cache.value import value
 from frontend.graph import CopyOp, InlineSource, MkdirOp, PathSource, RemoteSource, Unpack
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ _REMOTE_MODE = 0o600
 _INLINE_MODE = 0o644
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class RemoteFile:
     """A fetched file: its bytes on demand, as often as needed; mtime in nanoseconds."""
 

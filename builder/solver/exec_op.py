@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from builder.errors import ProcessFailedError, SandboxError
@@ -20,6 +19,7 @@ from builder.sandbox.spec import (
 )
 from builder.solver.output import Output, TreeOutput
 from cache.keys import CacheKey
+from cache.value import value
 from frontend.graph import BindMount, CacheMount, ExecOp, Network, SecretMount, Sharing, TmpfsMount
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ _SIGNALLED = 128
 _KILLED = 137
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Runtime:
     """What a RUN needs, made only when one must run."""
 
@@ -61,7 +61,7 @@ class MountContent(Protocol):
         """Write what lies below a path into a directory descriptor."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class StepFiles:
     """Files of the host's making that every RUN sees: /etc/hosts by host name, resolv.conf."""
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from builder.solver.output import FileOutput, Output
 from cache.errors import DigestMismatchError, PybuildError
 from cache.spec.digest import Digest
+from cache.value import value
 from frontend.graph import HttpOp
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ _DOMAIN = "http"
 _UNCHANGED = 304
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Fetched:
     """A reply: status 200 or 304 and its validators."""
 

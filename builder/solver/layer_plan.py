@@ -5,12 +5,12 @@ Must not know how the plan came about.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 from builder.context.source import CopyError
 from cache.archive.entry import Entry, Kind
 from cache.archive.reader import read_entries
+from cache.value import value
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Sequence
@@ -30,14 +30,14 @@ class TreeFile(NamedTuple):
     path: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class StreamFile:
     """A file that is opened by a call, such as a fetched one."""
 
     open: Callable[[], AbstractContextManager[BinaryIO]]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Member:
     """The n-th entry of the n-th archive that is being unpacked."""
 

@@ -6,9 +6,9 @@ Must not know entries or trees.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
 from builder.context.source import CopyError
+from cache.value import value
 from frontend.source import printable
 
 _ALL = 0o7777
@@ -21,7 +21,7 @@ _ACTION = re.compile(r"([-+=])([rwxXst]*)([ugo]?)")
 _OCTAL = re.compile(r"[0-7]{1,16}\Z")
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class _Action:
     who: int  # the bits it may touch
     operator: str
@@ -50,7 +50,7 @@ class _Action:
         return value
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ModeChange:
     """What --chmod asks for: an absolute mode, or actions on the present one."""
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cache.spec.oci import chain_id
+from cache.value import value
 
 if TYPE_CHECKING:
     from cache.spec.digest import Digest
     from cache.spec.oci import Layer
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class TreeOutput:
     """A tree: its layers, base first. `created` (RFC 3339) is when its top layer was made."""
 
@@ -25,14 +25,14 @@ class TreeOutput:
         return chain_id([layer.diff_id for layer in self.layers])
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ContextOutput:
     """A local directory, by its name in the request."""
 
     name: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class FileOutput:
     """A fetched file in the content store; mtime in nanoseconds."""
 

@@ -5,11 +5,11 @@ Owns reading /etc/passwd and /etc/group of a tree as data. The host's users are 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from builder.context.source import CopyError
 from cache.archive.entry import Kind
+from cache.value import value
 from frontend.source import printable
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ _MAX_DATABASE = 16 * 1024 * 1024  # bytes of one passwd or group file
 _PASSWD_ID, _PASSWD_GROUP, _GROUP_ID = 2, 3, 2
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Owner:
     """Numeric owner."""
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from builder.errors import SolveError
@@ -21,6 +20,7 @@ from cache.errors import PybuildError, StoreError
 from cache.keys import CacheKey, Difference, difference
 from cache.records import Record
 from cache.spec.oci import Layer
+from cache.value import value
 from frontend.graph import ExecOp, ImageOp, LinkOp, ScratchOp
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class OpHandler(Protocol):
         """Do it: a layer on top of inputs[0], or another output."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Explained:
     """How a step was answered: from the cache, or why not (None: it never ran before)."""
 
@@ -66,7 +66,7 @@ class Explained:
     difference: Difference | None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Policy:
     """What the cache may answer. `now` gives RFC 3339 text for new layers."""
 

@@ -5,9 +5,8 @@ Must not know trees.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from builder.context.source import CopyError
+from cache.value import value
 from frontend.source import printable
 
 _META = frozenset("*?[")
@@ -39,7 +38,7 @@ def unescape(text: str) -> str:
     return "".join(kept)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class _Class:
     negated: bool
     ranges: tuple[tuple[str, str], ...]
@@ -51,7 +50,7 @@ class _Class:
 _ANY = _Class(negated=True, ranges=())
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Wildcard:
     """A compiled component pattern: single-character classes, None for `*`."""
 

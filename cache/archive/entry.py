@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
+
+from cache.value import value
 
 NANOSECOND = 1_000_000_000
 MAX_PATH = 4096  # bytes of one in-image path
@@ -24,7 +25,7 @@ class Kind(StrEnum):
     FIFO = "fifo"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Entry:
     """A file system object as data.
 

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Self
 
 from cache.errors import InvalidDocumentError
 from cache.spec.digest import Digest
 from cache.spec.fields import Fields
 from cache.spec.oci import Platform, canonical_json, load_object
+from cache.value import value
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class History:
     """One history entry; `created` is RFC 3339 text, empty when unknown."""
 
@@ -24,7 +24,7 @@ class History:
     empty_layer: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Healthcheck:
     """A health check; times in nanoseconds, 0 meaning inherited."""
 
@@ -36,7 +36,7 @@ class Healthcheck:
     retries: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ImageConfig:
     """What docker calls the image: platform, run-time defaults, history and diff_ids.
 

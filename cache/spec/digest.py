@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 from cache.errors import InvalidDocumentError
+from cache.value import value
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 _GRAMMAR = re.compile(r"(?:sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128})\Z")
 
 
-@dataclass(frozen=True, slots=True, order=True)
+@value
 class Digest:
     """A content digest (image-spec descriptor.md, "Digests"); an invalid one cannot be made."""
 
@@ -43,6 +43,10 @@ class Digest:
     def of(cls, data: bytes) -> Self:
         """Digest bytes with sha256."""
         return cls("sha256", hashlib.sha256(data).hexdigest())
+
+    def __lt__(self, other: Digest) -> bool:
+        """Order by algorithm, then by hex."""
+        return (self.algorithm, self.hex) < (other.algorithm, other.hex)
 
     def __str__(self) -> str:
         """Render as `algorithm:hex`."""

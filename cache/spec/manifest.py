@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
 from cache.errors import InvalidDocumentError
@@ -10,6 +9,7 @@ from cache.spec import oci
 from cache.spec.digest import Digest
 from cache.spec.fields import Fields
 from cache.spec.oci import Descriptor, Layer, Platform
+from cache.value import field, value
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -20,7 +20,7 @@ MAX_LAYERS = 500  # overlayfs takes no more lower directories
 MAX_MANIFESTS = 1000
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Manifest:
     """An image manifest: the config's descriptor and the layers', base first."""
 
@@ -68,7 +68,7 @@ class Manifest:
         return oci.canonical_json(document)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Index:
     """An image index or manifest list."""
 
@@ -105,7 +105,7 @@ class Index:
         return oci.canonical_json(document)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Image:
     """One platform's image as values: manifest and config descriptors, config, layers."""
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self, cast
 
 from cache.errors import InvalidDocumentError
 from cache.spec.digest import Digest
+from cache.value import field, value
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -40,7 +40,7 @@ LAYER_TYPES = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Platform:
     """Operating system, architecture and variant, normalised as containerd does."""
 
@@ -124,7 +124,7 @@ def _unknown_platform(text: str) -> InvalidDocumentError:
     return InvalidDocumentError(msg, hint="write it as os/arch, such as linux/amd64")
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Descriptor:
     """What a blob is, its digest and its size in bytes (image-spec descriptor.md)."""
 
@@ -135,7 +135,7 @@ class Descriptor:
     platform: Platform | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Layer:
     """A layer: its blob as stored (compressed or not) and the digest of its uncompressed tar."""
 

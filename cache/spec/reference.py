@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
 from typing import Self
 
 from cache.errors import InvalidDocumentError
 from cache.spec.digest import Digest
+from cache.value import replace, value
 
 DEFAULT_REGISTRY = "docker.io"
 _COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
@@ -20,7 +20,7 @@ _REGISTRY = re.compile(
 _MAX_NAME = 255
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Reference:
     """A normalised image name: registry host, repository, and tag and/or digest."""
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
+from cache.value import replace
 from frontend.dockerfile.flags import FlagSet, parse_flags
 from frontend.dockerfile.jsonform import parse_json_form
 from frontend.dockerfile.problems import MistakeError

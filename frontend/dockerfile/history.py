@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from cache.value import value
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -21,7 +22,7 @@ _ASCII_END = 0x7F
 _SHORT = {"\a": "\\a", "\b": "\\b", "\f": "\\f", "\n": "\\n", "\r": "\\r", "\t": "\\t", "\v": "\\v"}
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class PendingHistory:
     """One entry to be: `ref` is the vertex that makes its layer, None for an empty layer."""
 

@@ -5,10 +5,10 @@ Only stages the target needs are looked at (S03); everything wrong in them is re
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from cache.errors import PybuildError
+from cache.value import replace, value
 from frontend.dockerfile import lint
 from frontend.dockerfile.bases import images_needed, origin_of, origins_read, platform_of
 from frontend.dockerfile.history import PendingHistory, pairs_text
@@ -58,7 +58,7 @@ _CHECK = "BUILDKIT_DOCKERFILE_CHECK"
 _STEP_KEYWORDS = frozenset({"RUN", "COPY", "ADD", "WORKDIR"})
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class LoweredStage:
     """A stage that was lowered, for reports."""
 
@@ -69,7 +69,7 @@ class LoweredStage:
     span: Span
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Lowered:
     """What a Dockerfile means: `config` has the base's history, `history` what comes after it."""
 

@@ -6,10 +6,10 @@ Each instruction changes the `Draft` of a stage and yields its history text. Kno
 from __future__ import annotations
 
 import posixpath
-from dataclasses import replace
 from typing import TYPE_CHECKING, Self
 
 from cache.spec.config import DEFAULT_PATH, Healthcheck, ImageConfig
+from cache.value import replace
 from frontend.dockerfile import history
 from frontend.dockerfile.environment import Environment
 from frontend.dockerfile.ports import parse_ports

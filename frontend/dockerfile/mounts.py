@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import posixpath
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from cache.value import state
 from frontend.dockerfile.problems import MistakeError, nearest
 from frontend.graph import Sharing
 
@@ -33,7 +33,7 @@ _TRUE = frozenset({"1", "t", "true"})
 _FALSE = frozenset({"0", "f", "false"})
 
 
-@dataclass(slots=True)
+@state
 class MountRequest:
     """One --mount as it was asked for; None for what was not said."""
 

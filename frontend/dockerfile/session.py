@@ -7,12 +7,12 @@ single instruction.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from cache.errors import PybuildError
 from cache.spec.oci import Platform
 from cache.spec.reference import Reference
+from cache.value import field, state, value
 from frontend.dockerfile import shell
 from frontend.dockerfile.problems import Budget, LoweringError, MistakeError
 from frontend.dockerfile.stages import SCRATCH
@@ -38,7 +38,7 @@ _LONGEST_NAME = 4096  # characters of a step's display name
 _SHOWN_VARIABLE = r"(?s)'[^']*'|\\.|\$(?:\{(\w+)\}|(\w+))"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class LowerRequest:
     """What a build asks of a Dockerfile.
 
@@ -65,7 +65,7 @@ class ImageResolver(Protocol):
         """Give the image of a name, as written, for a platform; any PybuildError may be raised."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Origin:
     """Where a name leads: an earlier stage, a named context, or an image (maybe scratch)."""
 
@@ -74,7 +74,7 @@ class Origin:
     image: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Base:
     """A resolved image: its vertex to be, and its config."""
 
@@ -83,7 +83,7 @@ class Base:
     pinned: str  # the name with the digest of the manifest
 
 
-@dataclass(slots=True)
+@state
 class StageWork:
     """A stage while it is lowered, and what it became."""
 
@@ -280,10 +280,10 @@ def _context_key(name: str) -> str:
 
 
 def _normalised(contexts: tuple[tuple[str, str], ...]) -> dict[str, str]:
-    for name, value in contexts:
-        if value and not value.startswith(_IMAGE_CONTEXT):
+    for name, place in contexts:
+        if place and not place.startswith(_IMAGE_CONTEXT):
             raise MistakeError(
                 f"named context {name[:60]!r} of this kind is not supported yet",
                 hint="give a local directory or docker-image://reference",
             )
-    return {_context_key(name): value for name, value in contexts}
+    return {_context_key(name): place for name, place in contexts}

@@ -6,10 +6,10 @@ Knows no images and no graph (CP01, M06, S01-S10, V31-V41).
 from __future__ import annotations
 
 from bisect import bisect_left
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from cache.errors import PybuildError
+from cache.value import field, value
 from frontend.dockerfile.problems import MistakeError, nearest
 from frontend.dockerfile.syntax import Arg, From
 
@@ -24,7 +24,7 @@ SCRATCH = "scratch"
 _MAX_INDEX_DIGITS = 9
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Stage:
     """A FROM and what follows it."""
 
@@ -38,7 +38,7 @@ class Stage:
         return self.origin.stage or f"stage-{self.index}"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Stages:
     """The stages of a file in order and the global ARGs before them."""
 

@@ -6,14 +6,15 @@ continuations are joined; words of COPY, ADD, ENV, LABEL... still carry quotes a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from cache.value import value
 
 if TYPE_CHECKING:
     from frontend.source import Span
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Heredoc:
     """A heredoc: its name, raw body (tabs stripped if `chomp` and used as a file), quoting."""
 
@@ -24,7 +25,7 @@ class Heredoc:
     descriptor: str = ""  # digits before <<
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Node:
     """One logical line: keyword upper-cased, flags split off, the rest, heredocs, place.
 
@@ -43,7 +44,7 @@ class Node:
     empty_continuation: bool = False  # a blank line inside (P23)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Command:
     """Arguments of RUN, CMD, ENTRYPOINT, HEALTHCHECK CMD: exec form words or one shell text."""
 
@@ -51,7 +52,7 @@ class Command:
     shell_form: bool
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class From:
     """FROM [--platform=P] image [AS name]."""
 
@@ -61,7 +62,7 @@ class From:
     node: Node
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class MountOption:
     """One `key` or `key=value` of --mount, in order; value None for a bare key."""
 
@@ -69,7 +70,7 @@ class MountOption:
     value: str | None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Run:
     """RUN; `mounts` holds the CSV fields of each --mount, unexpanded."""
 
@@ -81,7 +82,7 @@ class Run:
     node: Node
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Copy:
     """COPY or ADD (`node.keyword` tells). Heredoc words stand in `heredocs`, not in `sources`."""
 
@@ -100,7 +101,7 @@ class Copy:
     node: Node
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Pairs:
     """ENV or LABEL: (key, value) words, unexpanded; `legacy` for `ENV key value`."""
 
@@ -109,7 +110,7 @@ class Pairs:
     node: Node
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Arg:
     """ARG: names with default words, None when there is no `=`."""
 
@@ -117,7 +118,7 @@ class Arg:
     node: Node
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Process:
     """CMD or ENTRYPOINT."""
 
@@ -125,7 +126,7 @@ class Process:
     node: Node
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Words:
     """EXPOSE, VOLUME or SHELL: a list of words."""
 
@@ -133,7 +134,7 @@ class Words:
     node: Node
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Text:
     """WORKDIR, USER, STOPSIGNAL or MAINTAINER: one text."""
 
@@ -141,7 +142,7 @@ class Text:
     node: Node
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class HealthcheckInstruction:
     """HEALTHCHECK; `none` for NONE; durations in nanoseconds, 0 when not given."""
 
@@ -155,7 +156,7 @@ class HealthcheckInstruction:
     node: Node
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class OnBuild:
     """ONBUILD: the trigger text as it is stored in the config (P59)."""
 
@@ -168,7 +169,7 @@ Instruction = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Directives:
     """Parser directives of the file (P10-P15)."""
 
@@ -177,7 +178,7 @@ class Directives:
     check: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Parsed:
     """A Dockerfile as instructions in order."""
 

@@ -6,7 +6,6 @@ import io
 import json
 import os
 import tarfile
-from dataclasses import replace
 
 import pytest
 from support.images import World
@@ -17,6 +16,7 @@ from builder.export.output import parse_output
 from builder.export.write import Exporter
 from cache.spec.oci import Platform
 from cache.spec.reference import Reference
+from cache.value import replace
 
 NAMES = (Reference.parse("app:1"),)
 

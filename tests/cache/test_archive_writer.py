@@ -6,7 +6,6 @@ import io
 import shutil
 import subprocess
 import tarfile
-from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -18,6 +17,7 @@ from cache.archive.index import dump_index, load_index
 from cache.archive.reader import read_entries
 from cache.archive.writer import TarWriter
 from cache.errors import ArchiveError, CorruptRecordError
+from cache.value import replace
 
 SECOND = 10**9
 

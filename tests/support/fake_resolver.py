@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from cache.errors import PybuildError
@@ -12,6 +11,7 @@ from cache.spec.digest import Digest
 from cache.spec.manifest import Image
 from cache.spec.oci import Descriptor, Layer, Platform
 from cache.spec.reference import Reference
+from cache.value import replace
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

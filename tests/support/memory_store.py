@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import io
 import zlib
-from dataclasses import replace
 from typing import TYPE_CHECKING, BinaryIO
 
 import zstandard
@@ -22,6 +21,7 @@ from cache.errors import (
 from cache.spec import oci
 from cache.spec.digest import Digest
 from cache.spec.oci import Descriptor, Layer
+from cache.value import replace
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import io
-from dataclasses import replace
 
 from cache.archive.entry import Entry, Kind
 from cache.archive.writer import TarWriter
+from cache.value import replace
 
 END = bytes(1024)
 
