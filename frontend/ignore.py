@@ -18,31 +18,33 @@ from __future__ import annotations
 
 import posixpath
 import re
-from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from cache.errors import PybuildError
+from cache.value import field, replace, value
 from frontend import ignorepattern
-from frontend.ignorepattern import ACCEPT, STAR
+from frontend.ignoretable import Table
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from pathspec import PathSpec, Pattern
 
+    from frontend.ignoretable import Place
+
 MAX_PATTERNS = 100_000  # of one file; more is no list a person wrote
 MAX_GLOBS = 1000  # of them that need a regular expression, each a step for every file
-_MANY_AFFIXES = 32  # from here on a dictionary beats trying one after the other
 _MAX_CACHED = 4096  # tables or verdicts kept; the rest is worked out again
 
-_Place = tuple[int, int]  # number of a pattern, item it stands at
+_UNCLEAN = re.compile(r"//|/\Z|(?:\A|/)\.\.?(?:/|\Z)")
+_Numbers = tuple[int, ...]  # of patterns, ascending
 
 
 class IgnoreSyntaxError(PybuildError):
     """A line of an ignore file, or a pattern of a flag, that cannot be a pattern."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class IgnorePattern:
     """A cleaned pattern; `reincludes` when it was written behind `!`."""
 
@@ -100,6 +102,8 @@ def parse_patterns(texts: Iterable[str]) -> tuple[IgnorePattern, ...]:
 
 def _clean(path: str) -> str:
     """Resolve `.`, `..` and doubled slashes as Go does."""
+    if not _UNCLEAN.search(path):
+        return path
     cleaned = posixpath.normpath(path)
     return cleaned[1:] if cleaned.startswith("//") else cleaned
 
@@ -118,127 +122,26 @@ def _pattern(cleaned: str, reincludes: bool, line: int, where: str) -> IgnorePat
     return IgnorePattern(cleaned, reincludes, items, line)
 
 
-@dataclass(slots=True)
-class _Hits:
-    """What one glob gives: patterns that match completely, and places further on."""
-
-    mask: int = 0
-    places: list[_Place] = field(default_factory=list)
-
-    def add(self, number: int, target: int) -> None:
-        if target == ACCEPT:
-            self.mask |= 1 << number
-        else:
-            self.places.append((number, target))
-
-
-class _Table:
-    """All edges that leave a group of places, arranged for looking up a name."""
-
-    __slots__ = (
-        "affixes",
-        "always",
-        "anywhere",
-        "exact",
-        "globs",
-        "is_large",
-        "places",
-        "prefixes",
-        "reincludes",
-        "staying",
-        "sticky",
-        "suffixes",
-    )
-
-    def __init__(self, places: frozenset[_Place], patterns: tuple[IgnorePattern, ...]) -> None:
-        self.places = places
-        self.exact: dict[str, _Hits] = {}
-        self.affixes: dict[tuple[str, str], _Hits] = {}  # (prefix, suffix), one of them empty
-        self.always = _Hits()
-        self.reincludes = any(patterns[number].reincludes for number, _ in places)
-        self.sticky: _Table | None = None
-        globs: dict[tuple[str, ...], _Hits] = {}
-        staying: set[_Place] = set()
-        for number, index in places:
-            position = ignorepattern.position_at(patterns[number].items, index)
-            if position.loops:
-                staying.add((number, index))
-            for edge in position.edges:
-                self._hits(edge.glob, globs).add(number, edge.target)
-        self.staying = frozenset(staying)
-        self.is_large = len(self.affixes) > _MANY_AFFIXES
-        few = () if self.is_large else self.affixes
-        self.suffixes = tuple(suffix for _, suffix in few if suffix)
-        self.prefixes = tuple(prefix for prefix, _ in few if prefix)
-        self.globs = [
-            (re.compile(ignorepattern.as_regex(glob), re.DOTALL), hits)
-            for glob, hits in globs.items()
-        ]
-        self.anywhere = self._alternation()
-
-    def _hits(self, glob: tuple[str, ...], globs: dict[tuple[str, ...], _Hits]) -> _Hits:
-        name = ignorepattern.literal(glob)
-        if name is not None:
-            return self.exact.setdefault(name, _Hits())
-        if glob == (STAR,):
-            return self.always
-        if ignorepattern.is_affix(glob):
-            if glob[0] == STAR:
-                affix = "", ignorepattern.literal(glob[1:]) or ""
-            else:
-                affix = ignorepattern.literal(glob[:-1]) or "", ""
-            return self.affixes.setdefault(affix, _Hits())
-        return globs.setdefault(glob, _Hits())
-
-    def _alternation(self) -> re.Pattern[str] | None:
-        """One expression that says whether any glob matches, when there are several."""
-        if not self.globs:
-            return None
-        if len(self.globs) == 1:
-            return self.globs[0][0]
-        return re.compile("|".join(f"(?:{glob.pattern})" for glob, _ in self.globs), re.DOTALL)
-
-    def knows(self, name: str) -> bool:
-        """Whether anything but `*` matches the name."""
-        return bool(
-            name in self.exact
-            or (self.suffixes and name.endswith(self.suffixes))
-            or (self.prefixes and name.startswith(self.prefixes))
-            or (self.anywhere and self.anywhere.fullmatch(name))
-            or (self.is_large and self._affixed(name))
-        )
-
-    def hits(self, name: str) -> list[_Hits]:
-        """Everything that matches the name."""
-        found = [self.always]
-        if name in self.exact:
-            found.append(self.exact[name])
-        if self.affixes:
-            found += self._affixed(name)
-        if self.anywhere and self.anywhere.fullmatch(name):
-            found += [hits for glob, hits in self.globs if glob.fullmatch(name)]
-        return found
-
-    def _affixed(self, name: str) -> list[_Hits]:
-        cuts = range(len(name) + 1)
-        candidates = (*(("", name[cut:]) for cut in cuts), *((name[:cut], "") for cut in cuts))
-        return [self.affixes[affix] for affix in candidates if affix in self.affixes]
-
-
 class IgnoreDirectory:
     """What is known on entering a directory; made by a matcher, only handed back to it."""
 
     __slots__ = ("excluded", "may_reinclude", "recorded", "tables", "usual")
 
     def __init__(
-        self, tables: tuple[_Table, ...], recorded: int, *, excluded: bool, usual: bool
+        self,
+        tables: tuple[Table, ...],
+        recorded: _Numbers,
+        *,
+        excluded: bool,
+        usual: bool,
+        may_reinclude: bool,
     ) -> None:
         """Keep the patterns still alive below and those that matched the directory."""
         self.tables = tables
         self.recorded = recorded
         self.excluded = excluded
         self.usual = usual  # the verdict on names no pattern knows
-        self.may_reinclude = any(table.reincludes for table in tables)
+        self.may_reinclude = may_reinclude
 
 
 class IgnoreMatcher:
@@ -250,17 +153,18 @@ class IgnoreMatcher:
     def __init__(self, patterns: tuple[IgnorePattern, ...]) -> None:
         """Take patterns in their order."""
         self._patterns = patterns
-        self._reincluding = _mask_of(patterns)
-        self._tables: dict[frozenset[_Place], _Table] = {}
-        self._verdicts: dict[tuple[int, int], tuple[bool, int]] = {}
+        self._reincludes = tuple(pattern.reincludes for pattern in patterns)
+        self._exceptions = any(self._reincludes)
+        self._tables: dict[frozenset[Place], Table] = {}
+        self._verdicts: dict[tuple[_Numbers, _Numbers], tuple[bool, _Numbers]] = {}
         self._directories: dict[str, IgnoreDirectory] = {}
         start = self._table(frozenset((number, 0) for number in range(len(patterns))))
-        self.root = self._directory((start,) if patterns else (), 0, excluded=False)
+        self.root = self._directory((start,) if patterns else (), (), excluded=False)
 
     @property
     def exceptions(self) -> bool:
         """Whether any pattern takes something back in."""
-        return bool(self._reincluding)
+        return self._exceptions
 
     def excludes(self, parent: IgnoreDirectory, name: str) -> bool:
         """Say whether an entry of a directory is excluded."""
@@ -271,19 +175,19 @@ class IgnoreMatcher:
 
     def enter(self, parent: IgnoreDirectory, name: str) -> IgnoreDirectory:
         """Step into a subdirectory; its `excluded` says the same as `excludes`."""
-        places: set[_Place] = set()
-        tables: dict[_Table, None] = {}
-        mask = 0
+        places: set[Place] = set()
+        tables: dict[Table, None] = {}
+        numbers: set[int] = set()
         for table in parent.tables:
             for hits in table.hits(name):
-                mask |= hits.mask
+                numbers.update(hits.numbers)
                 places.update(hits.places)
             staying = self._sticky(table)
             if staying is not None:
                 tables[staying] = None
         if places:
             tables[self._table(frozenset(places))] = None
-        excluded, recorded = self._verdict(mask, parent.recorded)
+        excluded, recorded = self._verdict(numbers, parent.recorded)
         return self._directory(tuple(tables), recorded, excluded=excluded)
 
     def may_reinclude_below(self, directory: IgnoreDirectory) -> bool:
@@ -317,66 +221,68 @@ class IgnoreMatcher:
                 self._directories[below] = known
         return known
 
-    def _own(self, parent: IgnoreDirectory, name: str) -> int:
-        mask = 0
-        for table in parent.tables:
-            for hits in table.hits(name):
-                mask |= hits.mask
-        return mask
+    def _own(self, parent: IgnoreDirectory, name: str) -> set[int]:
+        return {
+            number
+            for table in parent.tables
+            for hits in table.hits(name)
+            for number in hits.numbers
+        }
 
-    def _verdict(self, own: int, inherited: int) -> tuple[bool, int]:
+    def _verdict(self, own: set[int], inherited: _Numbers) -> tuple[bool, _Numbers]:
         """Go through matching patterns in order; the last one wins (D04).
 
         A pattern that matches but could not change the verdict is not looked at, hence not
         recorded for entries below, unless a parent recorded it.
         """
-        known = self._verdicts.get((own, inherited))
+        key = tuple(sorted(own)), inherited
+        known = self._verdicts.get(key)
         if known is not None:
             return known
+        from_above = frozenset(inherited)
         excluded = False
-        recorded = inherited
-        remaining = own | inherited
-        while remaining:
-            bit = remaining & -remaining
-            remaining ^= bit
-            reincludes = bool(bit & self._reincluding)
-            if bit & inherited or reincludes == excluded:
-                recorded |= bit
+        recorded: list[int] = []
+        for number in sorted(own.union(inherited)):
+            reincludes = self._reincludes[number]
+            if number in from_above or reincludes == excluded:
+                recorded.append(number)
                 excluded = not reincludes
         if len(self._verdicts) >= _MAX_CACHED:
             self._verdicts.clear()
-        self._verdicts[(own, inherited)] = excluded, recorded
-        return excluded, recorded
+        found = self._verdicts[key] = excluded, tuple(recorded)
+        return found
 
     def _directory(
-        self, tables: tuple[_Table, ...], recorded: int, *, excluded: bool
+        self, tables: tuple[Table, ...], recorded: _Numbers, *, excluded: bool
     ) -> IgnoreDirectory:
-        always = 0
-        for table in tables:
-            always |= table.always.mask
+        always = {number for table in tables for number in table.always.numbers}
         usual = self._verdict(always, recorded)[0]
-        return IgnoreDirectory(tables, recorded, excluded=excluded, usual=usual)
+        return IgnoreDirectory(
+            tables,
+            recorded,
+            excluded=excluded,
+            usual=usual,
+            may_reinclude=self._exceptions and any(map(self._may_reinclude, tables)),
+        )
 
-    def _sticky(self, table: _Table) -> _Table | None:
+    def _may_reinclude(self, table: Table) -> bool:
+        return any(self._reincludes[number] for number, _ in table.places)
+
+    def _sticky(self, table: Table) -> Table | None:
         """The part of a table that stays alive below every name."""
-        if not table.staying:
-            return None
-        if table.sticky is None:
-            table.sticky = table if table.staying == table.places else self._table(table.staying)
-        return table.sticky
+        if table.staying is table.places:
+            return table
+        return self._table(table.staying) if table.staying else None
 
-    def _table(self, places: frozenset[_Place]) -> _Table:
+    def _table(self, places: frozenset[Place]) -> Table:
         known = self._tables.get(places)
         if known is None:
             if len(self._tables) >= _MAX_CACHED:
                 self._tables.clear()
-            known = self._tables[places] = _Table(places, self._patterns)
+            known = self._tables[places] = Table(
+                {place: self._patterns[place[0]].items for place in places}
+            )
         return known
-
-
-def _mask_of(patterns: tuple[IgnorePattern, ...]) -> int:
-    """Bits of the patterns behind `!`, built from text to stay linear."""
-    return int("0" + "".join("1" if p.reincludes else "0" for p in reversed(patterns)), 2)
 
 
 def path_spec(patterns: tuple[IgnorePattern, ...]) -> PathSpec[Pattern]:

@@ -12,7 +12,8 @@ a `d`, and `*` or `?` inside brackets are themselves.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+
+from cache.value import value
 
 STAR = "*"
 ANY = "?"
@@ -22,10 +23,12 @@ ACCEPT = -1  # where the edge of a complete match leads
 
 MAX_CROSSINGS = 32  # `**` that touch other characters, per pattern: each multiplies edges
 _MAX_NAME = 255  # NAME_MAX: globs that need longer names match nothing
-_SPECIAL = frozenset("*?[]\\")
+_MAX_MEMBERS = 1000  # characters and ranges in one [ ]
+_SPECIAL = re.compile(r"[*?\[\]\\]")
+_PLAIN = re.compile(r"[^*?\[\\/]++")
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Edge:
     """A glob for one name and the position behind it."""
 
@@ -33,7 +36,7 @@ class Edge:
     target: int
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Position:
     """What can happen to the next name; `loops` when any name may be skipped."""
 
@@ -42,14 +45,16 @@ class Position:
 
 
 def parse_items(pattern: str) -> tuple[str, ...]:
-    """Cut a cleaned pattern into `/`, `**`, `*`, `?`, `=c` for a literal and `[…]` as a regex.
+    """Cut a cleaned pattern into `/`, `**`, `*`, `?`, `=abc` for text and `[…]` as a regex.
 
     Raises:
         ValueError: what is wrong with the pattern, without quoting it.
     """
     if pattern.startswith(CROSS) and _is_plain_suffix(pattern[len(CROSS) :]):
         return (CROSS, STAR, *_literals(pattern[len(CROSS) :]))  # `**x`: any path ending in x
-    if not _SPECIAL.intersection(pattern):
+    if pattern.startswith("**/") and not _SPECIAL.search(pattern, len(CROSS)):
+        return (CROSS, *_literals(pattern[len("**/") :]))
+    if not _SPECIAL.search(pattern):
         return _literals(pattern)
     items: list[str] = []
     position = crossings = 0
@@ -66,14 +71,20 @@ def parse_items(pattern: str) -> tuple[str, ...]:
 
 
 def _is_plain_suffix(rest: str) -> bool:
-    return bool(rest) and rest[0] != SLASH and not _SPECIAL.intersection(rest)
+    return bool(rest) and rest[0] != SLASH and not _SPECIAL.search(rest)
 
 
 def _literals(text: str) -> tuple[str, ...]:
-    return tuple(c if c == SLASH else f"={c}" for c in text)
+    if SLASH not in text:
+        return (f"={text}",)
+    items = [item for name in text.split(SLASH) for item in (f"={name}", SLASH)]
+    return tuple(item for item in items[:-1] if item != "=")
 
 
 def _item(pattern: str, position: int) -> tuple[str, int]:
+    plain = _PLAIN.match(pattern, position)
+    if plain:
+        return f"={plain.group()}", plain.end()
     character = pattern[position]
     position += 1
     if character == STAR and pattern[position : position + 1] == STAR:
@@ -107,6 +118,8 @@ def _bracket(pattern: str, position: int) -> tuple[str, int]:
             high, position = _member(pattern, position + 1)
         if high < low:
             raise ValueError("a range in [ ] ends before it begins")
+        if len(parts) > _MAX_MEMBERS:
+            raise ValueError(f"more than {_MAX_MEMBERS} characters inside [ ]")
         parts.append(re.escape(low) if low == high else f"{re.escape(low)}-{re.escape(high)}")
     return "".join((*parts, "]")), position + 1
 
@@ -154,7 +167,7 @@ def _position(loops: bool, edges: list[Edge]) -> Position:
 
 
 def _shortest(glob: tuple[str, ...]) -> int:
-    return len(glob) - glob.count(STAR)
+    return sum(len(item) - 1 if item[0] == "=" else item != STAR for item in glob)
 
 
 def literal(glob: tuple[str, ...]) -> str | None:
@@ -171,8 +184,7 @@ def is_affix(glob: tuple[str, ...]) -> bool:
 
 def needs_regex(items: tuple[str, ...]) -> bool:
     """Whether any name of a pattern is more than a literal, `*`, `*x` or `x*`."""
-    text = "\n".join(items)
-    if "?" not in text and "[" not in text and "*" not in text:
+    if all(item[0] in "=/" or item == CROSS for item in items):
         return False
     glob: list[str] = []
     for item in (*items, SLASH):
