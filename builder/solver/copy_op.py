@@ -15,7 +15,6 @@ from builder.solver.layer_plan import Payload, StreamFile, TreeFile, write_plan
 from builder.solver.modes import parse_mode
 from builder.solver.ownership import Owner, parse_owner
 from builder.solver.selection import content_digest, select
-from builder.solver.unpack import Unpacking
 from cache.archive.entry import Entry, Kind, encode
 from cache.spec.digest import Digest
 from cache.value import value
@@ -209,7 +208,8 @@ class _Copier:
 
     def _unpack(self, opener: Callable[[], AbstractContextManager[BinaryIO]]) -> bool:
         """Plan an archive's entries; False when it is none (A03)."""
-        from cache.compress import open_archive  # noqa: PLC0415 - only ADD needs codecs
+        from builder.solver.unpack import Unpacking  # noqa: PLC0415 - only ADD reads archives
+        from cache.compress import open_archive  # noqa: PLC0415 - the same
 
         with opener() as stream:
             tar = open_archive(stream)

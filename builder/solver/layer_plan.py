@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 from builder.context.source import CopyError
 from cache.archive.entry import Entry, Kind
-from cache.archive.reader import read_entries
 from cache.value import value
 
 if TYPE_CHECKING:
@@ -93,7 +92,8 @@ def _write_members(
     members: dict[Member, list[Entry]],
     writer: LayerWriter,
 ) -> None:
-    from cache.compress import open_archive  # noqa: PLC0415 - only ADD needs codecs
+    from cache.archive.reader import read_entries  # noqa: PLC0415 - only ADD reads archives
+    from cache.compress import open_archive  # noqa: PLC0415 - the same
 
     with archive() as stream:
         tar = open_archive(stream)
