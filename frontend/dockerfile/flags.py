@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from cache.value import value
 from frontend.dockerfile.problems import MistakeError, nearest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class FlagSet:
     """The flags one instruction takes."""
 
@@ -20,7 +20,7 @@ class FlagSet:
     lists: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Flags:
     """The flags one instruction was given."""
 
@@ -48,7 +48,7 @@ def parse_flags(written: tuple[str, ...], known: FlagSet) -> Flags:
     """
     values: dict[str, list[str]] = {}
     for flag in written:
-        name, equals, value = flag[2:].partition("=")
+        name, equals, text = flag[2:].partition("=")
         every = (*known.texts, *known.switches, *known.lists)
         if name not in every:
             raise MistakeError(
@@ -57,21 +57,21 @@ def parse_flags(written: tuple[str, ...], known: FlagSet) -> Flags:
             )
         if name in values and name not in known.lists:
             raise MistakeError(f"duplicate flag specified: --{name}")
-        values.setdefault(name, []).append(_value(name, value, bool(equals), known))
+        values.setdefault(name, []).append(_text(name, text, bool(equals), known))
     return Flags({name: tuple(given) for name, given in values.items()})
 
 
-def _value(name: str, value: str, given: bool, known: FlagSet) -> str:
+def _text(name: str, text: str, given: bool, known: FlagSet) -> str:
     if name not in known.switches:
         if not given:
             raise MistakeError(
                 f"missing a value on flag: --{name}", hint=f"write --{name}=value, without a blank"
             )
-        return value
+        return text
     if not given:
         return "true"
-    if not value:
+    if not text:
         raise MistakeError(f"missing a value on flag: --{name}")
-    if value.lower() not in ("true", "false"):
-        raise MistakeError(f"expecting boolean value for flag: --{name}, not: {value[:64]}")
-    return value.lower()
+    if text.lower() not in ("true", "false"):
+        raise MistakeError(f"expecting boolean value for flag: --{name}, not: {text[:64]}")
+    return text.lower()

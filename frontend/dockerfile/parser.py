@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import io
 import re
-from dataclasses import dataclass, field
 
+from cache.value import value
 from frontend.dockerfile import words
 from frontend.dockerfile.jsonform import is_json_form
 from frontend.dockerfile.problems import MAX_PROBLEMS
@@ -30,7 +30,7 @@ _COMMENT = "# c"  # masked comment between instructions
 _DROPPED = "#"  # masked comment or blank line inside an instruction
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Split:
     """What a file consists of, and what is wrong with it so far."""
 
@@ -119,20 +119,21 @@ def _read_directives(lines: list[str], problems: list[Diagnostic]) -> tuple[Dire
     )
 
 
-@dataclass(slots=True)
 class _File:
     """The lines of a file and their masked copy; lives for one call of `split`."""
 
-    lines: list[str]
-    masked: list[str] = field(default_factory=list)
-    heredocs: dict[int, tuple[Heredoc, ...]] = field(default_factory=dict)
-    blank_inside: set[int] = field(default_factory=set)
-    problems: list[Diagnostic] = field(default_factory=list)
-    heredoc_count: int = 0
+    __slots__ = ("blank_inside", "heredoc_count", "heredocs", "lines", "masked", "problems")
+
+    def __init__(self, lines: list[str]) -> None:
+        self.lines = lines
+        self.masked = [""] * len(lines)
+        self.heredocs: dict[int, tuple[Heredoc, ...]] = {}  # by first line of the instruction
+        self.blank_inside: set[int] = set()
+        self.problems: list[Diagnostic] = []
+        self.heredoc_count = 0
 
     def mask(self, escape: str, header: int) -> None:
         """Write the masked copy; afterwards heredocs are known by their first line."""
-        self.masked = [""] * len(self.lines)
         position = header
         while position < len(self.lines):
             text = self.lines[position].strip()

@@ -24,20 +24,10 @@ _DIGITS = re.compile(r"[0-9]+")
 _NAME = re.compile(r"[^\W\d]\w*")
 _SPACES = re.compile(r"\s+")
 # Words of ENV, LABEL and ARG: quotes and escapes stay, blanks inside them do not split.
-# Possessive, so that no input makes the pattern go back.
-_WORDS = {
-    "\\": re.compile(
-        r"""(?:[^\s'"\\]++|'[^']*+'?|"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)|\\.|\\\Z)++""", re.DOTALL
-    ),
-    "`": re.compile(
-        r"""(?:[^\s'"`]++|'[^']*+'?|"(?:[^"`]++|`.)*+(?:"|`?\Z)|`.|`\Z)++""", re.DOTALL
-    ),
-}
-_PLAIN = {
-    ("\\", True): re.compile(r"""[^\\'"$}/]+"""),
-    ("`", True): re.compile(r"""[^`'"$}/]+"""),
-    ("\\", False): re.compile(r"[^\\$}/]+"),
-}
+# Possessive, so that no input makes the pattern go back. `E` stands for the escape.
+_WORD = r"""(?:[^\s'"E]++|'[^']*+'?|"(?:[^"E]++|E.)*+(?:"|E?\Z)|E.|E\Z)++"""
+_PLAIN = r"""[^E'"$}/]+"""
+_PLAIN_WITHOUT_QUOTES = r"[^E$}/]+"
 _SEVERAL = re.compile(r"""['"$\\`]""")
 
 
@@ -95,9 +85,13 @@ def split_words(text: str, escape: str = "\\") -> tuple[str, ...]:
     """Split into shell-like words that keep quotes and escapes (ENV, LABEL, ARG)."""
     return tuple(
         word
-        for match in _WORDS[escape].finditer(text)
+        for match in _compiled(_WORD, escape).finditer(text)
         if (word := _without_lone_escape(match.group(), escape, at_end=match.end() == len(text)))
     )
+
+
+def _compiled(pattern: str, escape: str) -> re.Pattern[str]:
+    return re.compile(pattern.replace("E", re.escape(escape)), re.DOTALL)  # which keeps them
 
 
 def _without_lone_escape(word: str, escape: str, *, at_end: bool) -> str:
@@ -128,7 +122,7 @@ class _Scanner:
         self._limit = limit
         self._position = 0
         self._depth = 0
-        self._plain = _PLAIN[(escape, quotes)]
+        self._plain = _compiled(_PLAIN if quotes else _PLAIN_WITHOUT_QUOTES, escape)
 
     def until(self, stop: str, *, raw: bool) -> list[tuple[str, bool]]:
         """Return expanded pieces up to `stop`, each with whether its blanks split words.

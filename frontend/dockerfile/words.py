@@ -6,8 +6,8 @@ Knows characters only: no instruction, no place in a file.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
+from cache.value import value
 from frontend.dockerfile.shell import ExpansionError, expand
 
 _BLANKS = re.compile(r"[\t\v\f\r ]+")
@@ -20,7 +20,7 @@ _HEREDOC = re.compile(r"([0-9]*)<<(-?)(\s*)([^<]*)\Z", re.DOTALL)
 _HEREDOC_ALONE = re.compile(r"[0-9]*<<-?\Z")
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Command:
     """A logical line cut in three."""
 
@@ -29,7 +29,7 @@ class Command:
     rest: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class HeredocWord:
     """`3<<-EOF`: what announces a heredoc."""
 
