@@ -39,6 +39,7 @@ _STEERING = frozenset(
         "protattr",
     ]
 )
+_ACLS = frozenset({"system.posix_acl_access", "system.posix_acl_default"})
 _CAPABILITY = "security.capability"
 _CAP_V3 = 0x03000000
 _CAP_V2 = 0x02000000
@@ -77,10 +78,9 @@ def read(target: int | bytes) -> Attributes:
 
 
 def clean(pairs: Iterable[tuple[str, bytes]]) -> Attributes:
-    """Keep what belongs into a layer: user.* and file capabilities, as docker and BuildKit do.
+    """Keep what belongs into a layer: user.*, file capabilities and ACLs.
 
-    Labels and ACLs are the host's: a default ACL or a policy of the state directory would
-    otherwise decide the bytes of every layer.
+    Labels (security.selinux and the like) are the host's and would differ from host to host.
     """
     kept: list[tuple[str, bytes]] = []
     opaque = False
@@ -97,7 +97,7 @@ def clean(pairs: Iterable[tuple[str, bytes]]) -> Attributes:
             name = prefix + rest[len(_ESCAPED) :]  # noqa: PLW2901 - the name the step gave it
         if name == _CAPABILITY:
             kept.append((name, _capability(data)))
-        elif name.startswith("user."):
+        elif name.startswith("user.") or name in _ACLS:
             kept.append((name, data))
     return Attributes(tuple(sorted(kept)), opaque)
 

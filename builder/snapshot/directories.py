@@ -7,6 +7,7 @@ is inside.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 from typing import TYPE_CHECKING, Self
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 # Six bytes with the separator: 500 lowers fit the one page of options that mount(2) takes.
 _LENGTH = 5
 _ALPHABET = "abcdefghijklmnopqrstuvwxyz234567"
+# A default ACL of the host's would be inherited by every file of every tree.
+_INHERITED = "system.posix_acl_default"
 _TRIES = 1000
 _FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -62,10 +65,13 @@ class Directories:
         """
         try:
             os.makedirs(path, mode=0o700, exist_ok=True)
-            return cls(path, os.open(path, _FLAGS))
+            descriptor = os.open(path, _FLAGS)
         except OSError as error:
             msg = f"cannot use {path!r}: {error.strerror}"
             raise StoreError(msg) from error
+        with contextlib.suppress(OSError):  # none there, or a file system without ACLs
+            os.removexattr(descriptor, _INHERITED)
+        return cls(path, descriptor)
 
     def claim(self) -> Claim:
         """Make a directory of a new name and lock it.

@@ -62,8 +62,8 @@ class EmptyLower:
 class StackedLower:
     """Committed trees under one directory, topmost first, as overlayfs would merge them.
 
-    Per directory it remembers which trees take part, so that a lookup asks only those. Their
-    components were seen to be real directories and committed trees do not change, so a path
+    For the directory asked about last and those above it, it remembers which trees take part,
+    so that a walk asks only those. Their components were seen to be real directories and committed trees do not change, so a path
     cannot leave its tree. With the one name b"." it is a plain directory.
     """
 
@@ -72,7 +72,8 @@ class StackedLower:
         self._base_fd = base_fd
         self._proc = b"/proc/self/fd/%d/" % base_fd
         self._top = names[0]
-        self._trees: dict[bytes, tuple[bytes, ...]] = {b"": tuple(n + b"/" for n in names)}
+        # The directory asked about last and those above it, each with its trees' prefixes.
+        self._way = [(b"", tuple(name + b"/" for name in names))]
 
     def lstat(self, path: bytes) -> os.stat_result | None:
         """Status of a path; the root's is the topmost tree's."""
@@ -110,18 +111,15 @@ class StackedLower:
 
     def _taking_part(self, directory: bytes) -> tuple[bytes, ...]:
         """Prefixes of the trees in which a directory's names are to be looked up."""
-        known = self._trees.get(directory)
-        if known is not None:
-            return known
-        missing: list[bytes] = []
-        here = directory
-        while here not in self._trees:
-            missing.append(here)
-            here = here.rpartition(b"/")[0]
-        trees = self._trees[here]
-        for below in reversed(missing):
-            trees = self._trees[below] = self._merge(trees, below.rpartition(b"/")[2])
-        return trees
+        way = self._way
+        while way[-1][0] != directory and not _is_above(way[-1][0], directory):
+            way.pop()
+        while way[-1][0] != directory:
+            here, trees = way[-1]
+            start = len(here) + 1 if here else 0
+            name, _, _ = directory[start:].partition(b"/")
+            way.append((directory[: start + len(name)], self._merge(trees, name)))
+        return way[-1][1]
 
     def _merge(self, trees: tuple[bytes, ...], name: bytes) -> tuple[bytes, ...]:
         """Choose the trees that show a directory: down to a non-directory or an opaque one."""
@@ -142,6 +140,10 @@ class StackedLower:
             return os.stat(place, dir_fd=self._base_fd, follow_symlinks=False)
         except FileNotFoundError:
             return None
+
+
+def _is_above(directory: bytes, path: bytes) -> bool:
+    return not directory or path.startswith(directory + b"/")
 
 
 def is_whiteout(status: os.stat_result) -> bool:

@@ -507,6 +507,20 @@ def test_state_directory_is_closed_to_others(tmp_path):
     directories.close()
 
 
+def test_default_acl_of_the_host_is_not_inherited(tmp_path):
+    """A default ACL on the state directory must not decide the bytes of layers."""
+    rows = [(1, 7, -1), (2, 7, 5), (4, 7, -1), (16, 7, -1), (32, 0, -1)]
+    acl = struct.pack("<I", 2) + b"".join(struct.pack("<HHi", *row) for row in rows)
+    try:
+        os.setxattr(tmp_path, "system.posix_acl_default", acl)
+    except OSError:
+        pytest.skip("no ACLs on this file system")
+    directories = Directories.open(str(tmp_path / "trees"))
+    with directories.claim() as claim:
+        assert os.listxattr(claim.fd) == []
+    directories.close()
+
+
 def test_unusable_state_directory_is_named(tmp_path):
     """A file where a directory must be is a StoreError that names it."""
     (tmp_path / "file").write_text("")

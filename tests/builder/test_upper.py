@@ -294,6 +294,18 @@ def test_capabilities_take_the_portable_form():
     assert attributes.clean([("security.capability", b"?" * 24)]).xattrs[0][1] == b"?" * 24
 
 
+def test_access_lists_are_kept(pair):
+    """An ACL set by a step is part of its change, as extraction gives it back."""
+    rows = [(1, 6, -1), (2, 4, os.getuid()), (4, 4, -1), (16, 4, -1), (32, 0, -1)]
+    acl = struct.pack("<I", 2) + b"".join(struct.pack("<HHi", *row) for row in rows)
+    pair.file("upper", "f")
+    try:
+        os.setxattr(pair.at("upper", "f"), "system.posix_acl_access", acl)
+    except OSError:
+        pytest.skip("no ACLs on this file system")
+    assert pair.read()["f"].xattrs == (("system.posix_acl_access", acl),)
+
+
 def test_trusted_bookkeeping_counts_too():
     """Uppers of mounts without userxattr carry the same marks under trusted."""
     read = attributes.clean([("trusted.overlay.opaque", b"y"), ("trusted.other", b"x")])
