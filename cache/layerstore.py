@@ -6,13 +6,8 @@ import contextlib
 import hashlib
 import io
 import os
-import secrets
 from typing import TYPE_CHECKING, BinaryIO
 
-from cache import compress
-from cache.archive.index import dump_index, load_index
-from cache.archive.reader import scan_entries
-from cache.archive.writer import TarWriter
 from cache.errors import ContentNotFoundError, DigestMismatchError, PybuildError
 from cache.spec import oci
 from cache.spec.digest import Digest
@@ -37,6 +32,8 @@ class _TarIngest:
     """A LayerWriter onto a blob ingest."""
 
     def __init__(self, blob: BlobWriter, keep_index: Callable[[Digest, list[Entry]], None]) -> None:
+        from cache.archive.writer import TarWriter  # noqa: PLC0415 - a cached build writes none
+
         self._blob = blob
         self._tar = TarWriter(blob)
         self._entries: list[Entry] = []
@@ -85,6 +82,8 @@ class StoredLayers:
             return
         self.ensure(layer.blob)
         with self._store.open(layer.blob) as stream:
+            from cache import compress  # noqa: PLC0415 - a cached build reads no layer
+
             plain = compress.decompressed(stream, layer.blob.media_type)
             yield io.BufferedReader(_DiffReader(plain, stream, layer.diff_id), _PIECE)
 
@@ -107,10 +106,14 @@ class StoredLayers:
 
     def index(self, layer: Layer) -> tuple[Entry, ...]:
         """Entries in tar order, from the kept index or else from the tar."""
+        from cache.archive.index import load_index  # noqa: PLC0415 - a cached build needs no tree
+
         try:
             with open(os.path.join(self._root, layer.diff_id.hex), "rb") as file:
                 return load_index(file.read())
         except (OSError, PybuildError):
+            from cache.archive.reader import scan_entries  # noqa: PLC0415 - the index was lost
+
             with self.open_seekable(layer) as stream:
                 entries = list(scan_entries(stream))
             self._keep_index(layer.diff_id, entries)
@@ -133,6 +136,8 @@ class StoredLayers:
         if kept is not None:
             return kept
         with self._open_tar(layer) as stream, self._store.writer() as blob:
+            from cache import compress  # noqa: PLC0415 - a cached build compresses nothing
+
             sink = compress.compressor(media_type, blob)
             while piece := stream.read(_PIECE):
                 sink.write(piece)
@@ -192,7 +197,9 @@ class StoredLayers:
         return None
 
     def _keep_index(self, diff_id: Digest, entries: list[Entry]) -> None:
-        path = os.path.join(self._root, f"{secrets.token_hex(8)}.tmp")
+        from cache.archive.index import dump_index  # noqa: PLC0415 - a cached build keeps none
+
+        path = os.path.join(self._root, f"{os.urandom(8).hex()}.tmp")
         with open(path, "xb") as file:
             file.write(dump_index(entries))
         os.rename(path, os.path.join(self._root, diff_id.hex))

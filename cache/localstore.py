@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import io
 import os
-import secrets
 from typing import TYPE_CHECKING, BinaryIO
 
 from cache.errors import (
@@ -71,7 +70,7 @@ class BlobWriter:
     def __init__(self, root: str) -> None:
         """Create the temporary file under `root/tmp`."""
         self._root = root
-        self._path = os.path.join(root, "tmp", secrets.token_hex(16))
+        self._path = os.path.join(root, "tmp", os.urandom(16).hex())
         self._file: BinaryIO | None = open(self._path, "xb", opener=_private)  # noqa: SIM115 - owned by close
         self._state = hashlib.sha256()
         self._size = 0

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import stat
 import sys
 from typing import TYPE_CHECKING, BinaryIO
@@ -99,7 +98,7 @@ def write_file(dest: str, data: bytes) -> None:
 def replacing(directory: int, name: str, mode: int = _READABLE) -> Iterator[BinaryIO]:
     """Write a file aside in an open directory; on success sync it and rename it into place."""
     # The name is cut so that a destination of 255 bytes still has room for the rest.
-    aside = f".{name[:40]}.{secrets.token_hex(8)}.tmp"
+    aside = f".{name[:40]}.{os.urandom(8).hex()}.tmp"
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     descriptor = os.open(aside, flags, mode, dir_fd=directory)
     try:
