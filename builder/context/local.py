@@ -6,19 +6,15 @@ Owns reading the host's files for COPY, ADD and bind mounts. Must not know what 
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import os
 import stat
-import sys
-import threading
-import time
 from typing import TYPE_CHECKING, BinaryIO, Self, cast
 
+from builder.context.hostdir import HostDirectory, Listing, unreadable
 from builder.context.payload import PayloadReader, changed
 from builder.context.source import SPECIAL, CopyError, join, resolve, shown
-from builder.context.xattrs import Xattrs, read_xattrs
-from cache.archive.entry import MAX_PATH, Entry, Kind, decode, encode
+from cache.archive.entry import Entry, Kind
 from cache.archive.mould import make_entry
 from cache.errors import PybuildError
 
@@ -27,14 +23,10 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from builder.context.memo import FileRecord, Stat, StatCache
+    from builder.context.xattrs import Xattrs
     from frontend.ignore import IgnoreMatcher
 
 _CHUNK = 1 << 20
-_TICK = 20_000_000  # ns: kernels stamp files with a clock up to 10 ms old
-_COARSE_TICK = 2_000_000_000  # ns: file systems that keep whole (or even) seconds
-_SECOND = 1_000_000_000
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _KINDS = {
     stat.S_IFREG: Kind.FILE,
     stat.S_IFDIR: Kind.DIRECTORY,
@@ -46,12 +38,6 @@ _KINDS = {
 }
 
 _NO_DEVICE = (0, 0)
-# What opening something that was listed says when it is no longer that.
-_MOVED = frozenset(
-    {errno.ENOENT, errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.ENXIO, errno.ESTALE}
-)
-
-Listing = dict[str, os.stat_result]
 
 
 class LocalContext:
@@ -76,17 +62,14 @@ class LocalContext:
         Raises:
             PybuildError: not a directory that can be read.
         """
-        self._fd = _open_root(path)
-        self._root = os.fstat(self._fd)
+        self._host = HostDirectory(path, hidden)
+        self._root = self._host.root
+        self._lock = self._host.lock
+        self._young = self._host.young
         self._ignore = ignore
-        self._hidden = frozenset(_identities(hidden))
         self._memo = memo
         self._listings: dict[str, Listing] = {}
         self._entries: dict[str, Entry] = {}
-        self._raw: dict[str, Listing] = {}
-        self._directory: tuple[str, int] = ("", self._fd)
-        self._lock = threading.RLock()
-        self._racy: set[str] = set()
         self._digests: dict[str, bytes] = {}
         self._known: dict[str, FileRecord] | None = None
         self._fresh: dict[str, FileRecord] = {}
@@ -111,12 +94,7 @@ class LocalContext:
     def close(self) -> None:
         """Remember new digests and close the directory; idempotent."""
         self.remember()
-        with self._lock:
-            self._turn_to("", self._fd)
-            if self._fd >= 0:
-                os.close(self._fd)
-            self._fd = -1
-            self._directory = ("", -1)
+        self._host.close()
 
     def remember(self) -> None:
         """Put digests that will hold beyond this build into the memo."""
@@ -149,11 +127,11 @@ class LocalContext:
         size, linkname = 0, ""
         xattrs: Xattrs = ()
         if kind is Kind.SYMLINK:
-            mode, linkname = 0o777, self._link(path)
+            mode, linkname = 0o777, self._host.link(path)
         elif kind is Kind.DIRECTORY:
-            xattrs = self._xattrs(path)
+            xattrs = self._host.xattrs(path)
         elif stat.S_ISREG(mode):
-            xattrs, size = self._xattrs(path), status.st_size
+            xattrs, size = self._host.xattrs(path), status.st_size
         return make_entry(
             path, kind, mode & 0o7777, 0, 0, size, status.st_mtime_ns, linkname, _NO_DEVICE, xattrs, -1
         )  # fmt: skip
@@ -189,8 +167,8 @@ class LocalContext:
             yield cast("BinaryIO", PayloadReader.empty(path))
             return
         with self._lock:
-            expected = self._digests.get(path) if path in self._racy else None
-        fd = self._open_file(path)
+            expected = self._digests.get(path) if path in self._young else None
+        fd = self._host.open_file(path)
         try:
             if not _same(os.fstat(fd), status):
                 raise changed(path)
@@ -205,17 +183,17 @@ class LocalContext:
             status = self._regular(path)
             if status is None:
                 return b""
-        fd = self._open_file(path)
+        fd = self._host.open_file(path)
         try:
             data = os.read(fd, status.st_size + 1)
             # Looking once, afterwards, is enough: what was read is then what was listed.
             if len(data) != status.st_size or not _same(os.fstat(fd), status):
                 raise changed(path)
         except OSError as error:
-            raise _unreadable(path, error) from error
+            raise unreadable(path, error) from error
         finally:
             os.close(fd)
-        expected = self._digests.get(path) if path in self._racy else None
+        expected = self._digests.get(path) if path in self._young else None
         if expected is not None and hashlib.sha256(data).digest() != expected:
             raise changed(path)
         return data
@@ -235,7 +213,7 @@ class LocalContext:
             digest = self._digests.setdefault(path, found)
             if digest != found:
                 raise changed(path)
-            if path not in self._racy:
+            if path not in self._young:
                 self._fresh[path] = (key, digest)
         return digest
 
@@ -293,7 +271,7 @@ class LocalContext:
         """Whether nothing there was so young when listed that its stat may hide a change (J10)."""
         prefix = f"{path}/" if path else ""
         with self._lock:
-            return not any(young == path or young.startswith(prefix) for young in self._racy)
+            return not any(young == path or young.startswith(prefix) for young in self._young)
 
     def hidden(self, path: str, /) -> bool:
         """Whether a path exists and the ignore rules hide it (D09)."""
@@ -302,11 +280,9 @@ class LocalContext:
         parent, _, name = path.rpartition("/")
         try:
             with self._lock:
-                return name in self._scan(parent)
+                return name in self._host.scan(parent)
         except PybuildError:
             return False
-
-    # -- listings ------------------------------------------------------------------------------
 
     def _status(self, path: str) -> os.stat_result | None:
         if not path:
@@ -336,14 +312,14 @@ class LocalContext:
         status = self._status(path)
         if status is None or not stat.S_ISLNK(status.st_mode):
             return None
-        return Entry(path, Kind.SYMLINK, linkname=self._link(path))
+        return Entry(path, Kind.SYMLINK, linkname=self._host.link(path))
 
     def _list(self, path: str) -> Listing:
         known = self._listings.get(path)
         if known is not None:
             return known
         with self._lock:
-            listing = self._scan(path)
+            listing = self._host.scan(path)
             if self._ignore is not None:
                 listing = {
                     name: status
@@ -368,101 +344,12 @@ class LocalContext:
             here, state = pending.pop()
             if not rules.may_reinclude_below(state):
                 continue
-            for name, found in self._scan(here).items():
+            for name, found in self._host.scan(here).items():
                 if not rules.excludes(state, name):
                     return True
                 if stat.S_ISDIR(found.st_mode):
                     pending.append((join(here, name), rules.enter(state, name)))
         return False
-
-    def _scan(self, path: str) -> Listing:
-        """Everything in a directory by name, sorted; the state directory left out."""
-        known = self._raw.get(path)
-        if known is not None:
-            return known
-        now = time.time_ns()
-        fd = self._enter(path)
-        listing: Listing = {}
-        try:
-            with os.scandir(fd) as entries:
-                found = [(entry.name, entry.stat(follow_symlinks=False)) for entry in entries]
-        except OSError as error:
-            raise _unreadable(path, error) from error
-        if sys.getfilesystemencoding() != "utf-8":
-            found = [(decode(os.fsencode(name)), status) for name, status in found]
-        found.sort()
-        coarse = now - _COARSE_TICK
-        for name, status in found:
-            if self._hidden and (status.st_dev, status.st_ino) in self._hidden:
-                continue
-            listing[name] = status
-            if (status.st_ctime_ns >= coarse or status.st_mtime_ns >= coarse) and _young(
-                status, now
-            ):
-                self._racy.add(join(path, name))
-        self._raw[path] = listing
-        return listing
-
-    # -- descriptors ---------------------------------------------------------------------------
-
-    def _enter(self, path: str) -> int:
-        """A descriptor of a directory, valid while the lock is held and until the next call."""
-        if self._fd < 0:
-            raise PybuildError("the build context is closed")
-        if self._directory[0] == path:
-            return self._directory[1]
-        if not path:
-            self._turn_to("", self._fd)
-            return self._fd
-        if len(encode(path)) >= MAX_PATH:
-            raise CopyError(f'"{shown(path[:200])}…": path of over {MAX_PATH} bytes')
-        parent, _, name = path.rpartition("/")
-        expected = self._raw[parent].get(name) if parent in self._raw else None
-        if expected is None:
-            raise changed(path)
-        above, below = self._fd, encode(path)
-        if self._directory[0] == parent:
-            above, below = self._directory[1], encode(name)
-        try:
-            # Links higher up may be followed here if someone swaps them in meanwhile; what
-            # comes out must still be the very directory that was listed.
-            fd = os.open(below, _DIRECTORY, dir_fd=above)
-        except OSError as error:
-            raise _unreadable(path, error) from error
-        status = os.fstat(fd)
-        if (status.st_dev, status.st_ino) != (expected.st_dev, expected.st_ino):
-            os.close(fd)
-            raise changed(path)
-        self._turn_to(path, fd)
-        return fd
-
-    def _turn_to(self, path: str, fd: int) -> None:
-        old = self._directory[1]
-        self._directory = (path, fd)
-        if old not in {self._fd, fd} and old >= 0:
-            os.close(old)
-
-    def _open_file(self, path: str) -> int:
-        parent, _, name = path.rpartition("/")
-        with self._lock:
-            directory = self._enter(parent)
-            try:
-                return os.open(encode(name), _FILE, dir_fd=directory)
-            except OSError as error:
-                raise _unreadable(path, error) from error
-
-    def _link(self, path: str) -> str:
-        parent, _, name = path.rpartition("/")
-        with self._lock:
-            try:
-                return decode(os.readlink(encode(name), dir_fd=self._enter(parent)))
-            except OSError as error:
-                raise _unreadable(path, error) from error
-
-    def _xattrs(self, path: str) -> Xattrs:
-        parent, _, name = path.rpartition("/")
-        with self._lock:
-            return read_xattrs(self._enter(parent), name)
 
     def _regular(self, path: str) -> os.stat_result | None:
         """The listed stat of a regular file; None for a socket, which reads as empty."""
@@ -476,30 +363,12 @@ class LocalContext:
         return status
 
     def _remembered(self, path: str, key: Stat) -> bytes | None:
-        if self._memo is None or path in self._racy:
+        if self._memo is None or path in self._young:
             return None
         if self._known is None:
             self._known = dict(self._memo.files(self.identity))
         record = self._known.get(path)
         return record[1] if record is not None and record[0] == key else None
-
-
-def _open_root(path: str) -> int:
-    try:
-        return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except OSError as error:
-        name = shown(path).removeprefix("/") if path.startswith("/") else path
-        raise PybuildError(
-            f"build context {name!r}: {(error.strerror or 'cannot be opened').lower()}",
-            hint="name a directory that this user can read",
-        ) from error
-
-
-def _identities(paths: Sequence[str]) -> Iterator[tuple[int, int]]:
-    for path in paths:
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-            status = os.stat(path)
-            yield status.st_dev, status.st_ino
 
 
 def _stat_key(status: os.stat_result) -> Stat:
@@ -515,21 +384,5 @@ def _same(now: os.stat_result, then: os.stat_result) -> bool:
     )
 
 
-def _young(status: os.stat_result, now: int) -> bool:
-    """Whether a change after `now` might leave these times as they are."""
-    tick = _TICK if status.st_ctime_ns % _SECOND else _COARSE_TICK
-    return max(status.st_ctime_ns, status.st_mtime_ns) >= now - tick
-
-
 def _is_special(status: os.stat_result) -> bool:
     return _KINDS[stat.S_IFMT(status.st_mode)] in SPECIAL
-
-
-def _unreadable(path: str, error: OSError) -> CopyError:
-    if error.errno in _MOVED:
-        return changed(path)
-    reason = (error.strerror or "cannot be read").lower()
-    return CopyError(
-        f'"{shown(path)}": {reason}',
-        hint="make it readable for this user or list it in .dockerignore",
-    )

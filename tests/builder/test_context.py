@@ -136,7 +136,7 @@ def test_ignored_directories_are_not_entered(tmp_path):
     for lines in (["big", "other"], ["*", "!other/deep/none"]):
         with LocalContext(str(tmp_path), ignore=rules(*lines)) as context:
             context.fingerprint("")
-            assert not any(path.startswith("big") for path in context._raw)
+            assert not any(path.startswith("big") for path in context._host.listings)
             assert context.children("") == []
 
 
@@ -232,7 +232,7 @@ def test_changed_within_a_tick(tmp_path):
     """A change that stat cannot show is found by its content (B08, J10)."""
     path = write(tmp_path, "f", "one")
     with LocalContext(str(tmp_path)) as context:
-        context._racy.add("f")
+        context._young.add("f")
         context.digest("f")
         status = context._status("f")
         path.write_text("two")
@@ -251,7 +251,7 @@ def test_swapped_directory(tmp_path):
         (tmp_path / "context/d").rename(tmp_path / "context/e")
         (tmp_path / "context/d").symlink_to("../outside")
         assert context.read("d/f") == b"inner"  # through the directory that is still open
-        context._enter("")
+        context._host.enter("")
         with pytest.raises(CopyError, match="changed"):
             context.read("d/f")
 
@@ -311,8 +311,8 @@ def digest_of(path, memo, pattern="/"):
     """One build's look at a context: its digest and how many files it opened."""
     with LocalContext(str(path), memo=memo) as context:
         opened = []
-        real = context._open_file
-        context._open_file = lambda *args: (opened.append(args[0]), real(*args))[1]
+        real = context._host.open_file
+        context._host.open_file = lambda *args: (opened.append(args[0]), real(*args))[1]
         digest = content_digest(select(context, pattern), memo)
     return digest, opened
 
