@@ -21,7 +21,6 @@ import errno
 import os
 import stat
 from contextlib import suppress
-from dataclasses import replace
 from typing import TYPE_CHECKING, BinaryIO, Self
 
 from cache.archive.attributes import Dresser
@@ -31,6 +30,7 @@ from cache.archive.overlay_tree import Lower, Node, OverlayTree, Place
 from cache.archive.reader import read_entries
 from cache.archive.rooted import open_beneath, remove_tree
 from cache.errors import ArchiveError, StoreError
+from cache.value import replace
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -130,17 +130,19 @@ class _Unpacker:
         self._open = place.path, fd
         return fd
 
-    def _made(self, place: Place) -> Place:
+    def _made(self, place: Place, *, holds_entry: bool = True) -> Place:
         """A place with a directory of this layer in it; those above are made too."""
-        if place.node is not None and place.node.is_directory:
+        node = place.node
+        if node is not None and node.is_directory and (node.holds_entry or not holds_entry):
             return place
         here = self._tree.top()
         for name in place.path.split("/"):
-            below, _ = self._tree.step(here, name)
-            if below.node is None or not below.node.is_directory:
-                self._make_directory(here, name, self._implied(here, name))
-                below, _ = self._tree.step(here, name)
-            here = below
+            node = _children(here).get(name)
+            if node is None or not node.is_directory:
+                node = self._make_directory(here, name, self._implied(here, name))
+                node.holds_entry = False
+            node.holds_entry |= holds_entry
+            here, _ = self._tree.step(here, name)
         return here
 
     def _implied(self, place: Place, name: str) -> Entry:
@@ -166,23 +168,38 @@ class _Unpacker:
             return
         node = _children(place).get(hidden)
         if node is None:
-            self._whiteout(self._made(place), hidden)
+            self._whiteout(self._made(place, holds_entry=False), hidden)
+        elif node.is_directory and node.holds_entry:
+            self._seal(self._tree.step(place, hidden)[0])
         elif node.is_directory:
-            node.is_opaque = True
+            self._clear(place, hidden)
+            self._whiteout(place, hidden)
 
     def _hide_all(self, place: Place) -> None:
         if not place.path:
-            self._tree.root.is_opaque = True
-            self._tree.forget_way()
+            self._seal(place)
         elif place.node is not None or place.shows_lower or self._lower is None:
-            node = self._made(place).node
-            if node is not None:
-                node.is_opaque = True
+            self._seal(self._made(place, holds_entry=False))
+
+    def _seal(self, place: Place) -> None:
+        """Hide all lower content of a directory; what was there only to hide some of it goes."""
+        if place.node is None or place.node.is_opaque:
+            return
+        place.node.is_opaque = True
+        self._tree.forget_way()
+        pending = [place]
+        while pending:
+            here = pending.pop()
+            for name, node in list(_children(here).items()):
+                if not node.holds_entry:
+                    self._clear(here, name)
+                elif node.is_directory:
+                    pending.append(self._tree.step(here, name)[0])
 
     def _whiteout(self, place: Place, name: str, entry: Entry | None = None) -> None:
         os.mknod(encode(name), stat.S_IFCHR, os.makedev(0, 0), dir_fd=self._at(place))
         made = entry or Entry(place.below(name), Kind.FILE)
-        _children(place)[name] = Node(made, is_whiteout=True)
+        _children(place)[name] = Node(made, is_whiteout=True, holds_entry=entry is not None)
 
     def _clear(self, place: Place, name: str) -> None:
         """Remove what this layer has at a name."""
@@ -197,22 +214,23 @@ class _Unpacker:
             with suppress(FileNotFoundError):  # a device was never made
                 os.unlink(encode(name), dir_fd=fd)
 
-    def _make_directory(self, place: Place, name: str, entry: Entry) -> None:
+    def _make_directory(self, place: Place, name: str, entry: Entry) -> Node:
         children = _children(place)
         node = children.get(name)
         if node is not None and node.is_directory:
             node.entry = entry
-            return
+            return node
         # What this layer had here hid the lower directory, and the new one must hide it too.
         below = self._tree.lower_entry(place, name) if node is not None else None
         self._clear(place, name)
         os.mkdir(encode(name), 0o700, dir_fd=self._at(place))
         hides = below is not None and below.kind is _DIRECTORY
-        children[name] = Node(entry, is_opaque=hides)
+        made = children[name] = Node(entry, is_opaque=hides)
+        return made
 
     def _directory(self, place: Place, entry: Entry, name: str, payload: BinaryIO) -> None:
         del payload
-        self._make_directory(place, name, entry)
+        self._make_directory(place, name, entry).holds_entry = True
 
     def _file(self, place: Place, entry: Entry, name: str, payload: BinaryIO) -> None:
         self._clear(place, name)

@@ -44,13 +44,15 @@ class Node:
 
     entry: what was unpacked, or the lower directory an implied one was modelled on.
     is_opaque: lower content of the directory is hidden. is_whiteout: nothing but a mark that
-    the lower path is gone.
+    the lower path is gone. holds_entry: an entry of the layer is this or lies below; a directory
+    made only for marks does not.
     """
 
     entry: Entry
     children: dict[str, Node] = field(default_factory=dict)
     is_opaque: bool = False
     is_whiteout: bool = False
+    holds_entry: bool = True
 
     @property
     def is_directory(self) -> bool:
