@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import os
 import socket
 import stat
@@ -12,53 +11,19 @@ import threading
 import time
 
 import pytest
-from support.copy_fakes import FakeWriter
+from support.copy_fakes import copied, settle, write
 
-from builder.context.layered import LayerTree
 from builder.context.local import LocalContext
-from builder.context.memo import MemoryStatCache
 from builder.context.source import CopyError, clean
-from builder.solver.copy_op import copy_key_parts, write_copy
 from builder.solver.selection import content_digest, digest_subtree, select
 from cache.archive.entry import Entry, Kind
-from cache.archive.tree import Tree
 from cache.errors import PybuildError
-from cache.spec.digest import Digest
-from cache.spec.oci import OCI_LAYER, Descriptor, Layer
-from frontend.graph import CopyOp, PathSource
 from frontend.ignore import IgnoreMatcher, parse_ignore
-
-OLD = 1_600_000_000
 
 
 def rules(*lines):
     """Ignore rules from lines."""
     return IgnoreMatcher(parse_ignore("\n".join(lines), ".dockerignore"))
-
-
-def write(root, path, text="x", mode=0o644):
-    """Make a file and its parents."""
-    target = root / path
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(text)
-    target.chmod(mode)
-    os.utime(target, (OLD, OLD))
-    return target
-
-
-def settle():
-    """Let the files made so far become older than a clock tick."""
-    time.sleep(0.05)
-
-
-def copied(context, pattern, dest="/x/"):
-    """Copy from a context onto nothing."""
-    from support.copy_fakes import FakeTree  # noqa: PLC0415
-
-    writer = FakeWriter()
-    op = CopyOp((PathSource(1, pattern),), dest)
-    write_copy(op, FakeTree(), {1: context}, {}, writer, created_mtime=5)
-    return writer
 
 
 def test_entries(tmp_path):
@@ -307,82 +272,6 @@ def test_deep_tree(tmp_path):
         subprocess.run(["rm", "-rf", str(tmp_path / "d")], check=True)
 
 
-def digest_of(path, memo, pattern="/"):
-    """One build's look at a context: its digest and how many files it opened."""
-    with LocalContext(str(path), memo=memo) as context:
-        opened = []
-        real = context._host.open_file
-        context._host.open_file = lambda *args: (opened.append(args[0]), real(*args))[1]
-        digest = content_digest(select(context, pattern), memo)
-    return digest, opened
-
-
-def test_memo_of_selections(tmp_path):
-    """An unchanged context opens no file the second time; a changed one opens only what changed."""
-    for path in ("a", "b", "d/c"):
-        write(tmp_path, path)
-    settle()
-    memo = MemoryStatCache()
-    first, opened = digest_of(tmp_path, memo)
-    assert sorted(opened) == ["a", "b", "d/c"]
-    assert digest_of(tmp_path, memo) == (first, [])
-    write(tmp_path, "b", "other")
-    settle()
-    second, opened = digest_of(tmp_path, memo)
-    assert second != first
-    assert opened == ["b"]
-    assert second == digest_of(tmp_path, None)[0]
-
-
-def test_time_is_no_content(tmp_path):
-    """A touched file is read again and found to be the same (K01)."""
-    write(tmp_path, "a")
-    settle()
-    memo = MemoryStatCache()
-    first, _ = digest_of(tmp_path, memo)
-    os.utime(tmp_path / "a", (OLD + 9, OLD + 9))
-    settle()
-    assert digest_of(tmp_path, memo) == (first, ["a"])
-
-
-def test_same_size_same_mtime(tmp_path):
-    """A file swapped for one of equal size and mtime is noticed by its ctime (J10)."""
-    write(tmp_path, "a", "one")
-    settle()
-    memo = MemoryStatCache()
-    first, _ = digest_of(tmp_path, memo)
-    write(tmp_path, "a", "two")
-    settle()
-    assert digest_of(tmp_path, memo)[0] != first
-
-
-def test_young_files_are_not_remembered(tmp_path):
-    """What was written in the tick of the walk, or claims the future, is read every time (J10)."""
-    write(tmp_path, "old")
-    settle()
-    memo = MemoryStatCache()
-    write(tmp_path, "young")
-    for _ in range(2):
-        assert "young" in digest_of(tmp_path, memo, "young")[1]
-        os.utime(tmp_path / "young")
-    future = time.time() + 1000
-    os.utime(tmp_path / "old", (future, future))
-    settle()
-    for _ in range(2):
-        assert "old" in digest_of(tmp_path, memo, "old")[1]
-
-
-def test_options_of_memo(tmp_path):
-    """A wildcard and a literal of the same file do not share a memo (K03)."""
-    write(tmp_path, "a")
-    settle()
-    memo = MemoryStatCache()
-    with LocalContext(str(tmp_path), memo=memo) as context:
-        assert content_digest(select(context, "a*"), memo) != content_digest(
-            select(context, "a"), memo
-        )
-
-
 def test_subtree_digest(tmp_path):
     """A bind mount's identity includes the directory's own mode and not its neighbours (K13)."""
     write(tmp_path, "d/f")
@@ -431,84 +320,6 @@ def test_fast_enough(tmp_path):
         start = time.perf_counter()
         context.fingerprint("")
         assert time.perf_counter() - start < 0.5
-
-
-class FakeLayers:
-    """A store of seekable tars."""
-
-    def __init__(self, *tars):
-        self._tars = tars
-        self.opened = 0
-
-    @contextlib.contextmanager
-    def open_seekable(self, layer):
-        self.opened += 1
-        yield io.BytesIO(self._tars[layer.blob.size])
-
-
-def layer(number):
-    """A layer that names the number of its fake tar."""
-    digest = Digest.of(str(number).encode())
-    return Layer(Descriptor(OCI_LAYER, digest, number), digest)
-
-
-def layered():
-    """Two layers: a file with two names below, one of them replaced above."""
-    below = [
-        Entry("d", Kind.DIRECTORY, 0o755, 1, 2),
-        Entry("d/a", Kind.FILE, 0o644, 5, 6, 3, 9, offset=2),
-        Entry("d/b", Kind.HARDLINK, linkname="d/a"),
-        Entry("gone", Kind.FILE, size=1, offset=0),
-    ]
-    above = [Entry(".wh.gone", Kind.FILE, offset=0), Entry("d/c", Kind.FILE, size=1, offset=1)]
-    store = FakeLayers(b"..one...", b".c")
-    return LayerTree(Tree.of([below, above]), [layer(0), layer(1)], store), store
-
-
-def test_layers_as_source():
-    """Bytes come from the tar that holds them, owners are kept, markers are not copied (C10, J12)."""
-    tree, store = layered()
-    with tree:
-        writer = copied(tree, "/", "/x")
-        assert writer.shape() == {
-            "x": "dir", "x/d": "dir", "x/d/a": "one", "x/d/b": "= x/d/a", "x/d/c": "c",
-        }  # fmt: skip
-        assert writer.owner("x/d/a") == (5, 6)
-        assert tree.digest("d/a") == tree.digest("d/b")
-        assert tree.get("d/../gone") is None
-        assert store.opened == 2
-        with tree.open("d/a") as stream:
-            assert (stream.read(2), stream.read(5), stream.read()) == (b"on", b"e", b"")
-        with pytest.raises(CopyError):
-            tree.read("d")
-
-
-def test_layers_identity():
-    """A stage copied from is known by content: other layers with the same files are a hit (K06)."""
-    tree, _ = layered()
-    flat = [
-        Entry("d", Kind.DIRECTORY, 0o755, 1, 2),
-        Entry("d/a", Kind.FILE, 0o644, 5, 6, 3, 1, offset=0),
-        Entry("d/b", Kind.FILE, 0o644, 5, 6, 3, 1, offset=0),
-        Entry("d/c", Kind.FILE, size=1, offset=3),
-    ]
-    other = LayerTree(Tree.of([flat]), [layer(0)], FakeLayers(b"onec"))
-    op = CopyOp((PathSource(1, "/d"),), "/x")
-    memo = MemoryStatCache()
-    assert copy_key_parts(op, {1: tree}, {}, memo) == copy_key_parts(op, {1: other}, {}, memo)
-    assert tree.fingerprint("d") != other.fingerprint("d")
-
-
-def test_layer_that_ends_early():
-    """A tar shorter than its index says is an error."""
-    entry = Entry("f", Kind.FILE, size=9, offset=0)
-    tree = LayerTree(Tree.of([[entry]]), [layer(0)], FakeLayers(b"123"))
-    with pytest.raises(CopyError, match="ends inside"):
-        tree.read("f")
-    with tree.open("f") as stream:
-        assert stream.read(3) == b"123"
-        with pytest.raises(CopyError, match="ends inside"):
-            stream.read(1)
 
 
 @pytest.mark.parametrize(

@@ -5,10 +5,16 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import os
+import time
 import zlib
 
 from builder.context.source import join, resolve
+from builder.solver.copy_op import write_copy
 from cache.archive.entry import Entry, Kind
+from frontend.graph import CopyOp, PathSource
+
+OLD = 1_600_000_000
 
 DIR = Kind.DIRECTORY
 
@@ -131,4 +137,24 @@ class FakeWriter:
         return (self.entries[path].uid, self.entries[path].gid)
 
 
-__all__ = ["FakeTree", "FakeWriter", "join"]
+def write(root, path, text="x", mode=0o644):
+    """Make a file and its parents."""
+    target = root / path
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(text)
+    target.chmod(mode)
+    os.utime(target, (OLD, OLD))
+    return target
+
+
+def settle():
+    """Let the files made so far become older than a clock tick."""
+    time.sleep(0.05)
+
+
+def copied(context, pattern, dest="/x/"):
+    """Copy from a context onto nothing."""
+    writer = FakeWriter()
+    op = CopyOp((PathSource(1, pattern),), dest)
+    write_copy(op, FakeTree(), {1: context}, {}, writer, created_mtime=5)
+    return writer
