@@ -9,8 +9,10 @@ Policies:
 - Of a tar's xattrs only `user.*`, file capabilities and POSIX ACLs are set, on files and
   directories, as far as the file system takes them. `user.overlay.*` and `trusted.*` are left
   out, so that overlayfs reads no mark but ours.
-- Whiteouts act on the lower tree only, whatever their order. (A whiteout of a lower symlink that
-  comes after entries leading through that symlink comes too late for those.)
+- Whiteouts act on the lower tree only, whatever their order. A stream is
+  read once, though: a whiteout of a lower symlink comes too late for entries before it that led
+  through the link, and a mark below a lower symlink precedes the directory that replaces it at
+  its peril: it then counts for what the link leads to.
 - A non-directory in the way of an entry's parent is replaced by a directory.
 - Directories get their owner, mode and times at the end, so that closed ones can be filled.
 """
