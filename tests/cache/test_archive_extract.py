@@ -409,7 +409,7 @@ def test_the_last_of_equal_names_wins(lab):
     """A25: any kind over any kind, through every spelling of the name."""
     makers = [
         lambda name: member(name, payload=b"x"),
-        lambda name: member(name, b"5") + member(name + b"/in", payload=b"y"),
+        lambda name: member(name, b"5", mode=b"0000755\0") + member(name + b"/in", payload=b"y"),
         lambda name: member(name, b"2", link=b"t"),
         lambda name: member(name, b"6"),
         lambda name: member(b"src") + member(name, b"1", link=b"src"),
