@@ -70,6 +70,8 @@ def _heredoc_sources(
     node: Node, sources: list[str], *, is_json: bool
 ) -> tuple[tuple[str, ...], tuple[Heredoc, ...]]:
     """Separate plain sources from heredoc words; of two bodies with one name the last counts."""
+    if not node.heredocs and "<<" not in node.rest:
+        return tuple(sources), ()
     bodies = {heredoc.name: heredoc for heredoc in node.heredocs}
     plain: list[str] = []
     found: dict[str, Heredoc] = {}

@@ -15,7 +15,7 @@ _UNITS = {
     "h": 3_600_000_000_000,
 }
 # Digits are limited so that no number takes long to read; 2**63 has 19 of them.
-_PART = re.compile(r"([0-9]{0,30})(?:\.([0-9]{0,30}))?(ns|us|µs|μs|ms|s|m|h)")
+_PART = r"([0-9]{0,30})(?:\.([0-9]{0,30}))?(ns|us|µs|μs|ms|s|m|h)"
 _MAX = (1 << 63) - 1
 
 
@@ -29,9 +29,10 @@ def parse_duration(text: str) -> int:
     rest = text[1:] if text[:1] in ("-", "+") else text
     if rest == "0":
         return 0
+    part = re.compile(_PART)
     total = position = 0
     while position < len(rest):
-        match = _PART.match(rest, position)
+        match = part.match(rest, position)
         if not match or not (match[1] or match[2]):
             raise ValueError(f'invalid duration "{text[:64]}"')
         unit = _UNITS[match[3]]

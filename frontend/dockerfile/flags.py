@@ -40,12 +40,17 @@ class Flags:
         return values[0] == "true" if values else None
 
 
+_NONE = Flags({})
+
+
 def parse_flags(written: tuple[str, ...], known: FlagSet) -> Flags:
     """Sort flags by name.
 
     Raises:
         MistakeError: unknown, repeated, or without the value it needs.
     """
+    if not written:
+        return _NONE
     values: dict[str, list[str]] = {}
     for flag in written:
         name, equals, text = flag[2:].partition("=")

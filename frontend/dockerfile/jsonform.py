@@ -7,9 +7,7 @@ import re
 from frontend.dockerfile.problems import MistakeError
 
 _STRING = r'"(?:[^"\\\x00-\x1f]++|\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4}))*+"'
-_ARRAY = re.compile(
-    rf"\[[ \t\r\n]*+(?:{_STRING}[ \t\r\n]*+(?:,[ \t\r\n]*+{_STRING}[ \t\r\n]*+)*+)?\]\Z"
-)
+_ARRAY = rf"\[[ \t\r\n]*+(?:{_STRING}[ \t\r\n]*+(?:,[ \t\r\n]*+{_STRING}[ \t\r\n]*+)*+)?\]\Z"
 
 
 def parse_json_form(text: str) -> tuple[str, ...] | None:
@@ -22,8 +20,8 @@ def parse_json_form(text: str) -> tuple[str, ...] | None:
         return None
     import json  # noqa: PLC0415 - shell forms do not need it
 
-    if _ARRAY.match(text):
-        return tuple(_without_surrogates(word) for word in json.loads(text))
+    if re.match(_ARRAY, text):  # compiled once, and only when an exec form is met
+        return tuple(_as_text(word) for word in json.loads(text))
     try:
         json.loads(text, parse_constant=_refuse, parse_int=len, parse_float=len)
     except (ValueError, RecursionError):
@@ -43,6 +41,6 @@ def _refuse(constant: str) -> None:
     raise ValueError(f"{constant} is not JSON")
 
 
-def _without_surrogates(word: str) -> str:
+def _as_text(word: str) -> str:
     # \ud800 alone is no character and could not be written as UTF-8 anywhere.
     return word.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

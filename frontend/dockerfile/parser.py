@@ -25,6 +25,7 @@ MAX_HEREDOCS = 10_000  # of a file (G06)
 
 _WIDEST = 4  # bytes of one character in UTF-8
 _DIRECTIVE = re.compile(r"#\s*([a-zA-Z][a-zA-Z0-9]*)\s*=\s*(\S.*?)\s*\Z")
+_STRANGE = re.compile("[\ud800-\udfff]")  # bytes that were no UTF-8, or halves of a character
 _TAKES_HEREDOC = frozenset({"RUN", "COPY", "ADD"})
 _COMMENT = "# c"  # masked comment between instructions
 _DROPPED = "#"  # masked comment or blank line inside an instruction
@@ -57,7 +58,7 @@ def split(source: SourceFile, directives: Directives | None = None) -> Split:
     lines = text.split("\n")
     if not lines[-1]:
         lines.pop()
-    fatal = _oversized(text, lines)
+    fatal = _unreadable(text, lines)
     if fatal:
         return Split(directives or Directives(), (), tuple(fatal))
     file = _File(lines)
@@ -68,18 +69,23 @@ def split(source: SourceFile, directives: Directives | None = None) -> Split:
     return Split(directives, _nodes(file, directives.escape), tuple(file.problems[:MAX_PROBLEMS]))
 
 
-def _oversized(text: str, lines: list[str]) -> list[Diagnostic]:
+def _unreadable(text: str, lines: list[str]) -> list[Diagnostic]:
     if not text:
         return [Diagnostic("the Dockerfile cannot be empty", Span(1, 1))]
     if len(text) > MAX_SOURCE:
         return [Diagnostic(f"the Dockerfile is larger than {MAX_SOURCE} bytes", Span(1, 1))]
+    strange = _STRANGE.search(text)
+    if strange:
+        number = text.count("\n", 0, strange.start()) + 1
+        message = "a Dockerfile must be UTF-8"
+        return [Diagnostic(message, Span(number, number), hint="save the file as UTF-8")]
     if len(lines) > MAX_LINES:
         here = Span(MAX_LINES + 1, MAX_LINES + 1)
         return [Diagnostic(f"the Dockerfile has more than {MAX_LINES} lines", here)]
     return [
         Diagnostic(f"line greater than max allowed size of {MAX_LINE}", Span(number, number))
         for number, line in enumerate(lines, 1)
-        if len(line) * _WIDEST > MAX_LINE and len(line.encode("utf-8", "surrogatepass")) > MAX_LINE
+        if len(line) * _WIDEST > MAX_LINE and len(line.encode("utf-8")) > MAX_LINE
     ][:MAX_PROBLEMS]
 
 

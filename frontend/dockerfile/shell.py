@@ -83,6 +83,8 @@ def expand_heredoc(
 
 def split_words(text: str, escape: str = "\\") -> tuple[str, ...]:
     """Split into shell-like words that keep quotes and escapes (ENV, LABEL, ARG)."""
+    if not _SEVERAL.search(text):
+        return tuple(text.split())
     return tuple(
         word
         for match in _compiled(_WORD, escape).finditer(text)

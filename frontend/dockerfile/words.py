@@ -13,9 +13,7 @@ from frontend.dockerfile.shell import ExpansionError, expand
 _BLANKS = re.compile(r"[\t\v\f\r ]+")
 # A shell word with its quotes; None of the parts can match what another one does (possessive).
 # A quote that is never closed cannot be matched, which leaves a gap that is looked for below.
-_RAW_WORD = re.compile(
-    r"""(?:[^\s'"\\]++|'[^']*+'|"(?:[^"\\]++|\\.)*+"|\\.|\\\Z)++|(?P<open>['"])""", re.DOTALL
-)
+_RAW_WORD = r"""(?:[^\s'"\\]++|'[^']*+'|"(?:[^"\\]++|\\.)*+"|\\.|\\\Z)++|(?P<open>['"])"""
 _HEREDOC = re.compile(r"([0-9]*)<<(-?)(\s*)([^<]*)\Z", re.DOTALL)
 _HEREDOC_ALONE = re.compile(r"[0-9]*<<-?\Z")
 
@@ -103,7 +101,7 @@ def heredoc_words(text: str) -> tuple[HeredocWord, ...]:
 
     A blank may stand between `<<` and the name (P51), so `<<` alone takes the next word.
     """
-    matches = list(_RAW_WORD.finditer(text))
+    matches = list(re.finditer(_RAW_WORD, text, re.DOTALL))
     if any(match["open"] for match in matches):
         return ()
     found: list[HeredocWord] = []

@@ -51,7 +51,6 @@ SPLIT = [
     ("run\v\f a", ["run\v\f a"]),  # P26
     ("RUN a\x0cb\x85c\u2028d", ["RUN a\x0cb\x85c\u2028d"]),
     ("\u00a0RUN a", ["RUN a"]),
-    ("RUN \udc80", ["RUN \udc80"]),
     ("\\", []),
     ("\\\n\\\n", []),
     ("# only\n\n", []),
@@ -215,6 +214,12 @@ def test_long_lines_are_refused():
     assert problems(f"FROM a\n{fits}a") == [(2, "line greater than max allowed size of 65535")]
     assert problems("RUN " + "ä" * 32766) == [(1, "line greater than max allowed size of 65535")]
     assert len(nodes(f"{fits} \\\n"[2:] + "b" * 60_000)) == 1
+
+
+@pytest.mark.parametrize("text", ["FROM a\nRUN \udc80", "\ud800"])
+def test_what_is_no_text_is_refused(text):
+    """Undecodable bytes are errors with a line (G03)."""
+    assert problems(text) == [(text.count("\n") + 1, "a Dockerfile must be UTF-8")]
 
 
 def test_sizes_are_limited():
