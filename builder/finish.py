@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import sys
+import time
 from typing import TYPE_CHECKING
 
 from builder.errors import SandboxError, UsageError
 from builder.export.exporter import BlobForm, assemble, publish
 from builder.export.output import Compression, OutputSpec, OutputType, check_outputs, parse_output
 from builder.export.write import Exporter
+from builder.progress.events import VertexDone, VertexFailed, VertexStarted, Warned
 from builder.solver.output import TreeOutput
+from builder.solver.steplog import ReportedLog
 from cache.spec.config import History
 from cache.value import replace, value
 from frontend.graph import ImageOp, Ref
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from builder.clock import Clock
+    from builder.progress.deferred import DeferredReporter
     from builder.remote import Network
     from builder.request import BuildRequest
     from builder.solver.output import Output
@@ -114,14 +120,21 @@ class Finisher:
     """Writes a solved image to the local store and to outputs."""
 
     def __init__(
-        self, request: BuildRequest, state: State, network: Network, warn: Callable[[str], None]
+        self,
+        request: BuildRequest,
+        state: State,
+        network: Network,
+        reporter: DeferredReporter,
+        first_id: int,
     ) -> None:
-        """`warn` is told what an output could not represent."""
+        """Report outputs as steps numbered from `first_id`; warnings say what one could not hold."""
         self._request = request
         self._state = state
         self._network = network
+        self._reporter = reporter
+        self._ids = itertools.count(first_id)
         epoch = request.source_date_epoch
-        self._exporter = Exporter(state.layers, state.layers, sys.stdout.buffer, warn, epoch)
+        self._exporter = Exporter(state.layers, state.layers, sys.stdout.buffer, self._warn, epoch)
 
     def finish(self, image: Solved, outputs: tuple[OutputSpec, ...]) -> Finished:
         """Write everywhere; names move only after every output succeeded."""
@@ -129,10 +142,11 @@ class Finisher:
         written: list[str] = []
         pushed: Digest | None = None
         for output in outputs:
-            made = self._write(image, local, output)
-            shown = made if made is not local else shown
-            if output.push:
-                pushed = self._push(made, output)
+            with self._step(f"exporting {output.type}") as progress:
+                made = self._write(image, local, output)
+                shown = made if made is not local else shown
+                if output.push:
+                    pushed = self._push(made, output, progress)
             if output.dest:
                 written.append("standard output" if output.to_stdout else output.dest)
         self._state.images.put(replace(local.manifest, platform=None), self._request.tags)
@@ -160,10 +174,30 @@ class Finisher:
         self._exporter.write(output, [made], self._request.tags)
         return made
 
-    def _push(self, image: Image, output: OutputSpec) -> Digest:
+    @contextlib.contextmanager
+    def _step(self, name: str) -> Iterator[Callable[[str, int, int], None]]:
+        """Show an output as a step; gives what its transfers are reported to."""
+        self._reporter.begin()
+        log = ReportedLog(next(self._ids), self._reporter)
+        self._reporter.emit(VertexStarted(log.id, name, time.monotonic()))
+        try:
+            with self._network.progress.to(log.progress):
+                yield log.progress
+        except BaseException as error:
+            failed = VertexFailed(log.id, str(error), cancelled=False, time=time.monotonic())
+            self._reporter.emit(failed)
+            raise
+        self._reporter.emit(VertexDone(log.id, time.monotonic()))
+
+    def _warn(self, text: str) -> None:
+        self._reporter.emit(Warned(text))
+
+    def _push(
+        self, image: Image, output: OutputSpec, progress: Callable[[str, int, int], None]
+    ) -> Digest:
         from builder.pushing import push  # noqa: PLC0415 - only when asked
 
         digest = image.manifest.digest
         for name in output.names or self._request.tags:
-            digest = push(self._state, self._network, image, name)
+            digest = push(self._state, self._network, image, name, progress)
         return digest

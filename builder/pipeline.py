@@ -12,7 +12,6 @@ from builder.dockerfile_input import context_directory, read_dockerfile
 from builder.errors import SolveError
 from builder.finish import Finished, Finisher, outputs_of, solved
 from builder.options import local_platform
-from builder.progress.events import Warned
 from builder.remote import Network
 from builder.solve import Solve
 from cache.value import value
@@ -77,9 +76,8 @@ def build(request: BuildRequest, caller: Caller) -> Built:
             error.excerpt = f"{source.name}:{span.start}\n{source.excerpt(span)}"
             raise
         image = solved(lowered, solver.outputs, Clock(request.source_date_epoch))
-        finisher = Finisher(
-            request, state, network, lambda text: caller.reporter.emit(Warned(text))
-        )
+        first_id = len(lowered.graph.vertices)
+        finisher = Finisher(request, state, network, caller.reporter, first_id)
         finished = finisher.finish(image, outputs)
         explained = tuple(solver.explained[ref] for ref in sorted(solver.explained))
     return Built(finished, solver.ran, solver.cached, explained, lowered.warnings, compiled.source)
@@ -100,7 +98,9 @@ def _compiled(request: BuildRequest, caller: Caller, stack: contextlib.ExitStack
     source, path = read_dockerfile(request.context, request.dockerfile)
     parsed = parse_dockerfile(source)
     network = Network(caller.environ, request.insecure_registries)
-    state = stack.enter_context(states.opened(states.locate(caller.environ), network))
+    state = stack.enter_context(
+        states.opened(states.locate(caller.environ), network, network.progress)
+    )
     network.origin = state.layers.origin
     images = BaseImages(
         state, network, pull=request.pull, platform=request.platform, notice=caller.notice

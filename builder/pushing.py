@@ -9,13 +9,21 @@ from cache.spec.oci import MAX_DOCUMENT, Descriptor
 from cache.spec.reference import Reference
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from builder.remote import Network
     from builder.state import State
     from cache.spec.digest import Digest
     from cache.spec.manifest import Image
 
 
-def push(state: State, network: Network, image: Image, name: Reference) -> Digest:
+def push(
+    state: State,
+    network: Network,
+    image: Image,
+    name: Reference,
+    progress: Callable[[str, int, int], None],
+) -> Digest:
     """Send what the registry lacks, then the manifest under the name's tag.
 
     Layers known to come from a repository of the same registry are mounted from there.
@@ -34,7 +42,7 @@ def push(state: State, network: Network, image: Image, name: Reference) -> Diges
         if origin is not None and Reference.parse(origin).registry == name.registry
     }
     pushed: Descriptor = network.client.push_image(
-        name, manifest, image.manifest.media_type, blobs, state.layers, mount_from, network.progress
+        name, manifest, image.manifest.media_type, blobs, state.layers, mount_from, progress
     )
     state.layers.remember_origin(document.layers, name.name)
     return pushed.digest

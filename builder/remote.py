@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, BinaryIO
 
+from builder.progress.current import CurrentProgress
 from builder.solver.http_op import MAX_DOWNLOAD, Fetched
 from cache.errors import ContentNotFoundError
 from cache.spec.reference import Reference
@@ -28,7 +29,7 @@ class Network:
         self._environ = environ
         self._insecure = insecure
         self._client: RegistryClient | None = None
-        self.progress: Progress = _quiet
+        self.progress = CurrentProgress()
         self.origin: Callable[[Digest], str | None] = _nowhere
 
     @property
@@ -76,10 +77,6 @@ class Network:
             transport, url, sink, max_bytes=MAX_DOWNLOAD, etag=etag, progress=progress
         )
         return Fetched(reply.status, reply.etag, reply.last_modified)
-
-
-def _quiet(_item: str, _current: int, _total: int) -> None:
-    """Take no notice."""
 
 
 def _nowhere(_digest: Digest) -> str | None:

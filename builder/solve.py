@@ -24,20 +24,41 @@ from cache.statcache import StoredStatCache
 from frontend.graph import ContextOp, CopyOp, ExecOp, HttpOp, ImageOp, MkdirOp, Ref
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from builder.base_images import BaseImages
     from builder.context.local import LocalContext
+    from builder.progress.current import CurrentProgress
     from builder.progress.deferred import DeferredReporter
     from builder.remote import Network
     from builder.request import BuildRequest
     from builder.solver.scheduler import OpHandler, StepLog
     from builder.state import State
+    from cache.keys import CacheKey
+    from cache.spec.oci import Layer
     from frontend.dockerfile.lower import Lowered
     from frontend.graph import Op
     from frontend.ignore import IgnoreMatcher
 
 _LIMIT = 1024 * 1024  # bytes read of a resolv.conf
+
+
+class Reporting:
+    """An OpHandler whose downloads report to the step that runs it."""
+
+    def __init__(self, inner: OpHandler, progress: CurrentProgress) -> None:
+        """Wrap a handler."""
+        self._inner = inner
+        self._progress = progress
+
+    def key(self, op: Op, inputs: Sequence[Output]) -> CacheKey | None:
+        """The inner handler's."""
+        return self._inner.key(op, inputs)
+
+    def run(self, op: Op, inputs: Sequence[Output], log: StepLog) -> Output | Layer:
+        """Run with transfers reported."""
+        with self._progress.to(log.progress):
+            return self._inner.run(op, inputs, log)
 
 
 class Solve:
@@ -56,6 +77,7 @@ class Solve:
         """Wire up; nothing runs yet."""
         self._request = request
         self._state = state
+        self._progress = network.progress
         self._images = images
         self._lowered = lowered
         self._reporter = reporter
@@ -135,7 +157,13 @@ class Solve:
             self._secrets,
             StepFiles(step_resolv_conf, hosts),
         )
-        return {ExecOp: runs, CopyOp: files, MkdirOp: files, HttpOp: self._http}
+        handlers: dict[type, OpHandler] = {
+            ExecOp: runs,
+            CopyOp: files,
+            MkdirOp: files,
+            HttpOp: self._http,
+        }
+        return {op: Reporting(handler, self._progress) for op, handler in handlers.items()}
 
     def _given(self, op: Op) -> Output | None:
         match op:

@@ -18,7 +18,7 @@ from cache.records import SqliteRecords
 from cache.value import value
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from cache.content import ContentProvider
 
@@ -56,7 +56,11 @@ def locate(environ: Mapping[str, str]) -> str:
 
 @contextlib.contextmanager
 def opened(
-    root: str, remote: ContentProvider | None = None, *, exclusive: bool = False
+    root: str,
+    remote: ContentProvider | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
+    *,
+    exclusive: bool = False,
 ) -> Iterator[State]:
     """Open a state directory, shared with other builds unless `exclusive`.
 
@@ -68,7 +72,7 @@ def opened(
         store = LocalStore(root)
         database = Database(f"{root}/state.db")
         try:
-            layers = StoredLayers(root, store, database, remote or NoRemote())
+            layers = StoredLayers(root, store, database, remote or NoRemote(), progress)
             yield State(
                 root,
                 store,

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from cache.database import Database
     from cache.localstore import BlobWriter, LocalStore
 
+    Progress = Callable[[str, int, int], None]
+
 _PIECE = 1 << 20
 _UNCOMPRESSED = (oci.OCI_LAYER, oci.DOCKER_LAYER)
 
@@ -53,7 +55,12 @@ class StoredLayers:
     """Layers over a LocalStore; blobs that are not there yet come from `remote`."""
 
     def __init__(
-        self, root: str, store: LocalStore, database: Database, remote: ContentProvider
+        self,
+        root: str,
+        store: LocalStore,
+        database: Database,
+        remote: ContentProvider,
+        progress: Progress | None = None,
     ) -> None:
         """Keep indexes under `root/index`."""
         self._root = os.path.join(root, "index")
@@ -61,6 +68,7 @@ class StoredLayers:
         self._store = store
         self._database = database
         self._remote = remote
+        self._progress: Progress = progress or _quiet
         self._verified: set[Digest] = set()
 
     @contextlib.contextmanager
@@ -139,9 +147,13 @@ class StoredLayers:
             from cache import compress  # noqa: PLC0415 - a cached build compresses nothing
 
             sink = compress.compressor(media_type, blob)
+            item, done = f"compressing {layer.diff_id}", 0
             while piece := stream.read(_PIECE):
                 sink.write(piece)
+                done += len(piece)
+                self._progress(item, done, 0)
             sink.finish()
+            self._progress(item, done, done)
             descriptor = blob.commit(media_type)
         self._database.rows(
             "INSERT OR REPLACE INTO forms VALUES (?, ?, ?, ?)",
@@ -238,6 +250,10 @@ class NoRemote:
         """Refuse."""
         msg = f"{descriptor.digest} is not in the store"
         raise ContentNotFoundError(msg)
+
+
+def _quiet(_item: str, _current: int, _total: int) -> None:
+    """Take no notice."""
 
 
 def copy(stream: BinaryIO, sink: BlobWriter) -> int:

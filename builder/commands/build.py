@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
-import os
 import sys
 import time
 from typing import TYPE_CHECKING
@@ -29,9 +26,8 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     if request.call == "graph":
         sys.stdout.write(pipeline.graph(request, caller))
         return 0
-    if request.iidfile:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(request.iidfile)
+    for path in filter(None, (request.iidfile, request.metadata_file)):
+        _remove_stale(path)
     try:
         with interrupt.raised():
             built = pipeline.build(request, caller)
@@ -62,14 +58,16 @@ def _caller(request: BuildRequest, environ: Mapping[str, str]) -> Caller:
     )
 
 
-def _report(request: BuildRequest, built: Built, seconds: float) -> None:
-    from builder.export.destination import write_file  # noqa: PLC0415 - only when asked
+def _remove_stale(path: str) -> None:
+    from builder.export.resultfile import remove_stale  # noqa: PLC0415 - only when asked
 
+    remove_stale(path)
+
+
+def _report(request: BuildRequest, built: Built, seconds: float) -> None:
     image = built.finished.image
-    if request.iidfile:
-        write_file(request.iidfile, str(image.config_blob.digest).encode())
-    if request.metadata_file:
-        write_file(request.metadata_file, json.dumps(_metadata(built), indent=2).encode())
+    if request.iidfile or request.metadata_file:
+        _write_results(request, built)
     if request.progress == "quiet":
         sys.stdout.write(f"{image.config_blob.digest}\n")
         return
@@ -77,18 +75,14 @@ def _report(request: BuildRequest, built: Built, seconds: float) -> None:
         sys.stderr.write(_summary(request, built, seconds))
 
 
-def _metadata(built: Built) -> dict[str, object]:
-    from cache.spec.manifest import descriptor_json  # noqa: PLC0415 - only when asked
+def _write_results(request: BuildRequest, built: Built) -> None:
+    from builder.export.resultfile import image_id, metadata, write_result  # noqa: PLC0415
 
-    image = built.finished.image
-    document: dict[str, object] = {
-        "containerimage.config.digest": str(image.config_blob.digest),
-        "containerimage.descriptor": descriptor_json(image.manifest),
-        "containerimage.digest": str(image.manifest.digest),
-    }
-    if built.finished.names:
-        document["image.name"] = ",".join(str(name) for name in built.finished.names)
-    return document
+    images = [built.finished.image]
+    if request.iidfile:
+        write_result(request.iidfile, image_id(images).encode())
+    if request.metadata_file:
+        write_result(request.metadata_file, metadata(images, built.finished.names))
 
 
 def _summary(request: BuildRequest, built: Built, seconds: float) -> str:

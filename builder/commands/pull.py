@@ -28,12 +28,14 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     platform = parse_platform(chosen.platform, environ)
     name = Reference.parse(chosen.image)
     network = Network(environ, tuple(chosen.insecure_registry))
-    with states.opened(states.locate(environ), network) as state, interrupt.raised():
+    with (
+        states.opened(states.locate(environ), network, network.progress) as state,
+        interrupt.raised(),
+    ):
         network.origin = state.layers.origin
         bars = Bars("pull", name.familiar, environ, quiet=chosen.quiet)
-        network.progress = bars.progress
         images = BaseImages(state, network, pull=True, platform=platform, notice=bars.notice)
-        with bars:
+        with bars, network.progress.to(bars.progress):
             image = images.fetch(name, platform)
             for layer in image.layers:
                 state.layers.ensure(layer.blob)

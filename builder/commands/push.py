@@ -32,14 +32,16 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     chosen = options.parse_args(list(argv))
     name = parse_tag(chosen.destination or chosen.image)
     network = Network(environ, tuple(chosen.insecure_registry))
-    with states.opened(states.locate(environ), network) as state, interrupt.raised():
+    with (
+        states.opened(states.locate(environ), network, network.progress) as state,
+        interrupt.raised(),
+    ):
         network.origin = state.layers.origin
         image = find(state, chosen.image)
         bars = Bars("push", name.familiar, environ, quiet=chosen.quiet)
-        network.progress = bars.progress
-        with bars:
+        with bars, network.progress.to(bars.progress):
             ready = _compressed(state, image, Compression(chosen.compression))
-            digest = push(state, network, ready, name)
+            digest = push(state, network, ready, name, bars.progress)
     sys.stdout.write(f"{name}@{digest}\n")
     return 0
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-import sys
 from typing import TYPE_CHECKING, BinaryIO
 
 from builder.errors import ExportError, UsageError
@@ -82,16 +81,6 @@ def open_destination(dest: str, stdout: BinaryIO) -> Iterator[BinaryIO]:
                 yield file
         finally:
             os.close(directory)
-
-
-def write_file(dest: str, data: bytes) -> None:
-    """Write a small file as `open_destination` does: whole or not at all.
-
-    Raises:
-        ExportError: it cannot be written.
-    """
-    with open_destination(dest, sys.stdout.buffer) as file:
-        file.write(data)
 
 
 @contextlib.contextmanager

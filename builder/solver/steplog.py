@@ -26,7 +26,7 @@ class ReportedLog:
 
     def __init__(self, vertex_id: int, reporter: Reporter, secrets: Sequence[bytes] = ()) -> None:
         """Mask every occurrence of `secrets`, longest first."""
-        self._id = vertex_id
+        self.id = vertex_id
         self._reporter = reporter
         wanted = {s.strip() for s in secrets if len(s.strip()) >= _SHORTEST_SECRET}
         self._secrets = sorted(wanted, key=len, reverse=True)
@@ -43,7 +43,7 @@ class ReportedLog:
             shown = self._masked(stream, data)
             if shown:
                 self._keep(stream, shown)
-                self._reporter.emit(VertexLog(self._id, stream, shown, time.monotonic()))
+                self._reporter.emit(VertexLog(self.id, stream, shown, time.monotonic()))
 
     def flush(self) -> None:
         """Show what was held back in case it began a secret."""
@@ -56,7 +56,7 @@ class ReportedLog:
         if current != total and now - self._last_progress < _PROGRESS_SECONDS:
             return
         self._last_progress = now
-        self._reporter.emit(VertexProgress(self._id, item, current, total, now))
+        self._reporter.emit(VertexProgress(self.id, item, current, total, now))
 
     def tail(self) -> tuple[str, ...]:
         """The last lines, oldest first."""
