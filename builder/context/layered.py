@@ -147,6 +147,11 @@ class LayerTree:
         node = self._tree.node(path)
         return (node.layer, node.group) if node is not None and node.group else None
 
+    @property
+    def lasting(self) -> bytes | None:
+        """The stack: layers never change."""
+        return self.fingerprint("")
+
     def fingerprint(self, path: str, /) -> bytes | None:
         """The stack and the path: layers never change."""
         parts = [str(layer.diff_id).encode() for layer in self._layers]

@@ -48,6 +48,7 @@ class LocalContext:
     """
 
     specials = False
+    lasting = None
 
     def __init__(
         self,

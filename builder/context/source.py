@@ -30,6 +30,10 @@ class SourceTree(Protocol):
     """A tree of entries by in-image path; never changes under its reader without an error."""
 
     @property
+    def lasting(self) -> bytes | None:
+        """What names the whole tree and its content for good; None for one that may change."""
+
+    @property
     def specials(self) -> bool:
         """Whether fifos and devices of this tree may be copied (as entries, never opened)."""
 

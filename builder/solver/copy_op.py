@@ -6,7 +6,6 @@ nothing, and must not know where trees come from or where the layer goes.
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, BinaryIO, assert_never
 
 from builder.context.source import join
@@ -14,18 +13,16 @@ from builder.solver.destination import Destination, Planned, placed
 from builder.solver.layer_plan import Payload, StreamFile, TreeFile, write_plan
 from builder.solver.modes import parse_mode
 from builder.solver.ownership import Owner, parse_owner
-from builder.solver.selection import content_digest, select
+from builder.solver.selection import select
 from cache.archive.entry import Entry, Kind, encode
-from cache.spec.digest import Digest
-from cache.value import value
-from frontend.graph import CopyOp, InlineSource, MkdirOp, PathSource, RemoteSource, Unpack
+from frontend.graph import CopyOp, InlineSource, PathSource, RemoteSource, Unpack
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from contextlib import AbstractContextManager
 
-    from builder.context.memo import StatCache
     from builder.context.source import SourceTree
+    from builder.solver.copy_key import RemoteFile
     from builder.solver.selection import Match, Selection
     from cache.layers import LayerWriter
     from frontend.graph import Source
@@ -33,16 +30,6 @@ if TYPE_CHECKING:
 _DIRECTORY_MODE = 0o755
 _REMOTE_MODE = 0o600
 _INLINE_MODE = 0o644
-
-
-@value
-class RemoteFile:
-    """A fetched file: its bytes on demand, as often as needed; mtime in nanoseconds."""
-
-    digest: Digest
-    size: int
-    mtime: int
-    open: Callable[[], AbstractContextManager[BinaryIO]]
 
 
 def write_copy(
@@ -65,52 +52,6 @@ def write_copy(
     for source in op.sources:
         copier.add(source, sources, remote)
     write_plan(copier.plan, copier.archives, writer)
-
-
-def copy_key_parts(
-    op: CopyOp | MkdirOp,
-    sources: Mapping[int, SourceTree],
-    remote: Mapping[int, RemoteFile],
-    memo: StatCache | None = None,
-) -> list[tuple[str, str]]:
-    """Name everything but the parent that a COPY, ADD or WORKDIR depends on (K03).
-
-    Raises:
-        CopyError: a source is missing or cannot be read.
-    """
-    if isinstance(op, MkdirOp):
-        return [("path", op.path), ("owner", op.owner)]
-    parts = [
-        ("destination", op.dest),
-        ("owner", op.owner),
-        ("mode", op.mode),
-        ("parents", str(op.parents)),
-        ("excludes", json.dumps(op.excludes)),
-        ("unpack", op.unpack.value),
-    ]
-    for number, source in enumerate(op.sources, start=1):
-        name, content = _identity(op, source, sources, remote, memo)
-        parts += [(f"source {number}", name), (f"content of source {number}", content)]
-    return parts
-
-
-def _identity(
-    op: CopyOp,
-    source: Source,
-    sources: Mapping[int, SourceTree],
-    remote: Mapping[int, RemoteFile],
-    memo: StatCache | None,
-) -> tuple[str, str]:
-    if isinstance(source, PathSource):
-        tree = sources[source.input]
-        selection = select(tree, source.path, parents=op.parents, excludes=op.excludes)
-        return f"path {source.path}", str(content_digest(selection, memo))
-    if isinstance(source, InlineSource):
-        return f"inline {source.name}", str(Digest.of(encode(source.text)))
-    if isinstance(source, RemoteSource):
-        file = remote[source.input]
-        return f"remote {source.filename}", f"{file.digest} {file.mtime}"
-    assert_never(source)
 
 
 class _Copier:

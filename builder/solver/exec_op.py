@@ -2,25 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from typing import TYPE_CHECKING, Protocol
 
-from builder.errors import ProcessFailedError, SandboxError
-from builder.sandbox.spec import (
-    Bind,
-    BindOverlay,
-    MemoryFile,
-    NetworkMode,
-    Process,
-    SandboxSpec,
-    StepMount,
-    Tmpfs,
-)
+from builder.errors import SandboxError
 from builder.solver.output import Output, TreeOutput
 from cache.keys import CacheKey
 from cache.value import value
-from frontend.graph import BindMount, CacheMount, ExecOp, Network, SecretMount, Sharing, TmpfsMount
+from frontend.graph import BindMount, CacheMount, ExecOp, SecretMount, Sharing, TmpfsMount
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -31,9 +20,6 @@ if TYPE_CHECKING:
     from builder.solver.scheduler import StepLog
     from cache.spec.oci import Layer
     from frontend.graph import Mount, Op
-
-_SIGNALLED = 128
-_KILLED = 137
 
 
 @value
@@ -93,7 +79,7 @@ class ExecHandler:
             raise TypeError(op)
         return CacheKey.of(
             ("op", "exec.v1"),
-            ("parent", _base(inputs).chain.hex),
+            ("parent", tree_of(inputs).chain.hex),
             ("command", json.dumps(op.argv)),
             *((f"env {name}", value) for name, value in op.env),
             ("env order", json.dumps([name for name, _ in op.env])),
@@ -129,112 +115,27 @@ class ExecHandler:
         Raises:
             ProcessFailedError: it ended with another status than 0.
         """
+        from builder.solver.exec_run import Step  # noqa: PLC0415 - a cached build runs nothing
+
         if not isinstance(op, ExecOp):
             raise TypeError(op)
-        runtime = self._runtime()
-        base = _base(inputs)
-        with contextlib.ExitStack() as held:
-            mounts = [self._mount(mount, inputs, runtime, held) for mount in op.mounts]
-            active = runtime.snapshotter.prepare(base.layers)
-            held.callback(runtime.snapshotter.discard, active)
-            spec = SandboxSpec(
-                root=active.root,
-                process=Process(op.argv, self._environment(op), op.cwd, op.user),
-                mounts=tuple(mount for some in mounts for mount in some) + _script(op),
-                network=NetworkMode.NONE if op.network is Network.NONE else NetworkMode.HOST,
-                hostname=op.hostname,
-                resolv_conf=self._files.resolv_conf(op.network is Network.NONE),
-                hosts=self._files.hosts(op.hostname, op.extra_hosts),
-            )
-            outcome = runtime.sandbox.run(spec, log.output)
-            log.flush()
-            if outcome.exit_code:
-                raise ProcessFailedError(op.argv, outcome.exit_code, hint=_hint(outcome.exit_code))
-            layer = runtime.snapshotter.diff(active, outcome.stubs)
-            runtime.snapshotter.commit(active, layer)
-        return layer
-
-    def _environment(self, op: ExecOp) -> tuple[tuple[str, str], ...]:
-        """The step's variables, then proxies and secrets, which are no identity."""
-        env = dict(op.proxies)
-        env.update(op.env)
-        for mount in op.mounts:
-            if isinstance(mount, SecretMount) and mount.env:
-                value = self._secrets.get(mount.id, b"")  # absent is empty (M13)
-                env[mount.env] = value.decode("utf-8", "surrogateescape")
-        return tuple(env.items())
-
-    def _mount(
-        self, mount: Mount, inputs: Sequence[Output], runtime: Runtime, held: contextlib.ExitStack
-    ) -> tuple[StepMount, ...]:
-        match mount:
-            case BindMount():
-                return (self._bind(mount, inputs, runtime),)
-            case CacheMount():
-                return (self._cache(mount, inputs, held),)
-            case TmpfsMount(target, size):
-                return (Tmpfs(target, size),)
-            case SecretMount():
-                return self._secret(mount)
-
-    def _bind(self, mount: BindMount, inputs: Sequence[Output], runtime: Runtime) -> BindOverlay:
-        output = inputs[mount.input]
-        layers: Sequence[Layer]
-        path = mount.source
-        if isinstance(output, TreeOutput):
-            layers = output.layers
-        else:
-            layer, path = self._content.layer(output, mount.source)
-            layers = (layer,)
-        lowers = runtime.snapshotter.lowers(layers)
-        base = runtime.snapshotter.base
-        return BindOverlay(base, lowers, mount.target, path.strip("/"), mount.readonly)
-
-    def _cache(
-        self, mount: CacheMount, inputs: Sequence[Output], held: contextlib.ExitStack
-    ) -> Bind:
-        origin = ""
-        if mount.input >= 0:
-            origin = self._content.digest(inputs[mount.input], mount.source)
-
-        def fill(directory: int) -> None:
-            if mount.input >= 0:
-                self._content.fill(inputs[mount.input], mount.source, directory)
-
-        path = held.enter_context(self._cache_mounts.directory(mount, origin, fill))
-        return Bind(path, mount.target, readonly=mount.readonly)
-
-    def _secret(self, mount: SecretMount) -> tuple[StepMount, ...]:
-        value = self._secrets.get(mount.id)
-        if value is None:
-            if mount.required:
-                msg = f"secret {mount.id}: not found"
-                hint = f"give it with --secret id={mount.id},src=PATH"
-                raise SandboxError(msg, hint=hint)
-            return ()
-        if not mount.target:
-            return ()
-        return (MemoryFile(mount.target, value, mount.mode, mount.uid, mount.gid),)
+        step = Step(
+            op,
+            inputs,
+            tree_of(inputs).layers,
+            self._runtime(),
+            self._content,
+            self._cache_mounts,
+            self._secrets,
+            self._files,
+        )
+        return step.run(log)
 
 
-def _base(inputs: Sequence[Output]) -> TreeOutput:
+def tree_of(inputs: Sequence[Output]) -> TreeOutput:
+    """The tree a step works on: its first input."""
     base = inputs[0]
     if not isinstance(base, TreeOutput):
         msg = "the step has no tree to work on"
         raise SandboxError(msg)
     return base
-
-
-def _script(op: ExecOp) -> tuple[StepMount, ...]:
-    if not op.script_name:
-        return ()
-    data = op.script.encode("utf-8", "surrogateescape")
-    return (MemoryFile(f"/dev/pipes/{op.script_name}", data, 0o755),)
-
-
-def _hint(exit_code: int) -> str | None:
-    if exit_code == _KILLED:
-        return "the process was killed; if it ran out of memory, give the build more"
-    if exit_code > _SIGNALLED:
-        return f"the process was ended by signal {exit_code - _SIGNALLED}"
-    return None

@@ -5,8 +5,7 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, BinaryIO
 
-from builder.solver.copy_op import RemoteFile, copy_key_parts, write_copy
-from builder.solver.mkdir_op import write_mkdir
+from builder.solver.copy_key import RemoteFile, copy_key_parts
 from builder.solver.output import FileOutput, Output, TreeOutput
 from builder.solver.selection import digest_subtree
 from cache.archive.entry import Kind
@@ -60,6 +59,9 @@ class FileHandler:
 
     def run(self, op: Op, inputs: Sequence[Output], log: StepLog) -> Layer:
         """Write the layer."""
+        from builder.solver.copy_op import write_copy  # noqa: PLC0415 - a cached build copies nothing
+        from builder.solver.mkdir_op import write_mkdir  # noqa: PLC0415 - nor makes directories
+
         del log
         with contextlib.ExitStack() as stack:
             base = stack.enter_context(self._trees.opened(inputs[0]))
@@ -111,6 +113,8 @@ class StoredMountContent:
 
     def layer(self, output: Output, path: str) -> tuple[Layer, str]:
         """Write a subtree as a layer of its own; a file lies at the root under its name."""
+        from builder.solver.copy_op import write_copy  # noqa: PLC0415 - rarely needed
+
         with self._trees.opened(output) as tree, self._layers.writer() as writer:
             entry = tree.get(tree.resolve(path.strip("/")))
             name = path.rstrip("/").rpartition("/")[2]

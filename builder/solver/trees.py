@@ -9,17 +9,39 @@ from typing import TYPE_CHECKING
 from builder.context.layered import LayerTree
 from builder.errors import SandboxError
 from builder.solver.output import ContextOutput, Output, TreeOutput
-from cache.archive.tree import Tree
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from builder.context.source import SourceTree
+    from cache.archive.tree import Node, Tree
     from cache.layers import LayerStore
     from cache.spec.digest import Digest
     from cache.spec.oci import Layer
 
 _KEPT = 8  # merged trees of a build that are kept; one of Debian's size takes some 10 MB
+
+
+class LazyTree:
+    """A merged tree that is made when something is first looked up in it."""
+
+    def __init__(self, make: Callable[[], Tree]) -> None:
+        """Make nothing yet."""
+        self._make = make
+        self._tree: Tree | None = None
+
+    def node(self, path: str, /) -> Node | None:
+        """Look a path up."""
+        return self._made().node(path)
+
+    def children(self, path: str, /) -> list[str]:
+        """Names in a directory."""
+        return self._made().children(path)
+
+    def _made(self) -> Tree:
+        if self._tree is None:
+            self._tree = self._make()
+        return self._tree
 
 
 class Trees:
@@ -38,6 +60,8 @@ class Trees:
         with self._lock:
             tree = self._merged.get(chain)
             if tree is None:
+                from cache.archive.tree import Tree  # noqa: PLC0415 - a cached build merges none
+
                 tree = Tree.of(self._layers.index(layer) for layer in layers)
                 if len(self._merged) >= _KEPT:
                     self._merged.pop(next(iter(self._merged)))
@@ -49,7 +73,7 @@ class Trees:
         """Open an output as a tree."""
         match output:
             case TreeOutput(layers):
-                with LayerTree(self.merged(layers), layers, self._layers) as tree:
+                with LayerTree(LazyTree(lambda: self.merged(layers)), layers, self._layers) as tree:
                     yield tree
             case ContextOutput(name):
                 yield self._contexts[name]

@@ -11,7 +11,7 @@ from support.copy_fakes import copied
 from builder.context.layered import LayerTree
 from builder.context.memo import MemoryStatCache
 from builder.context.source import CopyError
-from builder.solver.copy_op import copy_key_parts
+from builder.solver.copy_key import copy_key_parts
 from cache.archive.entry import Entry, Kind
 from cache.archive.tree import Tree
 from cache.spec.digest import Digest

@@ -10,7 +10,8 @@ from support.copy_fakes import FakeTree, FakeWriter
 
 from builder.context.memo import MemoryStatCache
 from builder.context.source import CopyError
-from builder.solver.copy_op import RemoteFile, copy_key_parts, write_copy
+from builder.solver.copy_key import RemoteFile, copy_key_parts
+from builder.solver.copy_op import write_copy
 from builder.solver.mkdir_op import write_mkdir
 from cache.archive.entry import Entry, Kind
 from cache.spec.digest import Digest

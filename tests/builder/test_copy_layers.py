@@ -13,7 +13,8 @@ from support.memory_layers import MemoryLayers
 from builder.context.layered import LayerTree
 from builder.context.local import LocalContext
 from builder.context.source import CopyError
-from builder.solver.copy_op import copy_key_parts, write_copy
+from builder.solver.copy_key import copy_key_parts
+from builder.solver.copy_op import write_copy
 from builder.solver.mkdir_op import write_mkdir
 from cache.archive.entry import Entry, Kind
 from cache.archive.tree import Tree

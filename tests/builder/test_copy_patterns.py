@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from support.copy_fakes import FakeTree, FakeWriter
 
 from builder.context.source import CopyError
-from builder.solver.copy_op import copy_key_parts, write_copy
+from builder.solver.copy_key import copy_key_parts
+from builder.solver.copy_op import write_copy
 from builder.solver.modes import parse_mode
 from builder.solver.wildcard import Wildcard, is_wildcard, unescape
 from cache.archive.entry import Entry, Kind

@@ -10,7 +10,8 @@ import pytest
 from support.copy_fakes import FakeTree, FakeWriter
 
 from builder.context.source import CopyError
-from builder.solver.copy_op import RemoteFile, write_copy
+from builder.solver.copy_key import RemoteFile
+from builder.solver.copy_op import write_copy
 from cache.archive.entry import Entry, Kind
 from cache.errors import PybuildError
 from cache.spec.digest import Digest

@@ -24,6 +24,7 @@ class FakeTree:
 
     def __init__(self, table=None, *, specials=True, groups=None, hidden=()):
         self.specials = specials
+        self.lasting = None
         self._data = {}
         self._entries = {"": Entry("", DIR, 0o755)}
         self._groups = groups or {}
