@@ -1,0 +1,1 @@
+"""A service that keeps short notes in memory."""
