@@ -92,7 +92,13 @@ class _Parser(argparse.ArgumentParser):
 
 def parser(command: str) -> argparse.ArgumentParser:
     """Make a strict parser: no abbreviations, no own help or exit."""
-    return _Parser(prog=f"pybuild {command}", add_help=False, allow_abbrev=False)
+    return _Parser(
+        prog=f"pybuild {command}",
+        add_help=False,
+        allow_abbrev=False,
+        # argparse makes a formatter for each option; asking the terminal each time is slow
+        formatter_class=lambda prog: argparse.HelpFormatter(prog, width=80),
+    )
 
 
 def parse_build(argv: Sequence[str], environ: Mapping[str, str]) -> BuildRequest:
