@@ -72,6 +72,8 @@ def parse_ignore(text: str, name: str) -> tuple[IgnorePattern, ...]:
         cleaned = _clean(body) if body else ""
         if len(cleaned) > 1 and cleaned[0] == "/":
             cleaned = cleaned[1:]
+        if cleaned != cleaned.strip():  # `./ a`: what cleaning laid bare is trimmed again
+            cleaned = _clean(cleaned.strip())
         patterns.append(_pattern(cleaned, reincludes, number, f"{name}:{number}: "))
         globs += ignorepattern.needs_regex(patterns[-1].items)
         if len(patterns) > MAX_PATTERNS or globs > MAX_GLOBS:

@@ -11,11 +11,10 @@ from cache.value import value
 from frontend.dockerfile.shell import ExpansionError, expand
 
 _BLANKS = re.compile(r"[\t\v\f\r ]+")
-# A shell word with its quotes; None of the parts can match what another one does (possessive).
-# A quote that is never closed cannot be matched, which leaves a gap that is looked for below.
-_RAW_WORD = r"""(?:[^\s'"\\]++|'[^']*+'|"(?:[^"\\]++|\\.)*+"|\\.|\\\Z)++|(?P<open>['"])"""
-_HEREDOC = re.compile(r"([0-9]*)<<(-?)(\s*)([^<]*)\Z", re.DOTALL)
-_HEREDOC_ALONE = re.compile(r"[0-9]*<<-?\Z")
+# A shell word with its quotes; blanks behind `<<` belong to it (P51). None of the parts can match
+# what another one does (possessive). A quote that is never closed is a match of its own.
+_RAW_WORD = r"""(?:[^\s'"\\<]++|<<\s*+|<|'[^']*+'|"(?:[^"\\]++|\\.)*+"|\\.|\\\Z)++|(?P<open>['"])"""
+_HEREDOC = re.compile(r"([0-9]*)<<(-?)\s*([^<]*)\Z")
 
 
 @value
@@ -35,7 +34,6 @@ class HeredocWord:
     expand: bool
     chomp: bool
     descriptor: str
-    written: str
 
 
 def split_blanks(text: str) -> tuple[str, ...]:
@@ -97,47 +95,39 @@ def _flag_word(text: str, position: int, escape: str) -> tuple[str, int]:
 
 
 def heredoc_words(text: str) -> tuple[HeredocWord, ...]:
-    """Find the words that announce heredocs, in order; none if a quote stays open (P52).
-
-    A blank may stand between `<<` and the name (P51), so `<<` alone takes the next word.
-    """
+    """Find the words that announce heredocs, in order; none if a quote stays open (P52)."""
     matches = list(re.finditer(_RAW_WORD, text, re.DOTALL))
     if any(match["open"] for match in matches):
         return ()
-    found: list[HeredocWord] = []
-    index = 0
-    while index < len(matches):
-        match = matches[index]
-        index += 1
-        heredoc = parse_heredoc_word(match.group())
-        if heredoc is None and index < len(matches) and _HEREDOC_ALONE.match(match.group()):
-            heredoc = parse_heredoc_word(text[match.start() : matches[index].end()])
-            index += heredoc is not None
-        if heredoc:
-            found.append(heredoc)
-    return tuple(found)
+    found = (parse_heredoc_word(match.group()) for match in matches)
+    return tuple(word for word in found if word)
 
 
 def parse_heredoc_word(word: str) -> HeredocWord | None:
     """Read `<<NAME`, `<<-'NAME'`, `3<<NAME`; None for anything else."""
     match = _HEREDOC.match(word)
-    if not match or not match[4] or (match[2] and match[3].startswith("\t")):
+    if not match or not match[3]:
         return None
-    # The name is never expanded, so its dollars are hidden while quotes are removed (P52).
-    name = _unquoted(match[4])
+    name = _unquoted(match[3])
     if name is None:
         return None
     return HeredocWord(
         name=name,
-        expand=name == match[4],
+        expand=_quotes(name) == _quotes(match[3]),  # escapes alone do not stop expansion (P52)
         chomp=bool(match[2]),
         descriptor=match[1],
-        written=word,
     )
 
 
+def _quotes(text: str) -> int:
+    return text.count("'") + text.count('"')
+
+
 def _unquoted(text: str) -> str | None:
-    """Remove quotes and escapes; None when nothing is left or a quote stays open."""
+    """Remove quotes and escapes; None when nothing is left or a quote stays open.
+
+    The name is never expanded, so its dollars are hidden meanwhile (P52).
+    """
     try:
         plain = expand(text.replace("$", "\ue000"), {})
     except ExpansionError:
