@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+from contract.content_store import ContentStoreContract
 
 from cache.errors import (
     ContentNotFoundError,
@@ -51,9 +52,10 @@ def test_uncommitted_ingest_leaves_nothing(tmp_path: Path) -> None:
 def test_wrong_expected_digest_publishes_nothing(tmp_path: Path) -> None:
     """A digest that is not the announced one is refused before publishing (E06)."""
     store = LocalStore(str(tmp_path))
-    with store.writer() as writer, pytest.raises(DigestMismatchError):
+    with store.writer() as writer:
         writer.write(b"x")
-        writer.commit("t", Digest.of(b"y"))
+        with pytest.raises(DigestMismatchError):
+            writer.commit("t", Digest.of(b"y"))
     assert list(store) == []
 
 
@@ -99,3 +101,12 @@ def test_malformed_digest_cannot_be_made(text: str) -> None:
     """Digests are checked before any path or URL is made of them (E05)."""
     with pytest.raises(PybuildError):
         Digest.parse(text)
+
+
+class TestContract(ContentStoreContract):
+    """The store on disk does what every ContentStore does."""
+
+    @pytest.fixture
+    def store(self, tmp_path: Path) -> LocalStore:
+        """A fresh store."""
+        return LocalStore(str(tmp_path))

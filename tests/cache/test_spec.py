@@ -164,7 +164,7 @@ def test_bad_config_is_refused(run: dict[str, object]) -> None:
 
 def test_config_round_trips() -> None:
     """Every field survives JSON."""
-    config = ImageConfig(
+    config = ImageConfig(  # noqa: S604 - a field of that name
         env=(("A", "b=c"), ("Z", "")), cmd=("sh",), entrypoint=("/x",), user="1:2",
         working_dir="/w", labels=(("a", "b"),), volumes=("/v",), exposed_ports=("80/tcp",),
         history=(History("RUN x", "2020-01-01T00:00:00Z", "c"),), diff_ids=(Digest.parse(_D),),

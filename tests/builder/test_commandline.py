@@ -1,0 +1,179 @@
+"""Options, requests and the command's exit status."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from builder.errors import UsageError
+from builder.options import parse_build, parse_platform
+from builder.request import SecretSource, parse_epoch, parse_hosts, parse_pairs, parse_secret
+from builder.secrets import read_secrets
+
+
+def pybuild(*words, cwd=None, **environ):
+    """Run the command as a process."""
+    return subprocess.run(
+        [sys.executable, "-m", "builder", *words],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        check=False,
+        env={**os.environ, "PYTHONPATH": os.getcwd(), **environ},
+        timeout=120,
+    )
+
+
+def test_build_options_become_a_request():
+    """Every flag reaches the request."""
+    request = parse_build(
+        ["-t", "a", "-t", "b:1", "--build-arg", "A=1", "--build-arg", "FROM_ENV", "--target", "x",
+         "--platform", "arm64", "--label", "l=v", "--no-cache", "--push", "-o", "type=tar,dest=x",
+         "--secret", "id=s,src=f", "--add-host", "h:1.2.3.4", "ctx"],
+        {"FROM_ENV": "e"},
+    )  # fmt: skip
+    assert [str(tag) for tag in request.tags] == [
+        "docker.io/library/a:latest",
+        "docker.io/library/b:1",
+    ]
+    assert dict(request.build_args) == {"A": "1", "FROM_ENV": "e"}
+    assert (request.target, str(request.platform), request.context) == ("x", "linux/arm64", "ctx")
+    assert request.no_cache
+    assert request.push
+    assert request.secrets == (SecretSource("s", "f"),)
+    assert request.extra_hosts == (("h", "1.2.3.4"),)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [[], ["a", "b"], ["--bogus", "."], ["-t", "UPPER", "."], ["-t", "a@sha256:" + "0" * 64, "."],
+     ["--platform", "bogus", "."], ["--platform", "amd64,arm64", "."], ["--network", "bogus", "."],
+     ["--build-arg", "=x", "."], ["--secret", "src=x", "."], ["--secret", "id=", "."],
+     ["--secret", "id=a,bogus=b", "."], ["--add-host", "x", "."], ["--ssh", "default", "."],
+     ["--progress", "bogus", "."], ["-q", "--progress", "plain", "."], ["--label", "\0=x", "."],
+     ["--targ", "x", "."]],
+)  # fmt: skip
+def test_bad_options_are_usage_errors(words):
+    """Junk and what is not built yet is refused with one line (G14)."""
+    with pytest.raises(UsageError):
+        parse_build(words, {})
+
+
+def test_unset_build_arg_is_not_passed():
+    """--build-arg NAME without a variable of that name passes nothing (V37)."""
+    assert parse_pairs("--build-arg", ["NOPE"], {}) == ()
+
+
+def test_default_platform_comes_from_the_environment():
+    """DOCKER_DEFAULT_PLATFORM is honoured."""
+    assert str(parse_platform("", {"DOCKER_DEFAULT_PLATFORM": "linux/arm64"})) == "linux/arm64"
+
+
+@pytest.mark.parametrize(("text", "seconds"), [(None, None), ("", None), ("0", 0), ("12", 12)])
+def test_epoch(text, seconds):
+    """SOURCE_DATE_EPOCH is whole seconds; empty unsets it (O20)."""
+    assert parse_epoch(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["-1", "1.5", "x", "1" * 30, "٣"])
+def test_bad_epoch_is_refused(text):
+    """Anything else is an error."""
+    with pytest.raises(UsageError):
+        parse_epoch(text)
+
+
+def test_hosts_take_ipv6():
+    """Bracketed IPv6 addresses are unwrapped."""
+    assert parse_hosts(["v6=[::1]"]) == (("v6", "::1"),)
+
+
+def test_secret_sources(tmp_path):
+    """src, env, type=env and the automatic choice (M13)."""
+    path = tmp_path / "file"
+    path.write_bytes(b"from file")
+    sources = [
+        parse_secret(f"id=a,src={path}"),
+        parse_secret("id=b,env=VAR"),
+        parse_secret("type=env,id=VAR"),
+        parse_secret("id=VAR"),
+    ]
+    assert [source.id for source in sources] == ["a", "b", "VAR", "VAR"]
+    values = read_secrets(sources[:3], {"VAR": "from env"})
+    assert values == {"a": b"from file", "b": b"from env", "VAR": b"from env"}
+
+
+def test_missing_secret_is_an_error_before_the_build(tmp_path):
+    """A file or variable that is not there is named at once."""
+    with pytest.raises(UsageError, match="not found"):
+        read_secrets([parse_secret(f"id=a,src={tmp_path}/nope")], {})
+    with pytest.raises(UsageError, match="not set"):
+        read_secrets([parse_secret("id=a,env=NOPE")], {})
+
+
+def test_fifo_secret_does_not_hang(tmp_path):
+    """A secret that is no regular file is refused, never waited for (I05)."""
+    os.mkfifo(tmp_path / "fifo")
+    with pytest.raises(UsageError, match="not a regular file"):
+        read_secrets([parse_secret(f"id=a,src={tmp_path}/fifo")], {})
+
+
+@pytest.mark.parametrize(
+    ("dockerfile", "status", "said"),
+    [
+        ("FRM x\n", 2, "did you mean"),
+        ("FROM scratch\nCOPY nope /\n", 1, '"/nope": not found'),
+        ("", 2, "cannot be empty"),
+        ("FROM scratch\nCOPY <<A /x\nbody\nA\n", 0, "built"),
+    ],
+)
+def test_exit_status(tmp_path, dockerfile, status, said):
+    """0 done, 1 the build failed, 2 Dockerfile or usage; the message says what."""
+    (tmp_path / "ctx").mkdir()
+    (tmp_path / "ctx" / "Dockerfile").write_text(dockerfile)
+    done = pybuild(str(tmp_path / "ctx"), PYBUILD_ROOT=str(tmp_path / "root"))
+    assert (done.returncode, said in done.stderr) == (status, True), done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_help_and_version():
+    """Both answer on standard output with status 0; no command is a usage error."""
+    assert "pybuild [build]" in pybuild("--help").stdout
+    assert pybuild("version").stdout.startswith("pybuild ")
+    assert pybuild().returncode == 2
+
+
+def test_data_only_build_round_trip(tmp_path):
+    """Build, list, inspect, rebuild cached, remove and prune without any sandbox."""
+    context, root = tmp_path / "ctx", str(tmp_path / "root")
+    context.mkdir()
+    (context / "Dockerfile").write_text('FROM scratch\nCOPY a /a\nCMD ["/a"]\n')
+    (context / "a").write_text("one")
+    assert pybuild("-t", "x", str(context), PYBUILD_ROOT=root).returncode == 0
+    again = pybuild("-t", "x", str(context), PYBUILD_ROOT=root)
+    assert "(0 steps run, 1 cached)" in again.stderr
+    os.utime(context / "a", (1, 1))
+    touched = pybuild("-t", "x", str(context), PYBUILD_ROOT=root)
+    assert "(0 steps run, 1 cached)" in touched.stderr
+    (context / "a").write_text("two")
+    changed = pybuild("-t", "x", "--explain", str(context), PYBUILD_ROOT=root)
+    assert "(1 step run, 0 cached)" in changed.stderr
+    assert "content of source 1 changed" in changed.stderr
+    assert "x" in pybuild("images", PYBUILD_ROOT=root).stdout
+    assert '"Cmd"' in pybuild("inspect", "x", PYBUILD_ROOT=root).stdout
+    assert "removed sha256:" in pybuild("rmi", "x", PYBUILD_ROOT=root).stdout
+    assert pybuild("prune", "--all", PYBUILD_ROOT=root).stdout.startswith("freed ")
+    assert os.listdir(f"{root}/blobs/sha256") == []
+    assert oct(os.stat(root).st_mode)[-3:] == "700"
+
+
+def test_stale_result_files_go_before_a_failing_build(tmp_path):
+    """A failed build leaves no old iidfile (K08)."""
+    (tmp_path / "Dockerfile").write_text("FROM scratch\nCOPY nope /\n")
+    stale = tmp_path / "iid"
+    stale.write_text("old")
+    done = pybuild("--iidfile", str(stale), str(tmp_path), PYBUILD_ROOT=str(tmp_path / "root"))
+    assert done.returncode == 1
+    assert not stale.exists()
