@@ -269,6 +269,8 @@ class _Scanner:
                 return self._trimmed(name, modifier)
             case ":":
                 modifier += self._next()
+            case _:
+                pass
         if modifier[-1] not in "-+?":
             raise ExpansionError(f"unsupported modifier ({modifier}) in substitution")
         return self._conditional(name, modifier)
@@ -282,8 +284,9 @@ class _Scanner:
                 return value or "" if present else word
             case "+":
                 return word if present else ""
-            case _ if present:
-                return value or ""
+            case _:
+                if present:
+                    return value or ""
         reason = "unset" if value is None else "empty"
         raise ExpansionError(f"{name}: {word or f'is not allowed to be {reason}'}")
 
