@@ -1,0 +1,122 @@
+"""Measures pybuild beside the builders this machine has: `make bench`, or run.py --help."""
+
+from __future__ import annotations
+
+import argparse
+import datetime as dt
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+import contexts
+import registry
+import workloads
+from measure import FailedError, run
+from peers import Peer, Pybuild, Request, available
+from report import Row, table
+
+# Podman does its builds with buildah's code, so it is measured only when asked for.
+PEERS = ("buildah", "buildkit", "docker", "ch-image")
+
+
+def main() -> int:
+    """Measure, print the table, write the JSON; 1 if a target is missed, 3 if nothing can run."""
+    chosen = _options()
+    load = os.getloadavg()
+    where = tempfile.mkdtemp(prefix="pybuild-bench-", dir=chosen.dir)
+    work = Path(where)
+    try:
+        peers, rows, failures = _measure(chosen, work)
+    except FailedError as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 3
+    finally:
+        if not chosen.keep:
+            _remove(work)
+    facts = _facts(peers, load, failures)
+    print(_heading(facts) + "\n" + table(rows))
+    if chosen.json:
+        text = json.dumps({**facts, "rows": [row.as_json() for row in rows]}, indent=1)
+        Path(chosen.json).write_text(text + "\n")
+    return 1 if any(row.met() is False for row in rows) else 0
+
+
+def _options() -> argparse.Namespace:
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--rounds", type=int, default=5, help="turns of every tool (5)")
+    options.add_argument("--peers", default=",".join(PEERS), help=f"of {', '.join(PEERS)}, podman")
+    options.add_argument("--only", default=",".join(workloads.ALL), help="workloads")
+    options.add_argument("--json", help="write every value there")
+    options.add_argument("--dir", default="/var/tmp", help="disk to work on (/var/tmp)")
+    options.add_argument("--keep", action="store_true", help="leave the working directory")
+    chosen = options.parse_args()
+    unknown = set(chosen.only.split(",")) - set(workloads.ALL)
+    if unknown:
+        options.error(f"no such workload: {', '.join(sorted(unknown))}")
+    return chosen
+
+
+def _measure(
+    chosen: argparse.Namespace, work: Path
+) -> tuple[list[Peer], list[Row], dict[str, str]]:
+    rows: list[Row] = []
+    names = tuple(chosen.peers.split(","))
+    with registry.serving(work) as host, available(names, work, host) as peers:
+        image = f"{host}/bench/base:1"
+        _publish_base(peers[0], image, work)
+        bench = workloads.Bench(work, peers, image, chosen.rounds)
+        print(f"  measuring {', '.join(p.name for p in peers)}", file=sys.stderr)
+        for name in chosen.only.split(","):
+            rows += workloads.ALL[name](bench)
+    return peers, rows, bench.failures
+
+
+def _publish_base(ours: Peer, image: str, work: Path) -> None:
+    assert isinstance(ours, Pybuild)
+    log = work / "base.log"
+    run(ours.job(Request(contexts.base(work / "base"), image)), log)
+    run(ours.publish(image), log)
+
+
+def _facts(
+    peers: list[Peer], load: tuple[float, float, float], failures: dict[str, str]
+) -> dict[str, Any]:
+    return {
+        "date": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+        "user": "root" if os.geteuid() == 0 else "ordinary user",
+        "kernel": platform.release(),
+        "processors": os.cpu_count(),
+        "load_before": [round(x, 2) for x in load],
+        "load_after": [round(x, 2) for x in os.getloadavg()],
+        "tools": {peer.name: peer.version for peer in peers},
+        "failures": failures,
+    }
+
+
+def _heading(facts: dict[str, Any]) -> str:
+    tools = "; ".join(f"{name} ({version})" for name, version in facts["tools"].items())
+    return (
+        f"{facts['date']}, {facts['user']}, {facts['processors']} processors, "
+        f"Linux {facts['kernel']}, load {facts['load_before'][0]} before and "
+        f"{facts['load_after'][0]} after.\n{tools}.\n"
+        "Medians; in brackets the median over rounds of the ratio to pybuild.\n"
+    )
+
+
+def _remove(work: Path) -> None:
+    # What an ordinary user's builds left belongs to subordinate ids: only they may remove it.
+    command = ["rm", "-rf", "--one-file-system", str(work)]
+    if os.geteuid() != 0:
+        command[0:0] = ["unshare", "--user", "--map-root-user", "--map-auto"]
+    subprocess.run(command, check=False)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
