@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from builder.context.layered import LayerTree
 from builder.errors import SandboxError
 from builder.solver.output import ContextOutput, Output, TreeOutput
+from cache.spec.oci import chain_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -56,16 +57,20 @@ class Trees:
 
     def merged(self, layers: Sequence[Layer]) -> Tree:
         """The merged index of a stack; do not change it."""
-        chain = TreeOutput(tuple(layers)).chain
+        chains = _chains(layers)
         with self._lock:
-            tree = self._merged.get(chain)
-            if tree is None:
-                from cache.archive.tree import Tree  # noqa: PLC0415 - a cached build merges none
+            known = next((n for n in range(len(layers), -1, -1) if chains[n] in self._merged), 0)
+            tree = self._merged.get(chains[known])
+            if tree is not None and known == len(layers):
+                return tree
+            from cache.archive.tree import Tree  # noqa: PLC0415 - a cached build merges none
 
-                tree = Tree.of(self._layers.index(layer) for layer in layers)
-                if len(self._merged) >= _KEPT:
-                    self._merged.pop(next(iter(self._merged)))
-                self._merged[chain] = tree
+            tree = Tree() if tree is None else tree.copy()
+            for number in range(known, len(layers)):
+                tree.apply(self._layers.index(layers[number]), number)
+            if len(self._merged) >= _KEPT:
+                self._merged.pop(next(iter(self._merged)))
+            self._merged[chains[-1]] = tree
         return tree
 
     @contextlib.contextmanager
@@ -80,3 +85,12 @@ class Trees:
             case _:
                 msg = "a fetched file is no tree"
                 raise SandboxError(msg)
+
+
+def _chains(layers: Sequence[Layer]) -> list[Digest]:
+    """Chain IDs of every beginning of a stack, the empty one first."""
+    chains = [chain_id(())]
+    for number, layer in enumerate(layers):
+        below = [chains[-1]] if number else []
+        chains.append(chain_id([*below, layer.diff_id]))
+    return chains

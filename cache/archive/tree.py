@@ -67,6 +67,16 @@ class Tree:
             tree.apply(entries, layer)
         return tree
 
+    def copy(self) -> Tree:
+        """A tree of its own with the same paths, to apply another layer to."""
+        made = Tree()
+        made._entries = dict(self._entries)
+        made._layers = dict(self._layers)
+        made._groups = dict(self._groups)
+        made._names = {path: set(names) for path, names in self._names.items()}
+        made._taken = set(self._taken)
+        return made
+
     def __len__(self) -> int:
         """Count the paths, the root included."""
         return len(self._entries)
