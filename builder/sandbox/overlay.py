@@ -66,7 +66,7 @@ def _explain(error: OSError, layers: int) -> HostUnsupportedError | SandboxError
     return HostUnsupportedError(
         f"cannot mount an overlay for a step: {reason}",
         hint="this needs Linux 5.12 or newer and a state directory on ext4, xfs, btrfs or tmpfs"
-        " (not itself an overlay): choose another one with --root",
+        " (not itself an overlay): set PYBUILD_ROOT to such a directory",
     )
 
 
