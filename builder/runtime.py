@@ -10,8 +10,12 @@ from builder.errors import SandboxError
 from builder.solver.exec_op import Runtime
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from builder.sandbox.spec import Sandbox
     from builder.state import State
+    from cache.archive.tree import Tree
+    from cache.spec.oci import Layer
 
 
 class RuntimeStarter:
@@ -24,8 +28,8 @@ class RuntimeStarter:
         self._runtime: Runtime | None = None
         self.cancelled = False
 
-    def start(self) -> None:
-        """Start; must be called while this process has a single thread.
+    def start(self, merged: Callable[[Sequence[Layer]], Tree]) -> None:
+        """Start; `merged` gives the merged index of a stack. Must be called while this process has a single thread.
 
         Raises:
             HostUnsupportedError: this host cannot run steps.
@@ -41,7 +45,7 @@ class RuntimeStarter:
         sandbox: Sandbox = NamespaceSandbox.start(scratch)
         self._stack.callback(sandbox.close)
         names = SqliteSnapshotNames(self._state.database)
-        snapshotter = OverlaySnapshotter(self._state.root, self._state.layers, names)
+        snapshotter = OverlaySnapshotter(self._state.root, self._state.layers, names, merged=merged)
         self._stack.enter_context(snapshotter)
         self._runtime = Runtime(sandbox, snapshotter)
 

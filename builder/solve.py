@@ -97,11 +97,12 @@ class Solve:
         """
         contexts = self._contexts(dockerfile)
         self._stack.callback(self._forget_contexts, contexts)
-        solver = self._solver(Trees(contexts, self._state.layers), dockerfile)
+        trees = Trees(contexts, self._state.layers)
+        solver = self._solver(trees, dockerfile)
         solver.probe()
         if solver.pending:
             if solver.needs_sandbox:
-                self._runtime.start()
+                self._runtime.start(trees.merged)
             self._reporter.begin()
             solver.run(self._runtime.cancel)
         for context in contexts.values():

@@ -17,6 +17,7 @@ from builder.runtime import RuntimeStarter
 from builder.sandbox.network import hosts
 from builder.sandbox.spec import Bind, NetworkMode, Process, SandboxSpec
 from builder.solve import step_resolv_conf
+from builder.solver.trees import Trees
 
 if TYPE_CHECKING:
     import argparse
@@ -41,7 +42,7 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
         image = images.resolve(chosen.image, platform)
         starter = RuntimeStarter(state)
         try:
-            starter.start()
+            starter.start(Trees({}, state.layers).merged)
             return _start(starter, image, chosen, environ)
         finally:
             starter.close()

@@ -27,7 +27,7 @@ from cache.spec.manifest import MAX_LAYERS
 from cache.spec.oci import chain_id
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from types import TracebackType
 
     from builder.snapshot.lower import LowerDir
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from cache.archive.tree import Tree
     from cache.layers import LayerStore
     from cache.spec.oci import Layer
+
+    Merged = Callable[[Sequence[Layer]], Tree]
 
 _EMPTY = "empty"  # the lower of an empty stack; overlayfs needs at least one
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -57,9 +59,20 @@ class OverlaySnapshotter:
     """The Snapshotter port on overlayfs; safe for threads and beside other processes."""
 
     def __init__(
-        self, root: str, store: LayerStore, names: SnapshotNames, *, keep_owner: bool = True
+        self,
+        root: str,
+        store: LayerStore,
+        names: SnapshotNames,
+        *,
+        merged: Merged | None = None,
+        keep_owner: bool = True,
     ) -> None:
-        """Open the state below `root`; `keep_owner` is off where only one id is mapped."""
+        """Open the state below `root`; `keep_owner` is off where only one id is mapped.
+
+        `merged` gives the merged index of a stack, which extraction needs of the layers below;
+        by default it is made anew each time.
+        """
+        self._merged = merged or self._merge
         self._store = store
         self._names = names
         self._keep_owner = keep_owner
@@ -102,7 +115,7 @@ class OverlaySnapshotter:
         if len(layers) > MAX_LAYERS:
             msg = f"{len(layers)} layers are over the limit of {MAX_LAYERS} for a RUN step"
             raise SandboxError(msg, hint="join RUN instructions, or start from a flattened image")
-        stack = _Stack(self._store, layers)
+        stack = _Stack(self._store, layers, self._merged)
         names: list[str] = []
         chain = chain_id(())
         for count, layer in enumerate(layers):
@@ -212,6 +225,11 @@ class OverlaySnapshotter:
                     raise
                 return self._name(chain, claim.name)
 
+    def _merge(self, layers: Sequence[Layer]) -> Tree:
+        from cache.archive.tree import Tree  # noqa: PLC0415 - cached builds need none
+
+        return Tree.of(self._store.index(layer) for layer in layers)
+
     def _name(self, chain: Digest, name: str) -> str:
         """Record a complete tree; when another process was faster, ours goes."""
         try:
@@ -246,33 +264,23 @@ class OverlaySnapshotter:
 
 
 class _Stack:
-    """A stack of layers being extracted: the merged index of those below, made when needed."""
+    """A stack of layers being extracted."""
 
-    def __init__(self, store: LayerStore, layers: Sequence[Layer]) -> None:
+    def __init__(self, store: LayerStore, layers: Sequence[Layer], merged: Merged) -> None:
         self._store = store
         self._layers = layers
-        self._tree: Tree | None = None
-        self._height = 0
+        self._merged = merged
 
     def extract(self, count: int, root_fd: int, *, keep_owner: bool) -> None:
         """Extract layer `count` on those below it into an empty directory."""
         from cache.archive.extract import extract_layer  # noqa: PLC0415 - cached builds need none
 
-        tree = self._below(count)
+        tree = self._merged(self._layers[:count])
         layer = self._layers[count]
         with self._store.open_tar(layer) as stream:
             extract_layer(stream, root_fd, tree, keep_owner=keep_owner)
             while stream.read(_DRAIN):
                 pass  # only a stream read to its end has been verified
-
-    def _below(self, height: int) -> Tree:
-        from cache.archive.tree import Tree  # noqa: PLC0415 - cached builds need none
-
-        tree = self._tree = Tree() if self._tree is None else self._tree
-        for layer in range(self._height, height):
-            tree.apply(self._store.index(self._layers[layer]), layer)
-        self._height = height
-        return tree
 
 
 def _next_chain(parent: Digest, diff_id: Digest) -> Digest:
