@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from cache.spec.reference import Reference
 
 MAX_SECRET = 500 * 1024  # bytes, as docker's limit (M13)
+MAX_EPOCH = 253_402_300_799  # 9999-12-31T23:59:59Z, the last second RFC 3339 can name
 
 
 @value
@@ -104,13 +105,13 @@ def parse_epoch(text: str | None) -> int | None:
     """Read SOURCE_DATE_EPOCH: seconds since 1970; empty means unset (O20).
 
     Raises:
-        UsageError: not a non-negative integer.
+        UsageError: not a whole number of seconds from 0 to the year 9999.
     """
     if not text:
         return None
-    if not text.isascii() or not text.isdigit() or len(text) > 12:  # noqa: PLR2004 - year 33658
-        msg = f"invalid SOURCE_DATE_EPOCH {text[:40]!r}: expected seconds since 1970"
-        raise UsageError(msg)
+    if not (text.isascii() and text.isdigit() and len(text) <= 12 and int(text) <= MAX_EPOCH):  # noqa: PLR2004 - digits of MAX_EPOCH
+        msg = f"invalid SOURCE_DATE_EPOCH {text[:40]!r}"
+        raise UsageError(msg, hint="give whole seconds since 1970, such as 1700000000")
     return int(text)
 
 

@@ -1,4 +1,4 @@
-"""Times in documents: RFC 3339 text to and from seconds, and SOURCE_DATE_EPOCH. Reads no clock."""
+"""Times in documents: RFC 3339 text to and from seconds. Reads no clock."""
 
 from __future__ import annotations
 
@@ -6,9 +6,6 @@ import re
 import time
 from calendar import timegm
 
-from builder.errors import UsageError
-
-MAX_EPOCH = 253_402_300_799  # 9999-12-31T23:59:59Z, the last second RFC 3339 can name
 _RFC3339 = re.compile(
     r"(\d{4})-(\d\d)-(\d\d)[Tt ](\d\d):(\d\d):(\d\d)(?:\.\d+)?(?:[Zz]|([+-])(\d\d):(\d\d))\Z",
     re.ASCII,
@@ -35,17 +32,3 @@ def seconds_of(text: str) -> int | None:
         offset = int(match.group(8)) * 3600 + int(match.group(9)) * 60
         offset = -offset if match.group(7) == "-" else offset
     return timegm((year, month, day, hour, minute, second)) - offset
-
-
-def parse_epoch(text: str) -> int | None:
-    """Read a SOURCE_DATE_EPOCH value; the empty one means unset.
-
-    Raises:
-        UsageError: not a whole number of seconds from 0 to the year 9999.
-    """
-    if not text:
-        return None
-    if not (text.isascii() and text.isdigit() and len(text) <= 12 and int(text) <= MAX_EPOCH):  # noqa: PLR2004 - digits of MAX_EPOCH
-        msg = f"invalid SOURCE_DATE_EPOCH {text[:40]!r}"
-        raise UsageError(msg, hint="give whole seconds since 1970, such as 1700000000")
-    return int(text)
