@@ -63,7 +63,15 @@ class BaseImages:
         except PybuildError as error:
             if local is not None and not getattr(error, "temporary", False):
                 return local  # built here, unknown to its registry
-            raise ContentNotFoundError(f"{reference}: {error.message}", hint=error.hint) from error
+            hint = self._other_platform(name, wanted) or error.hint
+            raise ContentNotFoundError(f"{reference}: {error.message}", hint=hint) from error
+
+    def _other_platform(self, name: Reference, wanted: Platform) -> str | None:
+        """Say so when an image of this name is here, but for another platform."""
+        image = self._state.images.find(name)
+        if image is None or image.config.platform.architecture == wanted.architecture:
+            return None
+        return f"the local {name.familiar} is for {image.config.platform}, not for {wanted}"
 
     def _local(self, name: Reference, text: str, wanted: Platform) -> Image | None:
         image = self._state.images.find(name) or self._state.images.find_id(text)
