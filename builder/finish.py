@@ -116,6 +116,16 @@ def _base_layers(lowered: Lowered, outputs: Mapping[Ref, Output]) -> int:
     return len(output.layers) if is_image and isinstance(output, TreeOutput) else 0
 
 
+def _outgoing(image: Solved) -> Solved:
+    """Let an output keep the base's layers as far as they are compressed.
+
+    A base that was built here is stored plain; it goes out in the form asked for, like new layers.
+    """
+    base = image.layers[: image.base_layers]
+    plain = (n for n, layer in enumerate(base) if layer.blob.digest == layer.diff_id)
+    return replace(image, base_layers=next(plain, image.base_layers))
+
+
 class Finisher:
     """Writes a solved image to the local store and to outputs."""
 
@@ -170,7 +180,7 @@ class Finisher:
     def _write(self, image: Solved, local: Image, output: OutputSpec) -> Image:
         """Carry one output out; gives the image in the form that output has it."""
         is_tree = output.type in {OutputType.LOCAL, OutputType.TAR, OutputType.CACHEONLY}
-        made = local if is_tree else self._publish(image, BlobForm.of(output))
+        made = local if is_tree else self._publish(_outgoing(image), BlobForm.of(output))
         self._exporter.write(output, [made], self._request.tags)
         return made
 

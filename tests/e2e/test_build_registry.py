@@ -121,3 +121,20 @@ def test_image_of_skopeo_is_a_base(pybuild, busybox, registry, tmp_path):
     made = Layout(layout).check()
     base = peers.inspect(f"docker://{name}")["Layers"]
     assert [layer["digest"] for layer in made.manifest["layers"]][: len(base)] == base
+
+
+@pytest.mark.parametrize("kind", ["gzip", "zstd"])
+def test_layers_of_a_base_built_here_are_compressed(pybuild, busybox, registry, kind):
+    """A child of an image of the local store is pushed with the base's new layers compressed."""
+    pybuild.good(
+        "-t", "base.test/base:1", pybuild.context("base", f"FROM {busybox}\nRUN echo x > /x\n")
+    )
+    name = registry.name(f"child-{pybuild.uid}-{kind}:1")
+    output = f"type=registry,name={name},compression={kind}"
+    context = pybuild.context("child", "FROM base.test/base:1\nRUN echo y > /y\n")
+    pybuild.good("-o", output, context)
+    layers = peers.inspect(f"docker://{name}", raw=True)["layers"]
+    base = peers.inspect(f"docker://{busybox}", raw=True)["layers"]
+    assert layers[: len(base)] == base
+    types = [layer["mediaType"].rpartition("+")[2] for layer in layers[len(base) :]]
+    assert types == [kind, kind]
