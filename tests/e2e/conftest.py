@@ -50,6 +50,7 @@ def _one_at_a_time():
 def _someone():
     # Not below pytest's own directory, which it closes to others each time one of them starts.
     outside = Path(tempfile.mkdtemp(prefix="pybuild-user-"))
+    outside.chmod(0o711)
     manager = ordinary_user(outside / "home")
     with _one_at_a_time():
         account = manager.__enter__()

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import tarfile
 import threading
 import time
 
 import pytest
 from support.layout_files import Layout
 
+EPOCH = 1_700_000_000
 CHAIN = """\
 FROM {base}
 COPY a.txt /a
@@ -99,28 +101,42 @@ def test_explain(pybuild, busybox):
 
 
 def test_source_date_epoch_reproduces_a_manifest(pybuild, busybox):
-    """With SOURCE_DATE_EPOCH two cold stores give the same manifest, file times included."""
-    context = pybuild.context(
-        "epoch",
-        f"FROM {busybox}\nARG SOURCE_DATE_EPOCH\nWORKDIR /w\nCOPY Dockerfile .\nRUN mkdir d && echo x > d/f && ln d/f g\n",
-    )
+    """With SOURCE_DATE_EPOCH two cold stores give the same manifest where steps set file times (O21)."""
+    text = f"""\
+FROM {busybox}
+ARG SOURCE_DATE_EPOCH
+WORKDIR /w
+COPY Dockerfile .
+RUN mkdir d && echo x > d/f && ln d/f g && touch -d @$SOURCE_DATE_EPOCH d/f d .
+LABEL made=twice
+"""
+    context = pybuild.context("epoch", text)
     digests = []
     for number in range(2):
-        cold = pybuild.with_state(f"epoch-{number}")
         layout = pybuild.home / f"layout-{number}"
-        flags = [
-            "--build-arg",
-            "SOURCE_DATE_EPOCH=1700000000",
-            "-o",
-            f"type=oci,dest={layout},tar=false,name=x:it",
-        ]
-        cold.good(*flags, context)
-        digests.append(Layout(layout).check().digest)
-        assert Layout(layout).config["created"] == "2023-11-14T22:13:20Z"
+        output = f"type=oci,dest={layout},tar=false,name=x:it"
+        cold = pybuild.with_state(f"epoch-{number}")
+        cold.good("--build-arg", f"SOURCE_DATE_EPOCH={EPOCH}", "-o", output, context)
+        made = Layout(layout).check()
+        assert made.config["created"] == "2023-11-14T22:13:20Z"
+        assert {member.mtime for member in made.entries().values()} == {EPOCH}
+        digests.append(made.digest)
         time.sleep(1.1)
     assert digests[0] == digests[1]
-    times = {member.mtime for member in Layout(pybuild.home / "layout-0").entries().values()}
-    assert max(times) <= 1700000000
+
+
+def test_source_date_epoch_reproduces_a_tar(pybuild, busybox):
+    """Two cold stores write the same tar, whose files have the given time (O21)."""
+    text = f"FROM {busybox} AS made\nRUN mkdir /d && echo x > /d/f\nFROM scratch\nCOPY --from=made /d /d\n"
+    context = pybuild.context("epoch", text)
+    for number in range(2):
+        cold = pybuild.with_state(f"epoch-{number}")
+        output = f"type=tar,dest={pybuild.home / f'{number}.tar'}"
+        cold.good("-o", output, context, env={"SOURCE_DATE_EPOCH": str(EPOCH)})
+        time.sleep(1.1)
+    with tarfile.open(pybuild.home / "0.tar") as archive:
+        assert {member.mtime for member in archive} == {EPOCH}
+    assert (pybuild.home / "0.tar").read_bytes() == (pybuild.home / "1.tar").read_bytes()
 
 
 def test_cache_mounts(pybuild, busybox):
@@ -134,7 +150,7 @@ RUN --mount=type=cache,target=/c echo $N >> /c/log && cat /c/log > /seen
     for number in "12":
         pybuild.good("-t", "seen", "--build-arg", f"N={number}", context)
     assert pybuild.good("run", "seen", "cat", "/seen").out == "1\n2\n"
-    assert pybuild.good("run", "seen", "ls", "/c", env={}).out == ""
+    assert pybuild.run("run", "seen", "ls", "/c").code == 1
 
 
 @pytest.mark.parametrize("sharing", ["locked", "shared", "private"])
@@ -155,12 +171,12 @@ RUN --mount=type=cache,target=/c,id=it,sharing={sharing} \\
 
     _together([lambda n=n: build(n) for n in (1, 2)])
     seen = sorted(pybuild.good("run", f"seen{n}", "cat", "/seen").out.split() for n in (1, 2))
-    expected = {
-        "locked": [["in"], ["in", "out", "in"]],
-        "shared": [["in", "in"], ["in", "in"]],
-        "private": [["in"], ["in"]],
-    }
-    assert seen == expected[sharing]
+    if sharing == "locked":
+        assert seen == [["in"], ["in", "out", "in"]]
+    elif sharing == "private":
+        assert seen == [["in"], ["in"]]
+    else:  # they met: both were in before either was out
+        assert [words[:2] for words in seen] == [["in", "in"], ["in", "in"]]
 
 
 def _together(calls):

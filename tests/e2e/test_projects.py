@@ -17,6 +17,8 @@ from support.pybuild_cli import REPOSITORY, end
 from support.registry_process import free_port
 
 pytestmark = [pytest.mark.xdist_group("projects"), pytest.mark.timeout(900)]
+# The large ones are built once, the harder way; their base images are built by root anyway.
+UNPRIVILEGED = pytest.mark.parametrize("pybuild", ["user"], indirect=True)
 PROJECTS = REPOSITORY / "testdata" / "projects"
 
 
@@ -125,6 +127,7 @@ def test_c_program_on_scratch(pybuild, gcc_base, registry, tmp_path):
     assert pybuild.good("run", tag).out == "5 words, 18 signs\n"
 
 
+@UNPRIVILEGED
 def test_python_web_service(pybuild, python_base, registry, tmp_path):
     """A web service gets its packages with pip and answers over HTTP, under us and under crun."""
     context = _project(pybuild, "python-web")
@@ -160,6 +163,7 @@ def test_python_web_service(pybuild, python_base, registry, tmp_path):
             peers.stop_bundle(runtime, started, name)
 
 
+@UNPRIVILEGED
 def test_node_app_in_two_stages(pybuild, node_base, registry, tmp_path):
     """Npm ci runs in the first stage; the second has no development dependency and serves."""
     context = _project(pybuild, "node-app")

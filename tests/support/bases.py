@@ -175,7 +175,8 @@ def _apt_settings():
     """How this machine's apt reaches its mirror."""
     lines = run("apt-config", "dump").stdout.splitlines()
     kept = [line for line in lines if _KEPT_SETTING.match(line)]
-    return "\n".join(['APT::Install-Recommends "false";', *kept, ""])
+    ours = ['Acquire::GzipIndexes "true";', 'Acquire::Languages "none";']
+    return "\n".join([*ours, *kept, ""])
 
 
 def install_context(directory, base, *packages):

@@ -104,8 +104,8 @@ def _adapt(path, argv, network):
 
 
 def podman(directory, *arguments, check=True):
-    """Run podman with storage of its own."""
-    where = ["--root", directory / "root", "--runroot", directory / "run"]
+    """Run podman with storage of its own, in a directory with a short name: podman wants one."""
+    where = ["--root", f"{directory}/root", "--runroot", f"{directory}/run"]
     how = ["--storage-driver", "vfs", "--cgroup-manager", "cgroupfs", "--runtime", "crun"]
     return run(*_NO_CGROUPS, "podman", *where, *how, *arguments, check=check)
 

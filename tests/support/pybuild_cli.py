@@ -101,7 +101,8 @@ class Pybuild:
         if not self.other:
             return command
         ids = [f"--reuid={self.uid}", f"--regid={self.gid}"]
-        return ["setpriv", *ids, "--init-groups", *command]
+        # env: the first program setpriv starts is still found with root's rights.
+        return ["setpriv", *ids, "--init-groups", "env", *command]
 
     def command(self, *arguments):
         """The command line of pybuild with these arguments."""
@@ -194,7 +195,7 @@ def _system_python(account):
     for python in (sys.executable, f"/usr/bin/{version}", f"/usr/local/bin/{version}"):
         ids = [f"--reuid={account.uid}", f"--regid={account.gid}", "--clear-groups"]
         tried = subprocess.run(
-            ["setpriv", *ids, python, "-c", "import ssl, sqlite3"],
+            ["setpriv", *ids, "env", python, "-c", "import ssl, sqlite3"],
             capture_output=True,
             check=False,
             cwd="/",
