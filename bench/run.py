@@ -7,6 +7,7 @@ import datetime as dt
 import json
 import os
 import platform
+import signal
 import subprocess
 import sys
 import tempfile
@@ -30,23 +31,34 @@ def main() -> int:
     """Measure, print the table, write the JSON; 1 if a target is missed, 3 if nothing can run."""
     chosen = _options()
     load = os.getloadavg()
+    # Ending this program ends the daemons it has started.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     where = tempfile.mkdtemp(prefix="pybuild-bench-", dir=chosen.dir)
     work = Path(where)
     try:
-        peers, rows, failures = _measure(chosen, work)
+        return _report(chosen, load, *_measure(chosen, work))
     except FailedError as error:
         print(f"bench: {error}", file=sys.stderr)
         return 3
     finally:
         if not chosen.keep:
             _remove(work)
+
+
+def _report(
+    chosen: argparse.Namespace,
+    load: tuple[float, float, float],
+    peers: list[Peer],
+    rows: list[Row],
+    failures: dict[str, str],
+) -> int:
     facts = _facts(peers, load, failures)
-    print(_heading(facts) + "\n" + table(rows))
+    print(_heading(facts) + "\n" + table(rows), flush=True)
     if chosen.json:
         text = json.dumps({**facts, "rows": [row.as_json() for row in rows]}, indent=1)
         Path(chosen.json).write_text(text + "\n")
     for name, message in failures.items():
-        print(f"\nFailed: {name}: {message.strip().splitlines()[-1]}")
+        print(f"\nFailed: {name}: {message.strip().splitlines()[-1]}", flush=True)
     ours_failed = any(name.endswith(" pybuild") for name in failures)
     return 1 if ours_failed or any(row.met() is False for row in rows) else 0
 
@@ -78,6 +90,7 @@ def _measure(
         print(f"  measuring {', '.join(p.name for p in peers)}", file=sys.stderr)
         for name in chosen.only.split(","):
             rows += workloads.ALL[name](bench)
+            print(table(rows), file=sys.stderr, flush=True)
     return peers, rows, bench.failures
 
 
