@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from cache.content import ContentProvider
 
+_PRIVATE = 0o700  # nobody else may look into state (D24)
+
 
 @value
 class State:
@@ -88,13 +90,17 @@ def opened(
 
 def _make(root: str) -> None:
     try:
-        os.makedirs(root, mode=0o700, exist_ok=True)
+        os.makedirs(root, mode=_PRIVATE, exist_ok=True)
         status = os.stat(root)
-        if stat.S_IMODE(status.st_mode) != 0o700:  # noqa: PLR2004 - owner only (D24)
-            os.chmod(root, 0o700)
+        if status.st_uid == os.geteuid() and stat.S_IMODE(status.st_mode) != _PRIVATE:
+            os.chmod(root, _PRIVATE)
     except OSError as error:
         msg = f"cannot use the state directory {root}: {error.strerror}"
         raise StoreError(msg, hint="set PYBUILD_ROOT to a directory of yours") from error
+    if status.st_uid not in {os.geteuid(), 0}:
+        # a volume made for a container may be root's; another user's directory never is ours
+        msg = f"the state directory {root} belongs to another user"
+        raise StoreError(msg, hint="set PYBUILD_ROOT to a directory of yours")
     if not os.access(root, os.W_OK | os.X_OK):
         msg = f"cannot write to the state directory {root}"
         raise StoreError(msg, hint="set PYBUILD_ROOT to a directory of yours")

@@ -1,0 +1,73 @@
+"""Where state lies and who may use it."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from builder import state as states
+from cache.errors import StoreError
+
+
+@pytest.mark.parametrize(
+    ("environ", "place"),
+    [
+        ({"PYBUILD_ROOT": "/a", "HOME": "/h"}, "/a"),
+        ({"XDG_DATA_HOME": "/x", "HOME": "/h"}, "/x/pybuild"),
+        ({"XDG_DATA_HOME": "relative", "HOME": "/h"}, "/h/.local/share/pybuild"),
+        ({"HOME": "/h"}, "/h/.local/share/pybuild"),
+    ],
+)
+def test_state_lies_where_the_environment_says(environ, place):
+    """PYBUILD_ROOT, else the XDG data directory, else the home directory."""
+    assert states.locate(environ) == place
+
+
+@pytest.mark.parametrize("environ", [{}, {"HOME": ""}, {"HOME": "/"}])
+def test_no_home_is_a_clear_error(environ):
+    """Without any place the variable to set is named (R43)."""
+    with pytest.raises(StoreError) as caught:
+        states.locate(environ)
+    assert "PYBUILD_ROOT" in str(caught.value.hint)
+
+
+def test_state_is_closed_to_others(tmp_path):
+    """The directory is made 0700, whatever the umask, and an open one is closed (D24)."""
+    root = tmp_path / "root"
+    root.mkdir(mode=0o777)
+    before = os.umask(0)
+    try:
+        with states.opened(str(root)):
+            pass
+    finally:
+        os.umask(before)
+    assert oct(root.stat().st_mode)[-3:] == "700"
+    assert {oct(path.stat().st_mode)[-2:] for path in root.iterdir() if path.is_dir()} == {"00"}
+
+
+def test_state_of_another_user_is_refused(tmp_path, monkeypatch):
+    """A directory somebody else owns is never used (D24)."""
+    mine = os.stat(tmp_path).st_uid
+    monkeypatch.setattr(os, "geteuid", lambda: mine + 1)
+    if mine == 0:
+        os.chown(tmp_path, 12345, 12345)
+    with pytest.raises(StoreError, match="belongs to another user"), states.opened(str(tmp_path)):
+        pass
+
+
+def test_exclusive_use_waits_for_nobody(tmp_path):
+    """Prune refuses while a build has the state open."""
+    with (
+        states.opened(str(tmp_path)),
+        pytest.raises(StoreError, match="in use"),
+        states.opened(str(tmp_path), exclusive=True),
+    ):
+        pass
+
+
+def test_state_path_may_hold_odd_characters(tmp_path):
+    """Blanks, colons and commas in the path are no obstacle (R42)."""
+    root = tmp_path / "a b:c,d"
+    with states.opened(str(root)) as state:
+        assert state.root == str(root)
