@@ -39,25 +39,25 @@ def registry(workspace):
 
 
 @contextmanager
-def _one_at_a_time():
+def _one_at_a_time(path):
     """Tests in several processes do not edit the user database at the same time."""
-    with open("/tmp/pybuild-tests-users.lock", "w") as lock:
+    with path.open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
 @contextmanager
-def _someone():
+def _someone(lock):
     # Not below pytest's own directory, which it closes to others each time one of them starts.
     outside = Path(tempfile.mkdtemp(prefix="pybuild-user-"))
     outside.chmod(0o711)
     manager = ordinary_user(outside / "home")
-    with _one_at_a_time():
+    with _one_at_a_time(lock):
         account = manager.__enter__()
     try:
         yield account
     finally:
-        with _one_at_a_time():
+        with _one_at_a_time(lock):
             manager.__exit__(None, None, None)
         peers.run("rm", "-rf", "--one-file-system", outside)
 
@@ -69,12 +69,13 @@ def root_pybuild(workspace):
 
 
 @pytest.fixture(scope="session")
-def user_pybuild(root_pybuild):
+def user_pybuild(root_pybuild, tmp_path_factory):
     """Pybuild as an ordinary user with subordinate ids."""
     if os.geteuid() != 0:
         yield root_pybuild
         return
-    with _someone() as account:
+    lock = tmp_path_factory.getbasetemp().parent / "users.lock"
+    with _someone(lock) as account:
         yield pybuild_cli.for_account(account)
 
 
