@@ -40,6 +40,21 @@ def test_commit_publishes_under_digest(tmp_path: Path) -> None:
     assert _put(store, b"hello") == descriptor
 
 
+def test_stored_document_is_not_written_again(tmp_path: Path) -> None:
+    """A small blob that is there stays the same file; a damaged one is replaced."""
+    store = LocalStore(str(tmp_path))
+    descriptor = _put(store, b"hello")
+    file = Path(store.path(descriptor.digest))
+    before = file.stat()
+    assert _put(store, b"hello") == descriptor
+    assert (file.stat().st_ino, file.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+    assert os.listdir(tmp_path / "tmp") == []
+    file.chmod(0o600)
+    file.write_bytes(b"hallo")
+    assert _put(store, b"hello") == descriptor
+    assert _read(store, descriptor) == b"hello"
+
+
 def test_uncommitted_ingest_leaves_nothing(tmp_path: Path) -> None:
     """Leaving without commit discards the bytes and the temporary file."""
     store = LocalStore(str(tmp_path))
