@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import re
-
 from frontend.dockerfile.problems import MistakeError
-
-_STRING = r'"(?:[^"\\\x00-\x1f]++|\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4}))*+"'
-_ARRAY = rf"\[[ \t\r\n]*+(?:{_STRING}[ \t\r\n]*+(?:,[ \t\r\n]*+{_STRING}[ \t\r\n]*+)*+)?\]\Z"
 
 
 def parse_json_form(text: str) -> tuple[str, ...] | None:
@@ -20,12 +15,12 @@ def parse_json_form(text: str) -> tuple[str, ...] | None:
         return None
     import json  # noqa: PLC0415 - shell forms do not need it
 
-    if re.match(_ARRAY, text):  # compiled once, and only when an exec form is met
-        return tuple(_as_text(word) for word in json.loads(text))
     try:
-        json.loads(text, parse_constant=_refuse, parse_int=len, parse_float=len)
+        words = json.loads(text, parse_constant=_refuse, parse_int=len, parse_float=len)
     except (ValueError, RecursionError):
         return None  # not JSON: silently the shell form
+    if all(isinstance(word, str) for word in words):
+        return tuple(_as_text(word) for word in words)
     raise MistakeError("when using JSON array syntax, arrays must be comprised of strings only")
 
 
