@@ -13,7 +13,9 @@ from frontend.dockerfile.shell import ExpansionError, expand
 _BLANKS = re.compile(r"[\t\v\f\r ]+")
 # A shell word with its quotes; blanks behind `<<` belong to it (P51). None of the parts can match
 # what another one does (possessive). A quote that is never closed is a match of its own.
-_RAW_WORD = r"""(?:[^\s'"\\<]++|<<\s*+|<|'[^']*+'|"(?:[^"\\]++|\\.)*+"|\\.|\\\Z)++|(?P<open>['"])"""
+# In early releases of 3.11 (Debian 12 has one), a possessive group whose last try got part of the
+# way stays there; a last alternative that never matches brings it back.
+_RAW_WORD = r"""(?:[^\s'"\\<]++|<<\s*+|<|'[^']*+'|"(?:[^"\\]++|\\.|(?!))*+"|\\.|\\\Z|(?!))++|(?P<open>['"])"""
 _HEREDOC = re.compile(r"([0-9]*)<<(-?)\s*([^<]*)\Z")
 
 
