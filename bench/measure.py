@@ -50,9 +50,14 @@ def run(job: Job, log: Path, *, memory: bool = False) -> Outcome:
             process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=env
             )
-            if sampler:
-                sampler.watch(process)
-            code = process.wait()
+            try:
+                if sampler:
+                    sampler.watch(process)
+                code = process.wait()
+            except BaseException:  # such as the benchmark's own end: nothing is left running
+                process.terminate()
+                process.wait()
+                raise
         if code:
             tail = log.read_text(errors="replace")[-1500:]
             raise FailedError(f"{' '.join(command)}: status {code}\n{tail}")
