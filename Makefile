@@ -1,5 +1,6 @@
 # hello and test are the README's two commands; each sets up what it needs.
-PYTHON ?= python3.11
+# the system's own Python where there is one: other users can read it too
+PYTHON ?= $(firstword $(wildcard /usr/bin/python3.11) python3.11)
 BIN := .venv/bin
 
 .PHONY: hello test check lint bench lock clean
