@@ -156,7 +156,9 @@ class _Copier:
             tar = open_archive(stream)
             if tar is None:
                 return False
-            root = self.plan.enter(self._op.dest)
+            implied = self.plan.implied  # --chmod is not for what ADD unpacks (A02)
+            made = placed(implied, "", self._owner, implied.mode)
+            root = self.plan.enter(self._op.dest, made)
             number = len(self.archives)
             Unpacking(self.plan, self._base, root, self._owner, number).run(tar)
         self.archives.append(opener)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from builder.solver.ownership import Owner
 
 P = TypeVar("P")
+_IMPLIED_MODE = 0o755
 _ROOT = Entry("", Kind.DIRECTORY, 0o755)
 
 
@@ -55,6 +56,8 @@ class Destination(Generic[P]):
         """Take what directories that have to be created look like."""
         self._base = base
         self._made = Entry("", Kind.DIRECTORY, mode, owner.uid, owner.gid, mtime=mtime)
+        # What the parents that an archive implies look like: neither --chown nor --chmod.
+        self.implied = Entry("", Kind.DIRECTORY, _IMPLIED_MODE, mtime=mtime)
         self._planned: dict[str, Planned[P]] = {}
         self._order: dict[str, int] = {}  # when a path was planned
         self._clock = 0
@@ -82,23 +85,24 @@ class Destination(Generic[P]):
         """Follow links as they would be after the layer."""
         return resolve(self.get, path, follow_last=follow_last)
 
-    def make_directories(self, path: str) -> None:
-        """Create what is missing of a resolved path (C03, C04).
+    def make_directories(self, path: str, like: Entry | None = None) -> None:
+        """Create what is missing of a resolved path (C03, C04), or as `like` where that is given.
 
         Raises:
             CopyError: something on the way is not a directory.
         """
         if self._is_directory(path):
             return
+        made = like or self._made
         for here in (*_ancestors(path), path):
             entry = self.get(here)
             if entry is None:
-                self.put(here, Planned(placed(self._made, here, None, self._made.mode)))
+                self.put(here, Planned(placed(made, here, None, made.mode)))
             elif entry.kind is not Kind.DIRECTORY:
                 raise CopyError(f"mkdir {shown(here)}: not a directory")
 
-    def enter(self, path: str) -> str:
-        """Resolve a path as a directory for sources' contents, created if missing.
+    def enter(self, path: str, like: Entry | None = None) -> str:
+        """Resolve a path as a directory for sources' contents, created (as `like`) if missing.
 
         Raises:
             CopyError: it is something else.
@@ -107,7 +111,7 @@ class Destination(Generic[P]):
         entry = self.get(place)
         if entry is not None and entry.kind is not Kind.DIRECTORY:
             raise _not_directory(place)
-        self.make_directories(place)
+        self.make_directories(place, like)
         return place
 
     def put(self, path: str, planned: Planned[P]) -> None:

@@ -70,7 +70,7 @@ class Unpacking:
         place = self._places.get(parent)
         if place is None:
             place = self._plan.resolve(join(self._root, parent))
-            self._plan.make_directories(place)
+            self._plan.make_directories(place, self._plan.implied)
             self._places[parent] = place
         return place
 

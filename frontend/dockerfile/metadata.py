@@ -149,10 +149,13 @@ class Draft:
         return f"STOPSIGNAL {signal}"
 
     def expose(self, words: Words, split: Callable[[str], list[str]]) -> str:
-        """EXPOSE: the only one whose words are split after expansion (I04, T29)."""
-        ports = sorted(
-            port for word in words.words for text in split(word) for port in parse_ports(text)
-        )
+        """EXPOSE: sorted as written, and the only one split after expansion (I04, T29)."""
+        ports = [
+            port
+            for word in sorted(words.words)
+            for text in split(word)
+            for port in parse_ports(text)
+        ]
         self._budget.spend(sum(map(len, ports)))
         self.ports.update(dict.fromkeys(ports))
         return f"EXPOSE {history.plain_list(ports)}"

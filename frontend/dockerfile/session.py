@@ -243,6 +243,8 @@ class Session:
         if "$" in text:
             text = re.sub(_SHOWN_VARIABLE, shown, text)[:_LONGEST_NAME]
         self.budget.spend(len(text))
+        keyword, blank, rest = text.partition(" ")
+        text = f"{keyword.upper()}{blank}{rest}"
         return f"[{' '.join(part for part in parts if part)}] {text}"
 
     def _platform_prefix(self, work: StageWork) -> str:

@@ -125,7 +125,16 @@ def test_metadata():
     assert kept.owner("x/i") == (0, 0)
     assert kept.entries["x/d/f"].mtime == 99_000_000_000
     given = add(data, owner="1:2")
-    assert {given.owner(path) for path in given.entries} == {(1, 2)}
+    implied = given.owner("x/i")
+    assert (implied, given.mode("x/i")) == ((0, 0), "0o755")
+    assert {given.owner(path) for path in given.entries if path != "x/i"} == {(1, 2)}
+
+
+def test_made_directories_take_no_mode():
+    """What ADD creates to unpack in is 0755 whatever --chmod says, with --chown's owner (A02)."""
+    made = add(tar(("i/g", "2")), dest="/x/y", mode="777", owner="1:2")
+    assert [made.mode(path) for path in ("x", "x/y", "x/y/i")] == ["0o755"] * 3
+    assert [made.owner(path) for path in ("x", "x/y", "x/y/i")] == [(1, 2), (1, 2), (0, 0)]
 
 
 def test_root_entry_changes_nothing():

@@ -51,6 +51,20 @@ def test_resolver_is_asked_for_the_stage_platform() -> None:
     assert result.config.platform == ARM
 
 
+def test_ports_are_told_in_the_order_of_their_words() -> None:
+    """O11: EXPOSE sorts what is written, before variables are expanded."""
+    result = lowered("FROM busybox\nENV W='80 443/udp'\nEXPOSE 9 $W 22\n")
+    assert "EXPOSE [80/tcp 443/udp 22/tcp 9/tcp]" in str(result)
+
+
+def test_keywords_are_shown_in_capitals() -> None:
+    """O15: a step's name has its keyword in capitals and all else as written."""
+    result = lowered("FROM busybox\nrUn  echo Hi\ncopy A /b\n")
+    names = [vertex.name for vertex in result.graph.vertices]
+    assert "[2/3] RUN  echo Hi" in names
+    assert "[3/3] COPY A /b" in names
+
+
 def test_needed_images_are_announced() -> None:
     """F08: what will be asked for is known beforehand, unreachable and wrong names left out."""
     source = SourceFile(
