@@ -109,7 +109,7 @@ class _Copier:
         top = self.plan.enter(self._op.dest)
         for relative, entry in selection.members(match):
             self._put_from(selection.tree, join(top, relative), entry)
-        if match.include is None:
+        if match.include is None or match.path:  # a pivot is merged like any directory
             self.plan.touch(top, match.entry.mtime)
 
     def _target(self, name: str) -> str:

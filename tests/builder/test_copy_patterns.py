@@ -70,6 +70,14 @@ def test_parents(paths, expected):
     assert "p" in writer.entries
 
 
+@pytest.mark.parametrize(("path", "mtime"), [("/x/./b.txt", 77), ("/x/b.txt", 5)])
+def test_parents_destination_has_the_time_of_the_pivot(path, mtime):
+    """What is behind a pivot is merged, so the destination gets its time (C12, CP05)."""
+    context = {"x": Entry("x", Kind.DIRECTORY, 0o700, mtime=77), "x/b.txt": "b"}
+    writer = copy("/p/", path, context=context, parents=True)
+    assert writer.entries["p"].mtime == mtime
+
+
 @pytest.mark.parametrize("path", ["/none/x", "/x/./none", "/none/./x"])
 def test_parents_missing(path):
     """A literal path that is not there is an error with --parents too (CP05)."""
