@@ -38,7 +38,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except RecursionError:
         return _say("the input is nested too deeply", None, _FAILED)
     except OSError as error:
-        where = f": {os.fsdecode(error.filename)}" if error.filename else ""
+        # A descriptor's number, which fdopen leaves there, names nothing to a user.
+        named = isinstance(error.filename, (str, bytes)) and error.filename
+        where = f": {os.fsdecode(error.filename)}" if named else ""
         return _say(f"{error.strerror or error}{where}", None, _FAILED)
     except MemoryError:
         return _say("out of memory", "give the build more memory", _FAILED)

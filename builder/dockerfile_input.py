@@ -11,6 +11,7 @@ from frontend.source import MAX_SOURCE, SourceFile
 
 MAX_IGNORE = 1024 * 1024  # bytes of a .dockerignore
 STDIN = "-"
+_FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
 
 def context_directory(path: str) -> str:
@@ -41,7 +42,8 @@ def read_dockerfile(context: str, name: str) -> tuple[SourceFile, str]:
         data = sys.stdin.buffer.read(MAX_SOURCE + 1)
         return SourceFile("Dockerfile", _text(data, "standard input")), ""
     path = name or _default(context)
-    data = read_regular(path, MAX_SOURCE)
+    # A name the user gave may lead anywhere; the context's own Dockerfile only within it.
+    data = read_regular(path, MAX_SOURCE) if name else read_confined(path, MAX_SOURCE)
     if data is None:
         msg = f'failed to read dockerfile: "{path}" not found'
         raise UsageError(msg, hint="name it with -f, or change to its directory")
@@ -57,7 +59,7 @@ def read_ignore(context: str, dockerfile: str) -> tuple[str, str]:
     """
     own = f"{dockerfile}.dockerignore"
     if dockerfile and os.path.lexists(own):
-        data = read_regular(own, MAX_IGNORE)
+        data = read_confined(own, MAX_IGNORE)
         return own, _text(data or b"", own)
     path = os.path.join(context, ".dockerignore")
     data = read_regular(path, MAX_IGNORE, follow=False)
@@ -70,19 +72,55 @@ def read_regular(path: str, limit: int, *, follow: bool = True) -> bytes | None:
     Raises:
         UsageError: something else is there, or it cannot be read.
     """
-    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
     try:
-        fd = os.open(path, flags if follow else flags | os.O_NOFOLLOW)
+        fd = os.open(path, _FLAGS if follow else _FLAGS | os.O_NOFOLLOW)
     except FileNotFoundError:
         return None
     except OSError as error:
         msg = f"cannot read {path}: {error.strerror}"
         raise UsageError(msg) from error
-    with open(fd, "rb") as file:
+    return _read(fd, path, limit)
+
+
+def read_confined(path: str, limit: int) -> bytes | None:
+    """Read a regular file as `read_regular` does, but a link leads nowhere outside its directory.
+
+    Errors show lines of what they read, so a link of the context's author must not choose what
+    that is (B12).
+
+    Raises:
+        UsageError: something else is there, or it cannot be read.
+    """
+    if not os.path.islink(path):
+        return read_regular(path, limit, follow=False)
+    from cache.archive.rooted import open_in_root  # noqa: PLC0415 - only for a link
+
+    directory, name = os.path.split(path)
+    try:
+        root = os.open(directory or ".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fd = open_in_root(root, name, _FLAGS)
+        finally:
+            os.close(root)
+    except OSError as error:
+        msg = f"cannot read {path}, a link: {error.strerror}"
+        raise UsageError(msg, hint="a link must lead to a file in its own directory") from error
+    return _read(fd, path, limit)
+
+
+def _read(fd: int, path: str, limit: int) -> bytes:
+    """Read and close `fd`; its kind is looked at first, for a directory cannot be wrapped."""
+    try:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             msg = f"{path} is not a regular file"
             raise UsageError(msg)
-        data = file.read(limit + 1)
+        with open(fd, "rb", closefd=False) as file:
+            data = file.read(limit + 1)
+    except OSError as error:
+        msg = f"cannot read {path}: {error.strerror}"
+        raise UsageError(msg) from error
+    finally:
+        os.close(fd)
     if len(data) > limit:
         msg = f"{path} is larger than {limit} bytes"
         raise UsageError(msg)
