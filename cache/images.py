@@ -39,6 +39,8 @@ class ImageStore:
 
     def put(self, manifest: Descriptor, names: tuple[Reference, ...]) -> None:
         """Remember an image and point names at it; a name moves from an older image."""
+        if self._is_so(manifest, names):
+            return  # nothing to write: a cached rebuild waits for no disk
         now = time.time_ns()
         row = canonical_json(descriptor_json(manifest)).decode()
         with self._database.transaction():
@@ -51,6 +53,14 @@ class ImageStore:
                     "INSERT OR REPLACE INTO names VALUES (?, ?, ?)",
                     (str(name), str(manifest.digest), now),
                 )
+
+    def _is_so(self, manifest: Descriptor, names: tuple[Reference, ...]) -> bool:
+        digest = str(manifest.digest)
+        known = self._database.rows("SELECT 1 FROM images WHERE digest = ?", (digest,))
+        if not known:
+            return False
+        held = self._database.rows("SELECT name FROM names WHERE image = ?", (digest,))
+        return {str(name) for name in names} <= {str(row[0]) for row in held}
 
     def find(self, reference: Reference) -> Image | None:
         """Look a name (or name@digest) up; an image whose content is gone is not found."""
