@@ -67,6 +67,7 @@ class _Copier:
         mode = octal if octal is not None else _DIRECTORY_MODE
         self.plan: Destination[Payload] = Destination(base, self._owner or Owner(), mode, mtime)
         self.archives: list[Callable[[], AbstractContextManager[BinaryIO]]] = []
+        self._matches = 0  # paths taken so far
         self._into = op.dest.endswith(("/", "/."))
 
     def add(
@@ -98,6 +99,7 @@ class _Copier:
         if op.parents:
             self.plan.enter(op.dest)
         for match in selection.matches:
+            self._matches += 1
             if match.entry.kind is Kind.DIRECTORY:
                 self._merge(selection, match)
             elif not self._unpacked(tree, match):
@@ -127,7 +129,8 @@ class _Copier:
             self._put(path, entry, None)
             return
         group = tree.group(entry.path)
-        shared = (id(tree), group) if group is not None else None
+        # Links hold within what one path stands for, never between paths or to a link's target.
+        shared = (self._matches, group) if group is not None else None
         self._put(path, entry, TreeFile(tree, entry.path), shared)
 
     def _put(

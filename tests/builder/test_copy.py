@@ -186,11 +186,20 @@ def test_base_directories_on_the_way():
 
 
 def test_hardlinks_stay():
-    """Names of one inode within a COPY stay linked; the link follows its target (C11)."""
+    """Names of one inode within a copied directory stay linked; the link follows (C11)."""
     groups = {"d/a": "g", "d/b": "g", "e/c": "g"}
     tree = FakeTree({"d/a": "1", "d/b": "1", "e/c": "1"}, groups=groups)
     writer = copy(tree, "/x", "d", "e")
-    assert writer.shape() == {"x": "dir", "x/a": "1", "x/b": "= x/a", "x/c": "= x/a"}
+    assert writer.shape() == {"x": "dir", "x/a": "1", "x/b": "= x/a", "x/c": "1"}
+
+
+@pytest.mark.parametrize("paths", [("d/*",), ("d/a", "d/b"), ("d/a", "d/l")])
+def test_paths_taken_one_by_one_are_not_linked(paths):
+    """Files that sources or patterns name, and targets of links, become files of their own (C11)."""
+    files = {"d/a": "1", "d/b": "1", "d/l": "-> a"}
+    tree = FakeTree(files, groups={"d/a": "g", "d/b": "g"})
+    writer = copy(tree, "/x/", *paths)
+    assert {entry.kind for entry in writer.entries.values()} == {Kind.DIRECTORY, Kind.FILE}
 
 
 def test_later_sources_win():
