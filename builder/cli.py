@@ -26,8 +26,9 @@ _FAILED, _USAGE, _HOST, _SIGNAL = 1, 2, 3, 128
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status."""
     words = list(sys.argv[1:] if argv is None else argv)
+    _fill_standard_streams()
     try:
-        return _dispatch(words)
+        return _flushed(_dispatch(words))
     except KeyboardInterrupt:
         return _say("interrupted", None, _SIGNAL + 2)
     except BrokenPipeError:
@@ -122,6 +123,31 @@ def _say(message: str, hint: str | None, status: int) -> int:
         lines.append(f"hint: {hint}")
     for line in lines:
         print(printable(line).encode("utf-8", "replace").decode(), file=sys.stderr)
+    return status
+
+
+def _fill_standard_streams() -> None:
+    """Open /dev/null for descriptors 0 to 2 the caller closed, lest another file takes their number."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest free number is this one
+    if sys.stdout is None:
+        sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115 - lives as long as the process
+    if sys.stderr is None:
+        sys.stderr = open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115 - the same
+
+
+def _flushed(status: int) -> int:
+    """Write what is left while a failure can still be reported; give `status` back."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError:
+        _silence_stdout()
+        raise
     return status
 
 

@@ -63,6 +63,11 @@ def _explain(error: OSError, layers: int) -> HostUnsupportedError | SandboxError
     if layers > MAX_LOWERS:
         return SandboxError(f"{layers} layers are more than the {MAX_LOWERS} an overlay can stack")
     reason = (error.strerror or str(error)).lower()
+    if error.errno in {errno.ENOSPC, errno.EDQUOT}:  # the host can, there is only no room (R09)
+        return SandboxError(
+            f"cannot mount an overlay for a step: {reason}",
+            hint="free some space or inodes in the state directory, or set PYBUILD_ROOT to another",
+        )
     return HostUnsupportedError(
         f"cannot mount an overlay for a step: {reason}",
         hint="this needs Linux 5.12 or newer and a state directory on ext4, xfs, btrfs or tmpfs"

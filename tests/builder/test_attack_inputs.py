@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -10,7 +11,8 @@ import pytest
 
 from builder.cli import main
 from builder.dockerfile_input import read_confined, read_dockerfile, read_ignore, read_regular
-from builder.errors import UsageError
+from builder.errors import HostUnsupportedError, UsageError
+from builder.sandbox.overlay import _explain
 
 
 def pybuild(*words, state):
@@ -89,3 +91,37 @@ def test_reading_a_directory_leaves_no_descriptor(tmp_path):
         with pytest.raises(UsageError):
             read_regular(str(tmp_path), 10)
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_closed_standard_streams_are_filled(tmp_path):
+    """A build whose caller closed descriptors 0, 1 and 2 still succeeds (R43)."""
+    (tmp_path / "Dockerfile").write_text("FROM scratch\nLABEL a=b\n")
+    done = subprocess.run(
+        ["/bin/sh", "-c", '"$0" -m builder "$1" <&- >&- 2>&-', sys.executable, str(tmp_path)],
+        check=False,
+        env={**os.environ, "PYTHONPATH": os.getcwd(), "PYBUILD_ROOT": str(tmp_path / "state")},
+        timeout=60,
+    )
+    assert done.returncode == 0
+
+
+def test_an_output_that_is_full_is_one_line(tmp_path):
+    """Standard output on a full device is an error of one line, not the interpreter's (R21)."""
+    done = subprocess.run(
+        ["/bin/sh", "-c", '"$0" -m builder version > /dev/full', sys.executable],
+        check=False,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.getcwd(), "PYBUILD_ROOT": str(tmp_path / "state")},
+        timeout=60,
+    )
+    assert done.returncode == 1
+    assert done.stderr == "pybuild: error: No space left on device\n"
+
+
+def test_no_room_for_an_overlay_is_not_the_hosts_fault():
+    """A state directory without inodes fails the build and asks for room (R09)."""
+    full = _explain(OSError(errno.ENOSPC, "No space left on device"), 3)
+    assert not isinstance(full, HostUnsupportedError)
+    assert "inodes" in full.hint
+    assert isinstance(_explain(OSError(errno.EINVAL, "Invalid argument"), 3), HostUnsupportedError)
