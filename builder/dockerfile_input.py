@@ -23,6 +23,13 @@ def context_directory(path: str) -> str:
     if path == STDIN or "://" in path or path.startswith(("git@", "github.com/")):
         msg = f"context {path!r}: contexts that are no directory are not supported yet"
         raise UsageError(msg, hint="fetch it first and name the directory")
+    try:
+        os.stat(path)
+    except PermissionError as error:
+        msg = f'unable to prepare context: path "{path}": permission denied'
+        raise UsageError(msg, hint="check the directory and those above it") from error
+    except (OSError, ValueError):
+        pass  # said below
     if not os.path.exists(path):
         msg = f'unable to prepare context: path "{path}" not found'
         raise UsageError(msg)

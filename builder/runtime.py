@@ -15,14 +15,16 @@ if TYPE_CHECKING:
     from builder.sandbox.spec import Sandbox
     from builder.state import State
     from cache.archive.tree import Tree
+    from cache.layers import LayerStore
     from cache.spec.oci import Layer
 
 
 class RuntimeStarter:
     """Enters the namespace, forks the launcher and opens the snapshots; closed with the build."""
 
-    def __init__(self, state: State) -> None:
-        """Remember the state; start nothing."""
+    def __init__(self, state: State, epoch: int | None = None) -> None:
+        """Remember the state; start nothing. With an epoch, RUN layers hold no later time."""
+        self._epoch = epoch
         self._state = state
         self._stack = contextlib.ExitStack()
         self._runtime: Runtime | None = None
@@ -45,7 +47,12 @@ class RuntimeStarter:
         sandbox: Sandbox = NamespaceSandbox.start(scratch)
         self._stack.callback(sandbox.close)
         names = SqliteSnapshotNames(self._state.database)
-        snapshotter = OverlaySnapshotter(self._state.root, self._state.layers, names, merged=merged)
+        layers: LayerStore = self._state.layers
+        if self._epoch is not None:
+            from builder.snapshot.clamped import ClampedLayers  # noqa: PLC0415 - rarely asked for
+
+            layers = ClampedLayers(layers, self._epoch)
+        snapshotter = OverlaySnapshotter(self._state.root, layers, names, merged=merged)
         self._stack.enter_context(snapshotter)
         self._runtime = Runtime(sandbox, snapshotter)
 

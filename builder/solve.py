@@ -19,6 +19,7 @@ from builder.solver.output import ContextOutput, Output, TreeOutput
 from builder.solver.scheduler import Policy, Solver
 from builder.solver.steplog import ReportedLog
 from builder.solver.trees import Trees
+from cache.keys import CacheKey, KeyPart
 from cache.spec.digest import framed
 from cache.statcache import StoredStatCache
 from frontend.graph import ContextOp, CopyOp, ExecOp, HttpOp, ImageOp, MkdirOp, Ref
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     from builder.request import BuildRequest
     from builder.solver.scheduler import OpHandler, StepLog
     from builder.state import State
-    from cache.keys import CacheKey
     from cache.spec.oci import Layer
     from frontend.dockerfile.lower import Lowered
     from frontend.graph import Op
@@ -43,17 +43,21 @@ if TYPE_CHECKING:
 _LIMIT = 1024 * 1024  # bytes read of a resolv.conf
 
 
-class Reporting:
-    """An OpHandler whose downloads report to the step that runs it."""
+class StepHandler:
+    """An OpHandler whose downloads report to the step that runs it, keyed by the epoch too."""
 
-    def __init__(self, inner: OpHandler, progress: CurrentProgress) -> None:
-        """Wrap a handler."""
+    def __init__(self, inner: OpHandler, progress: CurrentProgress, epoch: int | None) -> None:
+        """Wrap a handler. An epoch changes the times in layers and so what a step is."""
         self._inner = inner
+        self._epoch = epoch
         self._progress = progress
 
     def key(self, op: Op, inputs: Sequence[Output]) -> CacheKey | None:
-        """The inner handler's."""
-        return self._inner.key(op, inputs)
+        """The inner handler's, and the epoch where there is one."""
+        key = self._inner.key(op, inputs)
+        if key is None or self._epoch is None:
+            return key
+        return CacheKey((*key.parts, KeyPart("source date epoch", str(self._epoch))))
 
     def run(self, op: Op, inputs: Sequence[Output], log: StepLog) -> Output | Layer:
         """Run with transfers reported."""
@@ -82,7 +86,7 @@ class Solve:
         self._lowered = lowered
         self._reporter = reporter
         self._stack = contextlib.ExitStack()
-        self._runtime = RuntimeStarter(state)
+        self._runtime = RuntimeStarter(state, request.source_date_epoch)
         self._stack.callback(self._runtime.close)
         self._secrets = read_secrets(request.secrets, environ)
         self._clock = Clock(request.source_date_epoch)
@@ -164,7 +168,8 @@ class Solve:
             MkdirOp: files,
             HttpOp: self._http,
         }
-        return {op: Reporting(handler, self._progress) for op, handler in handlers.items()}
+        epoch = self._request.source_date_epoch
+        return {op: StepHandler(handler, self._progress, epoch) for op, handler in handlers.items()}
 
     def _given(self, op: Op) -> Output | None:
         match op:

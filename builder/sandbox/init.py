@@ -121,7 +121,7 @@ def _prepare(spec: SandboxSpec, scratch_path: str) -> Ready:
         targets.read_file(root, "etc/passwd", _MAX_ACCOUNT_FILE),
         targets.read_file(root, "etc/group", _MAX_ACCOUNT_FILE),
     )
-    system.mount_system(root, root_path, scratch, spec.shm_size)
+    system.mount_system(root, root_path, scratch, spec)
     for path, data in (("/etc/resolv.conf", spec.resolv_conf), ("/etc/hosts", spec.hosts)):
         if data:
             mounts.make_mount(root, scratch, MemoryFile(path, data, mode=0o644))

@@ -11,9 +11,11 @@ import stat
 from typing import TYPE_CHECKING
 
 from builder.sandbox import syscalls, targets
+from builder.sandbox.spec import NetworkMode
 
 if TYPE_CHECKING:
     from builder.sandbox.mounts import Scratch
+    from builder.sandbox.spec import SandboxSpec
 
 _MASKED = (
     "proc/acpi",
@@ -44,13 +46,13 @@ _STRICT = syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOEXEC
 _STRICT_TREE = syscalls.MOUNT_ATTR_NOSUID | syscalls.MOUNT_ATTR_NODEV | syscalls.MOUNT_ATTR_NOEXEC
 
 
-def mount_system(root: targets.Root, root_path: str, scratch: Scratch, shm_size: int) -> None:
+def mount_system(root: targets.Root, root_path: str, scratch: Scratch, spec: SandboxSpec) -> None:
     """Mount the three views and hide what a step has no business with."""
     fds = {name: targets.system_directory(root, name) for name in ("proc", "sys", "dev")}
     try:
-        _mount_dev(fds["dev"], f"{root_path}/dev", shm_size)
+        _mount_dev(fds["dev"], f"{root_path}/dev", spec.shm_size)
         _mount_proc(fds["proc"])
-        _clone("/sys", fds["sys"], _STRICT_TREE | syscalls.MOUNT_ATTR_RDONLY)
+        _mount_sys(fds["sys"], spec.network)
     finally:
         for fd in fds.values():
             os.close(fd)
@@ -63,6 +65,20 @@ def _mount_proc(target: int) -> None:
     except PermissionError:
         # Part of the outer /proc is masked, so the kernel refuses a fresh one: share the outer.
         _clone("/proc", target, _STRICT_TREE)
+
+
+def _mount_sys(target: int, network: NetworkMode) -> None:
+    """Show the step's own interfaces where it has a network of its own, else the host's view."""
+    if network is NetworkMode.NONE:
+        try:
+            syscalls.mount(
+                "sysfs", f"/proc/self/fd/{target}", "sysfs", _STRICT | syscalls.MS_RDONLY
+            )
+        except PermissionError:
+            pass  # the outer /sys is masked, so the kernel refuses a fresh one: share the outer
+        else:
+            return
+    _clone("/sys", target, _STRICT_TREE | syscalls.MOUNT_ATTR_RDONLY)
 
 
 def _clone(source: str, target: int, attributes: int) -> None:

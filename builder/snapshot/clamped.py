@@ -1,0 +1,66 @@
+"""A layer store whose new layers hold no time past SOURCE_DATE_EPOCH.
+
+Used for what RUN writes, whose times are those of the build: with it, the same inputs give the
+same digest. What COPY brings keeps its times.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, BinaryIO
+
+from cache.archive.entry import NANOSECOND
+from cache.value import replace
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from contextlib import AbstractContextManager
+
+    from cache.archive.entry import Entry
+    from cache.layers import LayerStore, LayerWriter
+    from cache.spec.oci import Descriptor, Layer
+
+
+class ClampedLayers:
+    """A LayerStore around another; `epoch` is in seconds."""
+
+    def __init__(self, inner: LayerStore, epoch: int) -> None:
+        """Wrap a store."""
+        self._inner = inner
+        self._latest = epoch * NANOSECOND
+
+    @contextlib.contextmanager
+    def writer(self) -> Iterator[LayerWriter]:
+        """Begin a layer."""
+        with self._inner.writer() as writer:
+            yield _ClampedWriter(writer, self._latest)
+
+    def open_tar(self, layer: Layer) -> AbstractContextManager[BinaryIO]:
+        """The inner store's."""
+        return self._inner.open_tar(layer)
+
+    def open_seekable(self, layer: Layer) -> AbstractContextManager[BinaryIO]:
+        """The inner store's."""
+        return self._inner.open_seekable(layer)
+
+    def index(self, layer: Layer) -> tuple[Entry, ...]:
+        """The inner store's."""
+        return self._inner.index(layer)
+
+    def compressed(self, layer: Layer, media_type: str) -> Descriptor:
+        """The inner store's."""
+        return self._inner.compressed(layer, media_type)
+
+
+class _ClampedWriter:
+    def __init__(self, inner: LayerWriter, latest: int) -> None:
+        self._inner = inner
+        self._latest = latest
+
+    def add(self, entry: Entry, payload: bytes | BinaryIO | None = None) -> None:
+        if entry.mtime > self._latest:
+            entry = replace(entry, mtime=self._latest)
+        self._inner.add(entry, payload)
+
+    def commit(self) -> Layer:
+        return self._inner.commit()
