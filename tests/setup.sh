@@ -7,7 +7,7 @@ what=$1
 python=$2
 
 hello="python3-venv uidmap busybox-static"
-peers="$hello skopeo umoci runc crun podman buildah docker-registry apache2-utils debootstrap
+peers="$hello skopeo umoci runc crun podman buildah docker-registry apache2-utils debootstrap mmdebstrap
  libcap2-bin attr strace xz-utils zstd gcc"
 case $what in
   hello) wanted=$hello lock=requirements.txt mark=.venv/installed ;;
