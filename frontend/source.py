@@ -7,6 +7,8 @@ from cache.value import value
 
 MAX_SOURCE = 16 * 1024 * 1024  # bytes of one Dockerfile
 _CONTEXT_LINES = 2
+_MAX_LINES = 60  # lines of one excerpt
+_MAX_SHOWN = 400  # characters of one excerpt line
 
 
 @value
@@ -35,10 +37,23 @@ class SourceFile:
         last = min(len(lines), span.end + _CONTEXT_LINES)
         if last == len(lines) and not lines[-1] and last > span.end:
             last -= 1
-        return "\n".join(
-            f"{number:4d} | {'>>>' if span.start <= number <= span.end else '   '} {printable(lines[number - 1])}".rstrip()
-            for number in range(first, last + 1)
-        )
+        shown = list(range(first, last + 1))
+        if len(shown) > _MAX_LINES:
+            shown = shown[:_MAX_LINES]
+        rows = []
+        for number in shown:
+            mark = ">>>" if span.start <= number <= span.end else "   "
+            rows.append(f"{number:4d} | {mark} {_cut(lines[number - 1])}".rstrip())
+        if last > shown[-1]:
+            rows.append(f"     | ... {last - shown[-1]} more lines")
+        return "\n".join(rows)
+
+
+def _cut(line: str) -> str:
+    """Show a line's beginning when it is too long to read anyway."""
+    if len(line) <= _MAX_SHOWN:
+        return printable(line)
+    return f"{printable(line[:_MAX_SHOWN])}... ({len(line)} characters)"
 
 
 def printable(text: str) -> str:

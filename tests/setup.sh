@@ -33,8 +33,10 @@ fi
 command -v "$python" >/dev/null || python=python3
 [ -x .venv/bin/python ] || "$python" -m venv .venv
 echo "installing locked Python packages"
-.venv/bin/python -m pip install -q --disable-pip-version-check --require-hashes -r "$lock"
-.venv/bin/python -m pip install -q --disable-pip-version-check --no-deps -e .
+.venv/bin/python -m pip install -qq --disable-pip-version-check --require-hashes -r "$lock"
+.venv/bin/python -m pip install -qq --disable-pip-version-check --no-deps -e .
+# isolated: neither PYTHONPATH nor the user's site may put code in front of ours
+sed -i '1s|^\(#!.*/python[0-9.]*\)$|\1 -I|' .venv/bin/pybuild
 .venv/bin/python -m compileall -q builder frontend cache
 touch .venv/installed
 touch "$mark"
