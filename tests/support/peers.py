@@ -13,7 +13,9 @@ from pathlib import Path
 
 # Kernels that show both cgroup hierarchies make crun refuse to start anything. It gets a mount
 # namespace in which the directory is an empty tmpfs; the processes need no limits.
-_NO_CGROUPS = ("unshare", "-m", "sh", "-c", 'mount -t tmpfs none /sys/fs/cgroup && exec "$@"', "sh")
+# An ordinary user gets the mount namespace in a user namespace that keeps its own id.
+_ALONE = ("unshare", "-m") if os.geteuid() == 0 else ("unshare", "-c", "--keep-caps", "-m")
+_NO_CGROUPS = (*_ALONE, "sh", "-c", 'mount -t tmpfs none /sys/fs/cgroup && exec "$@"', "sh")
 
 
 def run(*command, check=True, timeout=120, **options):
@@ -75,7 +77,7 @@ def start_bundle(runtime, bundle, *argv):
 
 def stop_bundle(runtime, process, name):
     """End a container started by start_bundle; gives what it printed."""
-    run(runtime, "kill", name, "KILL", check=False)
+    run(runtime, *_root(), "kill", name, "KILL", check=False)
     try:
         return process.communicate(timeout=20)[0].decode()
     except subprocess.TimeoutExpired:
@@ -86,14 +88,22 @@ def stop_bundle(runtime, process, name):
 def runtime_command(runtime, bundle, name):
     """The command line that runs a bundle."""
     if runtime == "crun":
-        return [*_NO_CGROUPS, "crun", "--cgroup-manager=disabled", "run", "-b", bundle, name]
-    return [runtime, "run", "-b", bundle, name]
+        how = ["crun", *_root(), "--cgroup-manager=disabled"]
+        return [*_NO_CGROUPS, *how, "run", "-b", bundle, name]
+    return [runtime, *_root(), "run", "-b", bundle, name]
+
+
+def _root():
+    """Where a runtime may keep its state: an ordinary user may have no /run/user."""
+    return [] if os.geteuid() == 0 else ["--root", f"/tmp/pybuild-runtime-{os.geteuid()}"]
 
 
 def _adapt(path, argv, network):
     """Take the terminal away, share the network, and set the command where one is given."""
     document = json.loads(path.read_text())
     document["process"]["terminal"] = False
+    if os.geteuid() != 0:
+        document["process"]["user"] = {"uid": 0, "gid": 0}  # the one id a rootless bundle maps
     if argv:
         document["process"]["args"] = list(argv)
     spaces = document["linux"]["namespaces"]
@@ -107,6 +117,8 @@ def podman(directory, *arguments, check=True):
     """Run podman with storage of its own, in a directory with a short name: podman wants one."""
     where = ["--root", f"{directory}/root", "--runroot", f"{directory}/run"]
     how = ["--storage-driver", "vfs", "--cgroup-manager", "cgroupfs", "--runtime", "crun"]
+    if os.geteuid() != 0:  # podman makes its own namespaces, with the user's subordinate ids
+        return run("podman", *where, *how, *arguments, check=check)
     return run(*_NO_CGROUPS, "podman", *where, *how, *arguments, check=check)
 
 
