@@ -93,9 +93,9 @@ def _chains(state: State) -> set[object]:
 def _drop_indexes(state: State, needed: set[Digest]) -> None:
     kept = {digest.hex for digest in needed}
     for folder in ("index", "tmp"):
-        for entry in os.scandir(f"{state.root}/{folder}"):
-            if folder == "tmp" or entry.name not in kept:
-                os.unlink(entry.path)
+        for name in os.listdir(f"{state.root}/{folder}"):
+            if folder == "tmp" or name not in kept:
+                os.unlink(f"{state.root}/{folder}/{name}")
 
 
 def _drop_trees(state: State, *, everything: bool) -> None:

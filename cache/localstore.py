@@ -184,9 +184,9 @@ class LocalStore:
 
     def __iter__(self) -> Iterator[Digest]:
         """Yield what is stored."""
-        for entry in os.scandir(os.path.join(self._root, "blobs", "sha256")):
+        for name in os.listdir(os.path.join(self._root, "blobs", "sha256")):
             with contextlib.suppress(PybuildError):
-                yield Digest("sha256", entry.name)
+                yield Digest("sha256", name)
 
 
 def _private(path: str, flags: int) -> int:

@@ -33,7 +33,7 @@ LONE_IMPORTERS = {"pyroute2": "builder.sandbox.launch"}
 
 # Homes of people and hosts of package indexes; names of examples are fine.
 FOREIGN = re.compile(
-    rb"(?<![\w.=/-])/home/(?!(?:ann|alice|user|me)\b)[a-z]+/"
+    rb"(?<![\w.=/-])/home/(?!(?:ann|alice|bob|user|me)\b)[a-z]+/"
     rb"|pypi\.org|pythonhosted|proxy\.golang\.org|crates\.io|npmjs\.(?:org|com)"
 )
 
