@@ -119,4 +119,9 @@ def _lower_request(request: BuildRequest) -> LowerRequest:
         network=request.network,
         source_date_epoch=request.source_date_epoch,
         extra_hosts=request.extra_hosts,
+        contexts=request.contexts,
+        allow=request.allow,
+        shm_size=request.shm_size,
+        ulimits=request.ulimits,
+        no_cache_filter=request.no_cache_filter,
     )

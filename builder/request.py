@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from builder.errors import UsageError
 from cache.spec.oci import Platform
 from cache.value import value
-from frontend.graph import Network
+from frontend.graph import Network, Ulimit
 
 if TYPE_CHECKING:
     from cache.spec.reference import Reference
@@ -26,8 +26,21 @@ class SecretSource:
 
 
 @value
+class SshSource:
+    """One --ssh: agent sockets or key files of an id; no paths means $SSH_AUTH_SOCK."""
+
+    id: str = "default"
+    paths: tuple[str, ...] = ()
+
+
+@value
 class BuildRequest:
-    """One `pybuild build`. `dockerfile` is "" for the context's own, "-" for standard input."""
+    """One `pybuild build`. `dockerfile` is "" for the context's own, "-" for standard input.
+
+    `platforms` has every platform asked for, `platform` is the first. `contexts` are the values
+    of --build-context as written, `annotations` those of --annotation. `call` is the name after
+    --call (or "check"), `call_format` text or json.
+    """
 
     context: str
     dockerfile: str = ""
@@ -36,15 +49,27 @@ class BuildRequest:
     labels: tuple[tuple[str, str], ...] = ()
     target: str = ""
     platform: Platform = Platform()
+    platforms: tuple[Platform, ...] = ()
     network: Network = Network.DEFAULT
     secrets: tuple[SecretSource, ...] = ()
+    ssh: tuple[SshSource, ...] = ()
+    allow: tuple[str, ...] = ()
+    contexts: tuple[tuple[str, str], ...] = ()
     extra_hosts: tuple[tuple[str, str], ...] = ()
+    shm_size: int = 0
+    ulimits: tuple[Ulimit, ...] = ()
     outputs: tuple[str, ...] = ()
+    annotations: tuple[str, ...] = ()
     push: bool = False
+    load: bool = False
     pull: bool = False
     no_cache: bool = False
+    no_cache_filter: tuple[str, ...] = ()
     explain: bool = False
     call: str = "build"
+    call_format: str = "text"
+    call_ignore_status: bool = False
+    debug: bool = False
     iidfile: str = ""
     metadata_file: str = ""
     progress: str = "auto"

@@ -63,6 +63,31 @@ class HttpOp:
 
 
 @value
+class BlobOp:
+    """A file that is in the content store already, such as a context read from standard input."""
+
+    filename: str
+    digest: Digest
+
+
+@value
+class GitOp:
+    """The files of a git commit (A08, A09); `ref` is "" for the remote's HEAD.
+
+    `checksum` is a hex commit, or a prefix of one, that must be what `ref` names.
+    """
+
+    url: str
+    ref: str = ""
+    subdir: str = ""
+    keep_git_dir: bool = False
+    submodules: bool = True
+    checksum: str = ""
+    mtime: str = ""  # "" or "checkout": time of the checkout; "commit": of the commit
+    fetch_by_commit: bool = False
+
+
+@value
 class BindMount:
     """RUN --mount=type=bind: `source` inside the tree of `inputs[input]`."""
 
@@ -108,7 +133,28 @@ class SecretMount:
     required: bool = False
 
 
-Mount = BindMount | CacheMount | TmpfsMount | SecretMount
+@value
+class SshMount:
+    """RUN --mount=type=ssh: the socket of an agent; `target` "" is /run/buildkit/ssh_agent.N (M14)."""
+
+    id: str = "default"
+    target: str = ""
+    mode: int = 0o600
+    uid: int = 0
+    gid: int = 0
+    required: bool = False
+
+
+Mount = BindMount | CacheMount | TmpfsMount | SecretMount | SshMount
+
+
+@value
+class Ulimit:
+    """A resource limit of RUN by docker's name, such as `nofile`; -1 is no limit."""
+
+    name: str
+    soft: int
+    hard: int
 
 
 @value
@@ -127,6 +173,9 @@ class ExecOp:
     mounts: tuple[Mount, ...] = ()
     hostname: str = "buildkitsandbox"
     extra_hosts: tuple[tuple[str, str], ...] = ()
+    insecure: bool = False  # --security=insecure (R21)
+    shm_size: int = 0  # bytes of /dev/shm; 0 for the default of 64 MiB
+    ulimits: tuple[Ulimit, ...] = ()
     script_name: str = ""
     script: str = ""
     proxies: tuple[tuple[str, str], ...] = field(default=(), compare=False)
@@ -153,7 +202,7 @@ class InlineSource:
 
 @value
 class RemoteSource:
-    """The file of an HttpOp at `inputs[input]`."""
+    """The file of an HttpOp or BlobOp at `inputs[input]`."""
 
     input: int
     filename: str
@@ -201,7 +250,7 @@ class MkdirOp:
     owner: str = ""
 
 
-Op = ScratchOp | ImageOp | ContextOp | HttpOp | ExecOp | CopyOp | LinkOp | MkdirOp
+Op = ScratchOp | ImageOp | ContextOp | HttpOp | BlobOp | GitOp | ExecOp | CopyOp | LinkOp | MkdirOp
 
 
 @value
@@ -213,6 +262,7 @@ class Vertex:
     name: str = field(default="", compare=False)
     span: Span = field(default=Span(0, 0), compare=False)
     stage: str = field(default="", compare=False)
+    fresh: bool = field(default=False, compare=False)  # runs even if cached (--no-cache-filter)
 
 
 @value
@@ -249,10 +299,16 @@ class GraphBuilder:
         self._refs: dict[Vertex, Ref] = {}
 
     def add(
-        self, op: Op, *inputs: Ref, name: str = "", span: Span = Span(0, 0), stage: str = ""
+        self,
+        op: Op,
+        *inputs: Ref,
+        name: str = "",
+        span: Span = Span(0, 0),
+        stage: str = "",
+        fresh: bool = False,
     ) -> Ref:
         """Intern a vertex and return its ref."""
-        vertex = Vertex(op, inputs, name, span, stage)
+        vertex = Vertex(op, inputs, name, span, stage, fresh)
         return self._refs.setdefault(vertex, Ref(len(self._refs)))
 
     def build(self) -> Graph:
@@ -274,7 +330,7 @@ def _plain(value: object) -> object:
     if value is None or isinstance(value, (str, int)):
         return value
     name = type(value).__name__
-    if not name.endswith(("Op", "Mount", "Source")):
+    if not name.endswith(("Op", "Mount", "Source", "Ulimit")):
         return str(value)
     plain = {
         field: _plain(item)

@@ -9,7 +9,7 @@ from builder.errors import SandboxError
 from builder.solver.output import Output, TreeOutput
 from cache.keys import CacheKey
 from cache.value import value
-from frontend.graph import BindMount, CacheMount, ExecOp, SecretMount, Sharing, TmpfsMount
+from frontend.graph import BindMount, CacheMount, ExecOp, SecretMount, Sharing, SshMount, TmpfsMount
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -108,6 +108,9 @@ class ExecHandler:
             case SecretMount():
                 owner = [mount.mode, mount.uid, mount.gid]
                 return json.dumps(["secret", mount.id, mount.target, mount.env, owner])
+            case SshMount():
+                owner = [mount.mode, mount.uid, mount.gid]
+                return json.dumps(["ssh", mount.id, mount.target, owner])
 
     def run(self, op: Op, inputs: Sequence[Output], log: StepLog) -> Layer:
         """Run the process and write its layer.

@@ -17,7 +17,7 @@ from builder.sandbox.spec import (
 )
 from builder.solver.output import TreeOutput
 from cache.value import value
-from frontend.graph import BindMount, CacheMount, ExecOp, Network, SecretMount, TmpfsMount
+from frontend.graph import BindMount, CacheMount, ExecOp, Network, SecretMount, SshMount, TmpfsMount
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -101,6 +101,9 @@ class Step:
                 return (Tmpfs(target, size),)
             case SecretMount():
                 return self._secret(mount)
+            case SshMount(name):
+                msg = f"ssh agent {name}: not found"
+                raise SandboxError(msg)
 
     def _bind(self, mount: BindMount) -> BindOverlay:
         output = self._inputs[mount.input]

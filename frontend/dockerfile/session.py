@@ -16,7 +16,7 @@ from cache.value import field, state, value
 from frontend.dockerfile import shell
 from frontend.dockerfile.problems import Budget, LoweringError, MistakeError
 from frontend.dockerfile.stages import SCRATCH
-from frontend.graph import ContextOp, GraphBuilder, ImageOp, Network, Ref, ScratchOp
+from frontend.graph import ContextOp, GraphBuilder, ImageOp, Network, Ref, ScratchOp, Ulimit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -55,6 +55,10 @@ class LowerRequest:
     hostname: str = "buildkitsandbox"
     extra_hosts: tuple[tuple[str, str], ...] = ()
     contexts: tuple[tuple[str, str], ...] = ()
+    allow: tuple[str, ...] = ()  # entitlements such as "security.insecure"
+    shm_size: int = 0  # bytes of /dev/shm in RUN; 0 for the default
+    ulimits: tuple[Ulimit, ...] = ()
+    no_cache_filter: tuple[str, ...] = ()  # stages whose steps run even if cached (K30)
     multi_platform: bool = False  # step names begin with the platform (O15)
 
 
