@@ -12,6 +12,7 @@ from builder.runtime import RuntimeStarter
 from builder.sandbox.network import RESOLV_CONF, hosts, resolv_conf
 from builder.secrets import read_secrets
 from builder.solver.cachemount import CacheMounts
+from builder.solver.earlier import EarlierLayers
 from builder.solver.exec_op import ExecHandler, StepFiles
 from builder.solver.file_op import FileHandler, StoredMountContent
 from builder.solver.http_op import HttpHandler
@@ -154,7 +155,8 @@ class Solve:
 
     def _handlers(self, trees: Trees) -> Mapping[type, OpHandler]:
         layers, memo = self._state.layers, self._memo
-        files = FileHandler(trees, layers, self._state.store, memo, self._clock.nanoseconds)
+        now, earlier = self._clock.nanoseconds, EarlierLayers(layers, memo)
+        files = FileHandler(trees, layers, self._state.store, memo, now, earlier)
         runs = ExecHandler(
             lambda: self._runtime.runtime,
             StoredMountContent(trees, layers, memo),

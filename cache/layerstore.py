@@ -112,6 +112,25 @@ class StoredLayers:
         with self._store.open_raw(descriptor) as stream:
             yield stream
 
+    @contextlib.contextmanager
+    def kept(self, diff_id: Digest, /) -> Iterator[tuple[tuple[Entry, ...], BinaryIO]]:
+        """Give a stored layer's entries and its tar as it lies there: verify what you take of it.
+
+        Raises:
+            ContentNotFoundError: it is not stored as a plain tar.
+        """
+        size = self._store.size(diff_id)
+        if size is None:
+            msg = f"{diff_id} is not in the store"
+            raise ContentNotFoundError(msg)
+        descriptor = Descriptor(oci.OCI_LAYER, diff_id, size)
+        entries = self.index(Layer(descriptor, diff_id))
+        with (
+            self._store.open_raw(descriptor) as stream,
+            open(stream.fileno(), "rb", buffering=_PIECE, closefd=False) as buffered,
+        ):
+            yield entries, buffered
+
     def index(self, layer: Layer) -> tuple[Entry, ...]:
         """Entries in tar order, from the kept index or else from the tar."""
         from cache.archive.index import load_index  # noqa: PLC0415 - a cached build needs no tree

@@ -102,11 +102,11 @@ class LocalContext:
         with self._lock:
             fresh, self._fresh = self._fresh, {}
         if self._memo is not None and fresh:
-            self._memo.put_files(self.identity, fresh)
+            self._memo.put_files(self.place, fresh)
 
     @property
-    def identity(self) -> str:
-        """What names this directory in the memo."""
+    def place(self) -> str:
+        """Names this directory in the memo."""
         return f"{self._root.st_dev}:{self._root.st_ino}"
 
     def get(self, path: str, /) -> Entry | None:
@@ -218,6 +218,14 @@ class LocalContext:
                 self._fresh[path] = (key, digest)
         return digest
 
+    def known_digest(self, path: str, /) -> bytes | None:
+        """The digest computed in this build, or remembered for this very stat."""
+        status = self._status(path)
+        if status is None or not stat.S_ISREG(status.st_mode):
+            return None
+        with self._lock:
+            return self._digests.get(path) or self._remembered(path, _stat_key(status))
+
     def _hash(self, path: str, size: int) -> bytes:
         if size <= _CHUNK:
             return hashlib.sha256(self.read(path)).digest()
@@ -243,7 +251,7 @@ class LocalContext:
         if status is None or _is_special(status):
             return None
         numbers = [status.st_mode, *(_stat_key(status) if path else ())]
-        rows = [self.identity, path, repr(numbers)]
+        rows = [self.place, path, repr(numbers)]
         pending = [path] if stat.S_ISDIR(status.st_mode) else []
         while pending:
             here = pending.pop()
@@ -367,7 +375,7 @@ class LocalContext:
         if self._memo is None or path in self._young:
             return None
         if self._known is None:
-            self._known = dict(self._memo.files(self.identity))
+            self._known = dict(self._memo.files(self.place))
         record = self._known.get(path)
         return record[1] if record is not None and record[0] == key else None
 

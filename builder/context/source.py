@@ -34,6 +34,10 @@ class SourceTree(Protocol):
         """What names the whole tree and its content for good; None for one that may change."""
 
     @property
+    def place(self) -> str:
+        """What names a tree that may change from build to build; "" for one that never does."""
+
+    @property
     def specials(self) -> bool:
         """Whether fifos and devices of this tree may be copied (as entries, never opened)."""
 
@@ -57,6 +61,9 @@ class SourceTree(Protocol):
 
     def digest(self, path: str, /) -> bytes:
         """The sha256 of a file's payload."""
+
+    def known_digest(self, path: str, /) -> bytes | None:
+        """The sha256 of a file's payload if no byte need be read to tell."""
 
     def group(self, path: str, /) -> Hashable | None:
         """What names of one inode have in common; None for a file with a single name."""

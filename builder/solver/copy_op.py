@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from builder.context.source import SourceTree
     from builder.solver.copy_key import RemoteFile
+    from builder.solver.earlier import EarlierLayer
     from builder.solver.selection import Match, Selection
     from cache.layers import LayerWriter
     from frontend.graph import Source
@@ -40,10 +41,12 @@ def write_copy(
     writer: LayerWriter,
     *,
     created_mtime: int,
+    earlier: EarlierLayer | None = None,
 ) -> None:
     """Write the layer that a COPY or ADD adds to `base`.
 
     `sources` and `remote` are by input index; directories and heredocs get `created_mtime`.
+    Files that did not change since `earlier` was written are taken from it.
 
     Raises:
         CopyError: a source is missing, or the destination cannot take it.
@@ -51,7 +54,7 @@ def write_copy(
     copier = _Copier(op, base, created_mtime)
     for source in op.sources:
         copier.add(source, sources, remote)
-    write_plan(copier.plan, copier.archives, writer)
+    write_plan(copier.plan, copier.archives, writer, earlier)
 
 
 class _Copier:

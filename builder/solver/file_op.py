@@ -19,10 +19,11 @@ if TYPE_CHECKING:
 
     from builder.context.memo import StatCache
     from builder.context.source import SourceTree
+    from builder.solver.earlier import EarlierLayers
     from builder.solver.scheduler import StepLog
     from builder.solver.trees import Trees
     from cache.content import ContentProvider
-    from cache.layers import LayerStore
+    from cache.layers import LayerStore, LayerWriter
     from cache.spec.oci import Layer
     from frontend.graph import Op
 
@@ -39,13 +40,15 @@ class FileHandler:
         content: ContentProvider,
         memo: StatCache,
         now: Callable[[], int],
+        earlier: EarlierLayers | None = None,
     ) -> None:
-        """`now` gives the mtime (ns) of what a step makes itself."""
+        """`now` gives the mtime (ns) of what a step makes itself; `earlier` spares reading."""
         self._trees = trees
         self._layers = layers
         self._content = content
         self._memo = memo
         self._now = now
+        self._earlier = earlier
 
     def key(self, op: Op, inputs: Sequence[Output]) -> CacheKey:
         """The parent's output digest, the instruction and the content it copies (K03)."""
@@ -59,7 +62,6 @@ class FileHandler:
 
     def run(self, op: Op, inputs: Sequence[Output], log: StepLog) -> Layer:
         """Write the layer."""
-        from builder.solver.copy_op import write_copy  # noqa: PLC0415 - a cached build copies nothing
         from builder.solver.mkdir_op import write_mkdir  # noqa: PLC0415 - nor makes directories
 
         del log
@@ -69,12 +71,39 @@ class FileHandler:
             if isinstance(op, MkdirOp):
                 write_mkdir(op, base, writer, mtime=self._now())
             elif isinstance(op, CopyOp):
-                sources = self._sources(inputs, stack)
-                remote = self._remote(inputs)
-                write_copy(op, base, sources, remote, writer, created_mtime=self._now())
+                return self._copy(op, base, inputs, writer, stack)
             else:
                 raise TypeError(op)
             return writer.commit()
+
+    def _copy(
+        self,
+        op: CopyOp,
+        base: SourceTree,
+        inputs: Sequence[Output],
+        writer: LayerWriter,
+        stack: contextlib.ExitStack,
+    ) -> Layer:
+        """Write a COPY's layer; what did not change comes from the one it wrote before."""
+        from builder.solver.copy_op import write_copy  # noqa: PLC0415 - a cached build copies nothing
+
+        sources = self._sources(inputs, stack)
+        known = self._earlier
+        key = known.key(op, sources) if known is not None else None
+        earlier = stack.enter_context(known.opened(key)) if known is not None else None
+        write_copy(
+            op,
+            base,
+            sources,
+            self._remote(inputs),
+            writer,
+            created_mtime=self._now(),
+            earlier=earlier,
+        )
+        layer = writer.commit()
+        if known is not None:
+            known.remember(key, layer.diff_id)
+        return layer
 
     def _sources(
         self, inputs: Sequence[Output], stack: contextlib.ExitStack

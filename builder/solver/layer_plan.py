@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from builder.context.source import SourceTree
     from builder.solver.destination import Destination
+    from builder.solver.earlier import EarlierLayer
     from cache.layers import LayerWriter
 
 _SMALL = 1 << 20  # bytes read in one piece
@@ -51,8 +52,12 @@ def write_plan(
     plan: Destination[Payload],
     archives: Sequence[Callable[[], AbstractContextManager[BinaryIO]]],
     writer: LayerWriter,
+    earlier: EarlierLayer | None = None,
 ) -> None:
-    """Write every planned entry once; members of archives follow in the archives' order."""
+    """Write every planned entry once; members of archives follow in the archives' order.
+
+    Files of source trees that did not change are taken from `earlier`.
+    """
     members: dict[Member, list[Entry]] = {}
     first: dict[Hashable, str] = {}
     for path, planned in plan.finish():
@@ -64,26 +69,41 @@ def write_plan(
         else:
             if planned.group is not None:
                 first[planned.group] = path
-            _write(entry, payload, writer)
+            _write(entry, payload, writer, earlier)
     for number, archive in enumerate(archives):
         if any(member.archive == number for member in members):
             _write_members(number, archive, members, writer)
 
 
-def _write(entry: Entry, payload: Payload | None, writer: LayerWriter) -> None:
+def _write(
+    entry: Entry, payload: Payload | None, writer: LayerWriter, earlier: EarlierLayer | None
+) -> None:
     if entry.kind is not Kind.FILE:
         writer.add(entry)
     elif isinstance(payload, TreeFile):
-        if entry.size <= _SMALL:
-            writer.add(entry, payload.tree.read(payload.path))
-        else:
-            with payload.tree.open(payload.path) as stream:
-                writer.add(entry, stream)
+        _write_file(entry, payload, writer, earlier)
     elif payload is None or isinstance(payload, bytes):
         writer.add(entry, payload or b"")
     elif isinstance(payload, StreamFile):
         with payload.open() as stream:
             writer.add(entry, stream)
+
+
+def _write_file(
+    entry: Entry, file: TreeFile, writer: LayerWriter, earlier: EarlierLayer | None
+) -> None:
+    tree, path = file
+    digest = tree.known_digest(path) if earlier is not None else None
+    if entry.size <= _SMALL:
+        kept = earlier.payload(entry, digest) if earlier is not None else None
+        writer.add(entry, tree.read(path) if kept is None else kept)
+        return
+    stream = earlier.stream(entry, digest) if earlier is not None else None
+    if stream is not None:
+        writer.add(entry, stream)
+        return
+    with tree.open(path) as stream:
+        writer.add(entry, stream)
 
 
 def _write_members(

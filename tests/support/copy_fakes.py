@@ -25,6 +25,8 @@ class FakeTree:
     def __init__(self, table=None, *, specials=True, groups=None, hidden=()):
         self.specials = specials
         self.lasting = None
+        self.place = "fake"
+        self.known = {}
         self._data = {}
         self._entries = {"": Entry("", DIR, 0o755)}
         self._groups = groups or {}
@@ -81,6 +83,9 @@ class FakeTree:
     def digest(self, path, /):
         self.reads += 1
         return hashlib.sha256(self._data[path]).digest()
+
+    def known_digest(self, path, /):
+        return self.known.get(path)
 
     def group(self, path, /):
         return self._groups.get(path)

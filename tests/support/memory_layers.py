@@ -73,6 +73,14 @@ class MemoryLayers:
         """Give the tar, which is seekable anyway."""
         return self.open_tar(layer)
 
+    @contextlib.contextmanager
+    def kept(self, diff_id: Digest, /) -> Iterator[tuple[tuple[Entry, ...], BinaryIO]]:
+        """Give what was written here."""
+        if diff_id not in self.tars:
+            msg = f"layer {diff_id} is not in memory"
+            raise ContentNotFoundError(msg)
+        yield self.indexes[diff_id], io.BytesIO(self.tars[diff_id])
+
     def index(self, layer: Layer) -> tuple[Entry, ...]:
         """Give the entries."""
         return self.indexes[layer.diff_id]
