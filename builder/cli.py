@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _dispatch(words: list[str]) -> int:
     first = words[0] if words else ""
     if first in {"-h", "--help", "help"} or not words:
-        from builder.options import HELP  # noqa: PLC0415 - nothing else is needed for it
+        from builder.usage import HELP  # noqa: PLC0415 - nothing else is needed for it
 
         print(HELP, end="")
         return 0 if words else _USAGE
@@ -59,8 +59,8 @@ def _dispatch(words: list[str]) -> int:
         return 0
     command = first if first in COMMANDS else "build"
     rest = words[1:] if first in COMMANDS else words
-    if any(word in {"-h", "--help"} for word in rest) and command != "run":
-        from builder.options import HELP  # noqa: PLC0415 - nothing else is needed for it
+    if any(word in {"-h", "--help"} for word in rest) and command not in {"build", "run"}:
+        from builder.usage import HELP  # noqa: PLC0415 - nothing else is needed for it
 
         print(HELP, end="")
         return 0

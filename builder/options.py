@@ -1,12 +1,16 @@
-"""The command line of `pybuild build` and of the other sub-commands: argparse to values."""
+"""The command line of `pybuild build`: words to a request, by the rules of docker's own.
+
+Owns which flags there are and how they exclude each other; the grammar is in `flags`, what
+stands inside a value in `flagvalues`. Reads no file and starts nothing.
+"""
 
 from __future__ import annotations
 
-import argparse
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from builder.errors import UsageError
-from builder.request import BuildRequest, parse_epoch, parse_hosts, parse_pairs, parse_secret
+from builder.flags import Grammar, parse
+from builder.request import BuildRequest, parse_epoch, parse_pairs
 from cache.errors import PybuildError
 from cache.spec.oci import Platform
 from cache.spec.reference import Reference
@@ -15,177 +19,239 @@ from frontend.graph import Network
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-HELP = """\
-pybuild turns a Dockerfile into an OCI image: no daemon, no root.
+    from builder.flags import Words
 
-Usage
-  pybuild [build] [OPTIONS] CONTEXT      build the Dockerfile of a directory
-  pybuild run [OPTIONS] IMAGE [CMD...]   start an image in the same sandbox
-  pybuild push IMAGE [AS]                send an image to its registry
-  pybuild pull IMAGE                     fetch an image into the local store
-  pybuild images | inspect | rmi         look at and remove local images
-  pybuild login | logout [REGISTRY]      keep or drop a registry's credentials
-  pybuild prune [--all]                  free what the cache no longer needs
-  pybuild version                        print the version
+PROGRESS = ("auto", "plain", "tty", "rawjson", "quiet", "none")
 
-Build
-  -f, --file FILE            Dockerfile (default CONTEXT/Dockerfile; - is standard input)
-  -t, --tag NAME             name the image; repeat for more names
-      --target STAGE         stop at this stage
-      --build-arg K[=V]      set an ARG; without =V taken from the environment
-      --label K=V            add a label
-      --platform P           build for this platform, such as linux/arm64
-      --secret id=ID[,src=PATH | ,env=NAME]
-                             give RUN --mount=type=secret,id=ID its value
-      --network MODE         network of RUN: default, none or host
-      --add-host NAME:IP     add a line to /etc/hosts of RUN
-
-Output
-  -o, --output SPEC          type=oci|docker|local|tar|registry[,dest=PATH][,compression=gzip|zstd|
-                             uncompressed]; a bare PATH is type=local; repeat for more
-      --push                 push every name given with -t
-      --iidfile FILE         write the image ID there
-      --metadata-file FILE   write digest, config and names there as JSON
-
-Cache
-      --no-cache             run every step again
-      --pull                 ask the registry for newer base images
-      --explain              say of each step why it hit or missed the cache
-
-Show
-      --progress MODE        auto, plain, tty, rawjson or quiet
-  -q, --quiet                print the image ID only
-      --call graph           print the build graph and build nothing
-      --insecure-registry H  speak plain http or unverified https to this host
-
-State lives in $PYBUILD_ROOT, else $XDG_DATA_HOME/pybuild, else ~/.local/share/pybuild.
-Exit status: 0 done, 1 the build failed, 2 Dockerfile or usage, 3 this host cannot.
-A context named like a sub-command is written ./push.
+_VALUED = """
+    add-host allow annotation attest build-arg build-context builder cache-from cache-to call
+    cgroup-parent cpu-period cpu-quota cpu-shares cpus cpuset-cpus cpuset-mems file iidfile
+    insecure-registry isolation label memory memory-swap metadata-file network no-cache-filter
+    output platform policy print progress provenance resource sbom secret security-opt shm-size
+    ssh tag target ulimit
 """
+_SWITCHES = """
+    check compress debug explain force-rm help load no-cache pull push quiet rm squash
+"""
+GRAMMAR = Grammar(
+    valued=frozenset(_VALUED.split()),
+    switches=frozenset(_SWITCHES.split()),
+    shorts={
+        "D": "debug", "c": "cpu-shares", "f": "file", "h": "help", "m": "memory", "o": "output",
+        "q": "quiet", "t": "tag",
+    },
+)  # fmt: skip
 
-_LATER = {
-    "--ssh": "use a secret mount for keys",
-    "--cache-from": "the cache is local",
-    "--cache-to": "the cache is local",
-    "--build-context": "copy the directory into the context",
-    "--no-cache-filter": "use --no-cache",
-    "--allow": "network.host is granted by --network host",
-    "--attest": "attestations are not written",
-    "--provenance": "attestations are not written",
-    "--sbom": "attestations are not written",
-    "--annotation": "use --label",
-    "--builder": "there is no builder instance to choose",
-    "--cgroup-parent": "leave it out",
-    "--ulimit": "set limits in the calling shell",
-    "--shm-size": "the default is 64 MiB",
-    "--check": "use --call graph to see what a Dockerfile means",
+# What cannot be had here, and what to do instead.
+_REFUSED = {
+    "cache-from": "leave it out: what was built here before is the cache",
+    "cache-to": "leave it out: every step is kept in the local cache",
+    "cgroup-parent": "start pybuild itself in that cgroup, for example with systemd-run",
+    "policy": "leave it out: sources are not checked against a policy",
+    **dict.fromkeys(
+        (
+            "cpu-period", "cpu-quota", "cpu-shares", "cpus", "cpuset-cpus", "cpuset-mems", "memory",
+            "memory-swap", "resource",
+        ),
+        "limit pybuild itself, for example with systemd-run -p, or use --ulimit",
+    ),
+}  # fmt: skip
+
+# What docker takes and no longer heeds, and what it says then.
+_LEGACY = {
+    "compress": "contexts are not sent anywhere",
+    "isolation": "it is for Windows containers",
+    "security-opt": "use RUN --security and --allow",
+    "squash": "copy from a stage into a fresh one instead",
 }
 
 
-class _Parser(argparse.ArgumentParser):
-    """An argparse parser that raises instead of exiting."""
+def read(argv: Sequence[str]) -> Words:
+    """Read the words after `pybuild build` as flags and their values.
 
-    def error(self, message: str) -> NoReturn:
-        """Raise a UsageError with argparse's text."""
-        raise UsageError(message, hint="see `pybuild --help`")
-
-
-def parser(command: str) -> argparse.ArgumentParser:
-    """Make a strict parser: no abbreviations, no own help or exit."""
-    return _Parser(
-        prog=f"pybuild {command}",
-        add_help=False,
-        allow_abbrev=False,
-        # argparse makes a formatter for each option; asking the terminal each time is slow
-        formatter_class=lambda prog: argparse.HelpFormatter(prog, width=80),
-    )
+    Raises:
+        UsageError: what is no flag of a build.
+    """
+    return parse(argv, GRAMMAR)
 
 
 def parse_build(argv: Sequence[str], environ: Mapping[str, str]) -> BuildRequest:
     """Parse the words after `pybuild build`.
 
     Raises:
-        UsageError: anything that docker buildx would refuse too, or that is not built yet.
+        UsageError: anything that docker buildx would refuse too, or that pybuild cannot do.
     """
-    for word in argv:
-        if word == "--":
-            break
-        flag = word.partition("=")[0]
-        if flag in _LATER:
-            msg = f"{flag} is not supported yet"
-            raise UsageError(msg, hint=_LATER[flag])
-    options = _build_parser().parse_args(list(argv))
-    if options.context is None:
+    return build_request(read(argv), environ)
+
+
+def build_request(words: Words, environ: Mapping[str, str]) -> BuildRequest:
+    """Give the flags their meaning.
+
+    Raises:
+        UsageError: anything that docker buildx would refuse too, or that pybuild cannot do.
+    """
+    _refuse(words)
+    platforms = parse_platforms(words.every("platform"), environ)
+    build_args = parse_pairs("--build-arg", words.every("build-arg"), environ)
+    epoch = dict(build_args).get("SOURCE_DATE_EPOCH", environ.get("SOURCE_DATE_EPOCH"))
+    call, call_format, call_ignore_status = _call(words)
+    network = _network(words.last("network"))
+    return BuildRequest(
+        context=_context(words.positional),
+        dockerfile=words.last("file"),
+        tags=tuple(parse_tag(text) for text in words.every("tag")),
+        build_args=build_args,
+        labels=parse_pairs("--label", words.every("label")),
+        target=words.last("target"),
+        platform=platforms[0],
+        platforms=platforms,
+        network=network,
+        outputs=tuple(words.every("output")),
+        push=words.switch("push"),
+        load=words.switch("load"),
+        pull=words.switch("pull"),
+        no_cache=words.switch("no-cache"),
+        no_cache_filter=_stages(words),
+        explain=words.switch("explain"),
+        call=call,
+        call_format=call_format,
+        call_ignore_status=call_ignore_status,
+        debug=words.switch("debug"),
+        iidfile=words.last("iidfile"),
+        metadata_file=words.last("metadata-file"),
+        progress=_progress(words, environ),
+        source_date_epoch=parse_epoch(epoch),
+        insecure_registries=tuple(words.every("insecure-registry")),
+        warnings=_legacy(words),
+        **_rarely_given(words, network),
+    )
+
+
+def _rarely_given(words: Words, network: Network) -> dict[str, Any]:
+    """Fields whose flags have a grammar of their own, as far as they are given."""
+    flags = {"secret", "ssh", "add-host", "shm-size", "ulimit", "build-context", "annotation"}
+    if not flags.isdisjoint(words.order) or "allow" in words.order:
+        from builder import flagvalues as values  # noqa: PLC0415 - start-up time
+
+        size = words.last("shm-size")
+        return {
+            "secrets": tuple(values.parse_secret(text) for text in words.every("secret")),
+            "ssh": values.parse_ssh(words.every("ssh")),
+            "extra_hosts": values.parse_hosts(words.every("add-host")),
+            "shm_size": values.parse_size("--shm-size", size) if size else 0,
+            "ulimits": values.parse_ulimits(words.every("ulimit")),
+            "contexts": values.parse_contexts(words.every("build-context")),
+            "annotations": values.check_annotations(words.every("annotation")),
+            "allow": _granted(values.parse_allow(words.every("allow")), network),
+        }
+    return {"allow": _granted((), network)}
+
+
+def _granted(allow: tuple[str, ...], network: Network) -> tuple[str, ...]:
+    """Entitlements: --network host grants its own."""
+    host = ("network.host",) if network is Network.HOST else ()
+    return tuple(dict.fromkeys((*allow, *host)))
+
+
+def _context(positional: Sequence[str]) -> str:
+    if len(positional) == 1 and positional[0]:
+        return positional[0]
+    if not positional or not positional[0]:
         msg = "no build context given"
         raise UsageError(msg, hint="name a directory: pybuild -t NAME .")
-    if options.quiet and options.progress not in {None, "quiet"}:
-        msg = f"--quiet and --progress={options.progress} exclude each other"
+    msg = f"one build context is wanted, {len(positional)} words are given: {positional[1][:60]!r}"
+    switch = {"true", "false"} & set(positional)
+    hint = "write a switch's value as --push=false" if switch else "flags begin with a hyphen"
+    raise UsageError(msg, hint=hint)
+
+
+def _refuse(words: Words) -> None:
+    for name in words.order:
+        if name in _REFUSED and words.last(name):
+            msg = f"--{name} is not supported"
+            raise UsageError(msg, hint=_REFUSED[name])
+        if name in {"attest", "provenance", "sbom"}:
+            _refuse_attestation(name, words.every(name))
+    if words.last("builder") not in {"", "default"}:
+        msg = f"--builder {words.last('builder')[:60]}: there is no builder of that name"
+        raise UsageError(msg, hint="leave it out: pybuild builds without a daemon")
+
+
+def _refuse_attestation(name: str, texts: Sequence[str]) -> None:
+    """Refuse attestations that are asked for; that there are none is what may be asked."""
+    for text in texts:
+        fields = text.lower().split(",")
+        if not (text.lower() in {"0", "f", "false", ""} or "disabled=true" in fields):
+            msg = f"--{name} {text[:60]}: attestations are not written"
+            raise UsageError(msg, hint=f"leave --{name} out")
+
+
+def _legacy(words: Words) -> tuple[str, ...]:
+    given = (name for name in dict.fromkeys(words.order) if name in _LEGACY)
+    return tuple(f"--{name} does nothing: {_LEGACY[name]}" for name in given)
+
+
+def _network(text: str) -> Network:
+    if text not in {"", *Network}:
+        msg = f"network mode {text[:60]!r} is not supported"
+        raise UsageError(msg, hint=f"choose one of {', '.join(Network)}")
+    return Network(text or "default")
+
+
+def _progress(words: Words, environ: Mapping[str, str]) -> str:
+    mode = words.last("progress") or environ.get("BUILDKIT_PROGRESS") or "auto"
+    if mode not in PROGRESS:
+        msg = f"unknown progress {mode[:40]!r}"
+        raise UsageError(msg, hint=f"choose one of {', '.join(PROGRESS)}")
+    if not words.switch("quiet"):
+        return mode
+    if words.last("progress", "auto") not in {"auto", "quiet"}:
+        msg = f"--quiet and --progress={mode} exclude each other"
         raise UsageError(msg)
-    return _request(options, dict(environ))
+    return "quiet"
 
 
-def _build_parser() -> argparse.ArgumentParser:
-    build = parser("build")
-    for names, kind in (
-        (("-f", "--file"), "one"),
-        (("-t", "--tag"), "many"),
-        (("--build-arg",), "many"),
-        (("--label",), "many"),
-        (("--secret",), "many"),
-        (("--add-host",), "many"),
-        (("-o", "--output"), "many"),
-        (("--insecure-registry",), "many"),
-        (("--target",), "one"),
-        (("--platform",), "one"),
-        (("--iidfile",), "one"),
-        (("--metadata-file",), "one"),
-        (("--no-cache",), "flag"),
-        (("--pull",), "flag"),
-        (("--push",), "flag"),
-        (("--explain",), "flag"),
-        (("-q", "--quiet"), "flag"),
-    ):
-        if kind == "many":
-            build.add_argument(*names, action="append", default=[])
-        elif kind == "flag":
-            build.add_argument(*names, action="store_true")
-        else:
-            build.add_argument(*names, default="")
-    build.add_argument("--network", choices=[mode.value for mode in Network], default="default")
-    build.add_argument("--call", choices=["build", "graph"], default="build")
-    modes = ["auto", "plain", "tty", "rawjson", "quiet"]
-    build.add_argument("--progress", choices=modes, default=None)
-    build.add_argument("context", nargs="?")
-    return build
+def _stages(words: Words) -> tuple[str, ...]:
+    """Stages of --no-cache-filter, in lists and repeated (K30)."""
+    texts = words.every("no-cache-filter")
+    if texts and words.switch("no-cache"):
+        msg = "--no-cache and --no-cache-filter exclude each other"
+        raise UsageError(msg, hint="--no-cache is for every stage, --no-cache-filter for some")
+    return tuple(name for text in texts for name in text.split(",") if name)
 
 
-def _request(options: argparse.Namespace, environ: dict[str, str]) -> BuildRequest:
-    build_args = parse_pairs("--build-arg", options.build_arg, environ)
-    epoch = dict(build_args).get("SOURCE_DATE_EPOCH", environ.get("SOURCE_DATE_EPOCH"))
-    progress = "quiet" if options.quiet else options.progress
-    return BuildRequest(
-        context=options.context,
-        dockerfile=options.file,
-        tags=tuple(parse_tag(text) for text in options.tag),
-        build_args=build_args,
-        labels=parse_pairs("--label", options.label),
-        target=options.target,
-        platform=parse_platform(options.platform, environ),
-        network=Network(options.network),
-        secrets=tuple(parse_secret(text) for text in options.secret),
-        extra_hosts=parse_hosts(options.add_host) if options.add_host else (),
-        outputs=tuple(options.output),
-        push=options.push,
-        pull=options.pull,
-        no_cache=options.no_cache,
-        explain=options.explain,
-        call=options.call,
-        iidfile=options.iidfile,
-        metadata_file=options.metadata_file,
-        progress=progress or environ.get("BUILDKIT_PROGRESS") or "auto",
-        source_date_epoch=parse_epoch(epoch),
-        insecure_registries=tuple(options.insecure_registry),
-    )
+def _call(words: Words) -> tuple[str, str, bool]:
+    """What --call, --check and --print ask for; the last of them counts."""
+    for name in reversed(words.order):
+        if name == "check":
+            return ("check" if words.switch("check") else "build"), "text", False
+        if name in {"call", "print"}:
+            from builder.flagvalues import parse_call  # noqa: PLC0415 - start-up time
+
+            return parse_call(words.last(name))
+    return "build", "text", False
+
+
+def parse_platforms(texts: Sequence[str], environ: Mapping[str, str]) -> tuple[Platform, ...]:
+    """Read --platform, else DOCKER_DEFAULT_PLATFORM, else this machine's; each once.
+
+    Raises:
+        UsageError: an unknown one.
+    """
+    names = [name.strip() for text in texts for name in text.split(",")]
+    if not any(names):
+        names = environ.get("DOCKER_DEFAULT_PLATFORM", "").split(",")
+    platforms = tuple(dict.fromkeys(_platform(name) for name in names if name))
+    return platforms or (local_platform(),)
+
+
+def _platform(text: str) -> Platform:
+    if text == "local":
+        return local_platform()
+    try:
+        return Platform.parse(text)
+    except PybuildError as error:
+        raise UsageError(error.message, hint=error.hint) from error
 
 
 def parse_tag(text: str) -> Reference:
@@ -208,21 +274,16 @@ def parse_tag(text: str) -> Reference:
 
 
 def parse_platform(text: str, environ: Mapping[str, str]) -> Platform:
-    """Read --platform, else DOCKER_DEFAULT_PLATFORM, else this machine's.
+    """Read the one --platform of a command that is about a single image.
 
     Raises:
         UsageError: unknown, or several.
     """
-    text = text or environ.get("DOCKER_DEFAULT_PLATFORM", "") or "local"
-    if "," in text:
-        msg = f"--platform {text}: several platforms in one build are not supported yet"
-        raise UsageError(msg, hint="build once for each platform")
-    if text == "local":
-        return local_platform()
-    try:
-        return Platform.parse(text)
-    except PybuildError as error:
-        raise UsageError(error.message, hint=error.hint) from error
+    platforms = parse_platforms([text], environ)
+    if len(platforms) > 1:
+        msg = f"--platform {text[:60]}: one platform is wanted"
+        raise UsageError(msg)
+    return platforms[0]
 
 
 def local_platform() -> Platform:

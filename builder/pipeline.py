@@ -9,7 +9,7 @@ from builder import state as states
 from builder.base_images import BaseImages
 from builder.clock import Clock
 from builder.dockerfile_input import context_directory, read_dockerfile
-from builder.errors import SolveError
+from builder.errors import SolveError, UsageError
 from builder.finish import Finished, Finisher, outputs_of, solved
 from builder.options import local_platform
 from builder.remote import Network
@@ -94,6 +94,9 @@ class _Compiled:
 
 
 def _compiled(request: BuildRequest, caller: Caller, stack: contextlib.ExitStack) -> _Compiled:
+    if len(request.platforms) > 1:
+        msg = "several platforms in one build are not supported yet"
+        raise UsageError(msg, hint="build once for each --platform")
     context_directory(request.context)
     source, path = read_dockerfile(request.context, request.dockerfile)
     parsed = parse_dockerfile(source)

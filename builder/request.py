@@ -10,6 +10,8 @@ from cache.value import value
 from frontend.graph import Network, Ulimit
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from cache.spec.reference import Reference
 
 MAX_SECRET = 500 * 1024  # bytes, as docker's limit (M13)
@@ -39,7 +41,7 @@ class BuildRequest:
 
     `platforms` has every platform asked for, `platform` is the first. `contexts` are the values
     of --build-context as written, `annotations` those of --annotation. `call` is the name after
-    --call (or "check"), `call_format` text or json.
+    --call (or "check"), `call_format` text or json. `warnings` are about the flags themselves.
     """
 
     context: str
@@ -75,38 +77,11 @@ class BuildRequest:
     progress: str = "auto"
     source_date_epoch: int | None = None
     insecure_registries: tuple[str, ...] = ()
-
-
-def parse_secret(text: str) -> SecretSource:
-    """Read `id=ID[,src=PATH][,env=NAME][,type=file|env]`.
-
-    Raises:
-        UsageError: an unknown key, a key without value, or no id.
-    """
-    fields: dict[str, str] = {}
-    for part in text.split(","):
-        key, equals, value = part.partition("=")
-        key = {"source": "src"}.get(key.lower(), key.lower())
-        if not equals or not value or key not in {"id", "src", "env", "type"} or key in fields:
-            msg = f"invalid --secret {text!r}: unexpected {part!r}"
-            raise UsageError(msg, hint="write --secret id=ID,src=PATH or --secret id=ID,env=NAME")
-        fields[key] = value
-    if "id" not in fields:
-        msg = f"invalid --secret {text!r}: no id"
-        raise UsageError(msg, hint="write --secret id=ID,src=PATH or --secret id=ID,env=NAME")
-    kind = fields.get("type", "")
-    if kind not in {"", "file", "env"} or ("src" in fields and "env" in fields):
-        msg = f"invalid --secret {text!r}: type is file (with src) or env (with env), not both"
-        raise UsageError(msg)
-    if kind == "env":
-        return SecretSource(
-            fields["id"], env=fields.get("env") or fields.get("src") or fields["id"]
-        )
-    return SecretSource(fields["id"], fields.get("src", ""), fields.get("env", ""))
+    warnings: tuple[str, ...] = ()
 
 
 def parse_pairs(
-    flag: str, texts: list[str], environ: dict[str, str] | None = None
+    flag: str, texts: list[str], environ: Mapping[str, str] | None = None
 ) -> tuple[tuple[str, str], ...]:
     """Read `KEY=VALUE` texts in order; a bare KEY takes its value from `environ` where given.
 
@@ -138,26 +113,3 @@ def parse_epoch(text: str | None) -> int | None:
         msg = f"invalid SOURCE_DATE_EPOCH {text[:40]!r}"
         raise UsageError(msg, hint="give whole seconds since 1970, such as 1700000000")
     return int(text)
-
-
-def parse_hosts(texts: list[str]) -> tuple[tuple[str, str], ...]:
-    """Read --add-host `name:ip` or `name=ip`; IPv6 may be bracketed.
-
-    Raises:
-        UsageError: no name or no address.
-    """
-    import ipaddress  # noqa: PLC0415 - only when the flag is used
-
-    hosts = []
-    for text in texts:
-        separator = "=" if "=" in text else ":"
-        name, _, address = text.partition(separator)
-        try:
-            hosts.append((name, str(ipaddress.ip_address(address.strip("[]")))))
-        except ValueError as error:
-            msg = f"invalid --add-host {text!r}"
-            raise UsageError(msg, hint="write --add-host NAME:IP") from error
-        if not name or not name.isprintable() or " " in name:
-            msg = f"invalid --add-host {text!r}: bad name"
-            raise UsageError(msg)
-    return tuple(hosts)

@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 from builder import interrupt, pipeline
-from builder.options import parse_build
+from builder.options import build_request, read
 from builder.progress.deferred import DeferredReporter
 
 if TYPE_CHECKING:
@@ -20,7 +20,13 @@ if TYPE_CHECKING:
 
 def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     """Build; returns the exit status 0, every failure is raised."""
-    request = parse_build(argv, environ)
+    words = read(argv)
+    if words.switch("help"):
+        from builder.usage import HELP  # noqa: PLC0415 - rarely asked
+
+        sys.stdout.write(HELP)
+        return 0
+    request = build_request(words, environ)
     started = time.monotonic()
     caller = _caller(request, environ)
     if request.call == "graph":
@@ -40,7 +46,7 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
 def _caller(request: BuildRequest, environ: Mapping[str, str]) -> Caller:
     from builder.progress.choose import make_reporter  # noqa: PLC0415 - after parsing
 
-    quiet = request.progress in {"quiet", "rawjson"}
+    quiet = request.progress in {"quiet", "none", "rawjson"}
 
     def cheap() -> Reporter:
         kind = request.progress if quiet else "plain"
@@ -71,7 +77,7 @@ def _report(request: BuildRequest, built: Built, seconds: float) -> None:
     if request.progress == "quiet":
         sys.stdout.write(f"{image.config_blob.digest}\n")
         return
-    if request.progress != "rawjson":
+    if request.progress not in {"none", "rawjson"}:
         sys.stderr.write(_summary(request, built, seconds))
 
 

@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 from builder import state as states
-from builder.options import parser
+from builder.arguments import parser
 from builder.progress.text import harmless, human_size
 from cache.errors import PybuildError
 from cache.spec.reference import Reference

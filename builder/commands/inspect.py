@@ -7,8 +7,8 @@ import sys
 from typing import TYPE_CHECKING
 
 from builder import state as states
+from builder.arguments import parser
 from builder.local_image import find
-from builder.options import parser
 from cache.spec.manifest import descriptor_json
 
 if TYPE_CHECKING:

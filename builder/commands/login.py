@@ -6,8 +6,8 @@ import getpass
 import sys
 from typing import TYPE_CHECKING
 
+from builder.arguments import parser
 from builder.errors import UsageError
-from builder.options import parser
 from builder.remote import Network
 from cache.spec.reference import DEFAULT_REGISTRY
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from builder.options import parser
+from builder.arguments import parser
 from builder.remote import Network
 from cache.spec.reference import DEFAULT_REGISTRY
 

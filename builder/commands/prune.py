@@ -6,7 +6,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from builder import state as states
-from builder.options import parser
+from builder.arguments import parser
 from builder.progress.text import human_size
 from builder.pruning import prune
 

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 from builder import interrupt
 from builder import state as states
+from builder.arguments import parser
 from builder.base_images import BaseImages
-from builder.options import parse_platform, parser
+from builder.options import parse_platform
 from builder.remote import Network
 from builder.transfer import Bars
 from cache.spec.reference import Reference

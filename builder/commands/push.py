@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 from builder import interrupt
 from builder import state as states
+from builder.arguments import parser
 from builder.export.exporter import BlobForm, publish
 from builder.export.output import Compression
 from builder.local_image import find
-from builder.options import parse_tag, parser
+from builder.options import parse_tag
 from builder.pushing import push
 from builder.remote import Network
 from builder.transfer import Bars

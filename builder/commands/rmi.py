@@ -6,8 +6,8 @@ import sys
 from typing import TYPE_CHECKING
 
 from builder import state as states
+from builder.arguments import parser
 from builder.local_image import find
-from builder.options import parser
 from cache.errors import PybuildError
 from cache.spec.reference import Reference
 

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 from builder import interrupt
 from builder import state as states
+from builder.arguments import parser
 from builder.base_images import BaseImages
 from builder.errors import UsageError
-from builder.options import HELP, parse_platform, parser
+from builder.options import parse_platform
 from builder.remote import Network
 from builder.request import parse_pairs
 from builder.runtime import RuntimeStarter
@@ -18,6 +19,7 @@ from builder.sandbox.network import hosts
 from builder.sandbox.spec import Bind, NetworkMode, Process, SandboxSpec
 from builder.solve import step_resolv_conf
 from builder.solver.trees import Trees
+from builder.usage import HELP
 
 if TYPE_CHECKING:
     import argparse
