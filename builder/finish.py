@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from builder.errors import SandboxError, UsageError
 from builder.export.exporter import BlobForm, assemble, publish
-from builder.export.output import Compression, OutputSpec, OutputType, check_outputs, parse_output
+from builder.export.output import Compression, OutputSpec, OutputType, check_outputs
 from builder.export.write import Exporter
 from builder.progress.events import VertexDone, VertexFailed, VertexStarted, Warned
 from builder.solver.output import TreeOutput
@@ -64,6 +64,7 @@ def outputs_of(request: BuildRequest, *, stdout_is_terminal: bool) -> tuple[Outp
         UsageError: an output that cannot be written, or a push without a name.
     """
     from builder.export.destination import check_destination  # noqa: PLC0415 - rarely needed
+    from builder.export.option import parse_output  # noqa: PLC0415 - likewise
 
     outputs = [parse_output(text) for text in request.outputs]
     if request.push and not any(output.push for output in outputs):

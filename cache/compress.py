@@ -28,6 +28,7 @@ _FEED = 256 * 1024  # bytes an encoder gets at once
 _OUTPUT = 256 * 1024  # most bytes a decoder gives at once
 _MEMORY = 128 * 1024 * 1024  # bytes an xz decoder may take
 _GZIP = 31  # zlib's window bits for a gzip container
+_QUICK = 2  # isal's level of 0 to 3 that we use
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 _SKIPPABLE = b"\x2a\x4d\x18"  # follows a byte 0x50 to 0x5f
 _MAGICS = (
@@ -368,16 +369,17 @@ class _Verbatim:
 
 
 def _deflate(level: int | None, *, portable: bool) -> _Encoder:
-    """A gzip encoder; neither library writes a name or a time into the header."""
-    if not portable:
+    """A gzip encoder; neither library writes a name or a time into the header.
+
+    A level that was asked for has zlib's meaning; isal knows its own four only.
+    """
+    if not portable and level is None:
         try:
             from isal import isal_zlib  # noqa: PLC0415  costs start-up time
         except ImportError:
             pass
         else:
-            # isal knows levels 0 to 3, the ordinary ones go to 9
-            quick = 2 if level is None else min(level, 3)
-            return cast("_Encoder", isal_zlib.compressobj(quick, zlib.DEFLATED, _GZIP))
+            return cast("_Encoder", isal_zlib.compressobj(_QUICK, zlib.DEFLATED, _GZIP))
     return zlib.compressobj(6 if level is None else level, zlib.DEFLATED, _GZIP)
 
 

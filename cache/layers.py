@@ -40,5 +40,8 @@ class LayerStore(Protocol):
     def index(self, layer: Layer) -> tuple[Entry, ...]:
         """The layer's entries in tar order (whiteouts and hardlinks as they stand in the tar)."""
 
-    def compressed(self, layer: Layer, media_type: str) -> Descriptor:
-        """The descriptor of the layer in another compression, made and stored on first use."""
+    def compressed(self, layer: Layer, media_type: str, level: int | None = None) -> Descriptor:
+        """The descriptor of the layer in another compression, made and stored on first use.
+
+        `level` None is the compression's own default; otherwise the layer is compressed anew.
+        """

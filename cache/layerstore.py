@@ -12,6 +12,7 @@ from cache.errors import ContentNotFoundError, DigestMismatchError, PybuildError
 from cache.spec import oci
 from cache.spec.digest import Digest
 from cache.spec.oci import Descriptor, Layer
+from cache.value import replace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -150,22 +151,23 @@ class StoredLayers:
         """Keep the entries that were seen while a verified tar streamed by."""
         self._keep_index(layer.diff_id, entries)
 
-    def compressed(self, layer: Layer, media_type: str) -> Descriptor:
+    def compressed(self, layer: Layer, media_type: str, level: int | None = None) -> Descriptor:
         """Give the layer in another compression."""
-        if layer.blob.media_type == media_type:
+        if layer.blob.media_type == media_type and level is None:
             self.ensure(layer.blob)
             return layer.blob
         if media_type in _UNCOMPRESSED:
             with self.open_seekable(layer) as stream:
                 size = stream.seek(0, os.SEEK_END)
             return Descriptor(media_type, layer.diff_id, size)
-        kept = self._form(layer.diff_id, media_type)
+        form = media_type if level is None else f"{media_type};level={level}"
+        kept = self._form(layer.diff_id, form)
         if kept is not None:
-            return kept
+            return replace(kept, media_type=media_type)
         with self._open_tar(layer) as stream, self._store.writer() as blob:
             from cache import compress  # noqa: PLC0415 - a cached build compresses nothing
 
-            sink = compress.compressor(media_type, blob)
+            sink = compress.compressor(media_type, blob, level)
             item, done = f"compressing {layer.diff_id}", 0
             while piece := stream.read(_PIECE):
                 sink.write(piece)
@@ -176,7 +178,7 @@ class StoredLayers:
             descriptor = blob.commit(media_type)
         self._database.rows(
             "INSERT OR REPLACE INTO forms VALUES (?, ?, ?, ?)",
-            (str(layer.diff_id), media_type, str(descriptor.digest), descriptor.size),
+            (str(layer.diff_id), form, str(descriptor.digest), descriptor.size),
         )
         return descriptor
 

@@ -19,12 +19,15 @@ from cache.value import replace, value
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from builder.export.annotation import Annotation
     from builder.export.output import OutputSpec
     from cache.content import ContentStore
     from cache.layers import LayerStore
     from cache.spec.config import ImageConfig
+    from cache.spec.oci import Platform
 
 EXPORTER_COMMENT = "buildkit.exporter.image.v0"  # what others write for a layer without history
+REWRITTEN = "buildkit/rewritten-timestamp"  # on layers whose times were rewritten
 
 _OCI_LAYERS = {
     Compression.UNCOMPRESSED: oci.OCI_LAYER,
@@ -45,23 +48,25 @@ _COMPRESSION_OF = {
 
 @value
 class BlobForm:
-    """How documents are typed and layers compressed; `force` recompresses base layers too."""
+    """How documents are typed and layers compressed; `force` recompresses base layers too.
+
+    `level` None is the compression's own default.
+    """
 
     oci_types: bool = True
     compression: Compression = Compression.GZIP
     force: bool = False
+    level: int | None = None
 
     @classmethod
     def of(cls, output: OutputSpec) -> BlobForm:
-        """The form an output asks for.
-
-        Raises:
-            UsageError: it asks for a compression level, which layer stores cannot take yet.
-        """
-        if output.compression_level is not None:
-            msg = "output option 'compression-level' is not supported yet"
-            raise UsageError(msg, hint="leave it out; the default level is used")
-        return cls(output.oci_mediatypes, output.compression, output.force_compression)
+        """The form an output asks for."""
+        return cls(
+            output.oci_mediatypes,
+            output.compression,
+            output.force_compression,
+            output.compression_level,
+        )
 
     def layer_type(self, compression: Compression) -> str:
         """The layer media type of this family."""
@@ -115,30 +120,43 @@ def publish(
     form: BlobForm,
     content: ContentStore,
     layer_store: LayerStore,
+    annotations: Sequence[Annotation] = (),
+    rewritten: int | None = None,
 ) -> Image:
     """Write config and manifest of one platform into the content store.
 
     Layers of the base keep their blobs unless the form forces them (O34); only their media
-    type follows the family asked for.
+    type follows the family asked for. `rewritten` is the epoch that the times of the others
+    were rewritten to (O22).
     """
     blobs = [
         _blob(layer, form, layer_store, keep=index < base_layers and not form.force)
         for index, layer in enumerate(layers)
     ]
+    if rewritten is not None and form.oci_types:
+        mark = {REWRITTEN: str(rewritten)}
+        blobs[base_layers:] = [replace(blob, annotations=mark) for blob in blobs[base_layers:]]
     config_type = oci.OCI_CONFIG if form.oci_types else oci.DOCKER_CONFIG
     manifest_type = oci.OCI_MANIFEST if form.oci_types else oci.DOCKER_MANIFEST
     config_blob = _put(content, config.to_json(), config_type)
-    manifest = Manifest(config_blob, tuple(blobs), manifest_type)
+    on_manifest, on_descriptor = _texts(annotations, config.platform)
+    manifest = Manifest(config_blob, tuple(blobs), manifest_type, on_manifest)
     descriptor = _put(content, manifest.to_json(), manifest_type)
     return Image(
-        manifest=replace(descriptor, platform=config.platform),
+        manifest=replace(descriptor, platform=config.platform, annotations=on_descriptor),
         config_blob=config_blob,
         config=config,
         layers=tuple(Layer(blob, layer.diff_id) for blob, layer in zip(blobs, layers, strict=True)),
     )
 
 
-def publish_index(images: Sequence[Image], *, form: BlobForm, content: ContentStore) -> Descriptor:
+def publish_index(
+    images: Sequence[Image],
+    *,
+    form: BlobForm,
+    content: ContentStore,
+    annotations: Sequence[Annotation] = (),
+) -> Descriptor:
     """Write the index of several platforms' images; its entries carry platforms (O31).
 
     Raises:
@@ -153,7 +171,31 @@ def publish_index(images: Sequence[Image], *, form: BlobForm, content: ContentSt
         seen.add(platform)
     media_type = oci.OCI_INDEX if form.oci_types else oci.DOCKER_INDEX
     entries = tuple(replace(image.manifest, platform=image.config.platform) for image in images)
-    return _put(content, Index(entries, media_type).to_json(), media_type)
+    on_index: dict[str, str] = {}
+    on_descriptor: dict[str, str] = {}
+    if annotations:
+        from builder.export.annotation import AnnotationType, texts_for  # noqa: PLC0415 - rare
+
+        # Those of one platform are put on the one index too.
+        whole = [replace(annotation, platform=None) for annotation in annotations]
+        on_index = texts_for(whole, AnnotationType.INDEX)
+        on_descriptor = texts_for(whole, AnnotationType.INDEX_DESCRIPTOR)
+    descriptor = _put(content, Index(entries, media_type, on_index).to_json(), media_type)
+    return replace(descriptor, annotations=on_descriptor)
+
+
+def _texts(
+    annotations: Sequence[Annotation], platform: Platform
+) -> tuple[dict[str, str], dict[str, str]]:
+    """What goes on a manifest and on its descriptor."""
+    if not annotations:
+        return {}, {}
+    from builder.export.annotation import AnnotationType, texts_for  # noqa: PLC0415 - rare
+
+    return (
+        texts_for(annotations, AnnotationType.MANIFEST, platform),
+        texts_for(annotations, AnnotationType.MANIFEST_DESCRIPTOR, platform),
+    )
 
 
 def _fitted(history: Sequence[History], layers: int) -> list[History]:
@@ -199,9 +241,10 @@ def _blob(layer: Layer, form: BlobForm, layer_store: LayerStore, *, keep: bool) 
     present = _COMPRESSION_OF[layer.blob.media_type]
     wanted = present if keep else form.compression
     blob = layer.blob
-    if wanted is not present:
+    relevel = form.force and form.level is not None and wanted is not Compression.UNCOMPRESSED
+    if wanted is not present or relevel:
         # Always by the OCI name: the bytes are the same, and the store keeps forms by name.
-        blob = layer_store.compressed(layer, _OCI_LAYERS[wanted])
+        blob = layer_store.compressed(layer, _OCI_LAYERS[wanted], form.level)
     # Annotations of a base's descriptor speak about that base's manifest, not about this one.
     return Descriptor(form.layer_type(wanted), blob.digest, blob.size)
 

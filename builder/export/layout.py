@@ -123,7 +123,7 @@ def write_directory(content: Bundle, provider: ContentProvider, dest: str) -> No
 
 
 def _named(root: Descriptor, name: Reference | None, created: str) -> Descriptor:
-    annotations = {CREATED: created} if created else {}
+    annotations = {**({CREATED: created} if created else {}), **root.annotations}
     if name is not None:
         annotations[FULL_NAME] = str(name)
         annotations[REF_NAME] = name.tag or "latest"

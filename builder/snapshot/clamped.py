@@ -47,9 +47,9 @@ class ClampedLayers:
         """The inner store's."""
         return self._inner.index(layer)
 
-    def compressed(self, layer: Layer, media_type: str) -> Descriptor:
+    def compressed(self, layer: Layer, media_type: str, level: int | None = None) -> Descriptor:
         """The inner store's."""
-        return self._inner.compressed(layer, media_type)
+        return self._inner.compressed(layer, media_type, level)
 
 
 class _ClampedWriter:

@@ -17,7 +17,8 @@ from builder.export.exporter import (
     publish,
     publish_index,
 )
-from builder.export.output import Compression, parse_output
+from builder.export.option import parse_output
+from builder.export.output import Compression
 from builder.export.timestamp import rfc3339, seconds_of
 from builder.request import parse_epoch
 from cache.archive.entry import Entry, Kind
@@ -218,11 +219,10 @@ def test_an_index_lists_platforms():
         publish_index([images[0], images[0]], form=BlobForm(), content=content)
 
 
-def test_a_compression_level_is_loudly_refused():
-    """An option that would be ignored is an error instead."""
-    assert BlobForm.of(parse_output("type=oci,compression=zstd")).compression is Compression.ZSTD
-    with pytest.raises(UsageError, match="compression-level"):
-        BlobForm.of(parse_output("type=oci,compression-level=3"))
+def test_an_output_chooses_the_form():
+    """Compression, its level and the media types are what the output asks for (O34)."""
+    form = BlobForm.of(parse_output("type=oci,compression=zstd,compression-level=3"))
+    assert form == BlobForm(compression=Compression.ZSTD, level=3)
 
 
 @given(st.integers(0, 253_402_300_799))

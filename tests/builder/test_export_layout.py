@@ -19,7 +19,8 @@ from builder.export.dockerarchive import docker_bundle
 from builder.export.exporter import BlobForm, publish_index
 from builder.export.importer import import_images
 from builder.export.layout import bundle
-from builder.export.output import Compression, parse_output
+from builder.export.option import parse_output
+from builder.export.output import Compression
 from cache.errors import ContentNotFoundError, DigestMismatchError
 from cache.spec.reference import Reference
 

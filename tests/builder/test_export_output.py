@@ -9,7 +9,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from builder.errors import UsageError
-from builder.export.output import Compression, OutputSpec, OutputType, check_outputs, parse_output
+from builder.export.annotation import Annotation, AnnotationType
+from builder.export.option import parse_output
+from builder.export.output import (
+    Compression,
+    Naming,
+    OutputSpec,
+    OutputType,
+    Times,
+    check_outputs,
+)
+from cache.spec.oci import Platform
 from cache.spec.reference import Reference
 
 
@@ -37,6 +47,38 @@ from cache.spec.reference import Reference
             ),
         ),
         (
+            "type=oci,rewrite-timestamp=true,source-date-epoch=7",
+            OutputSpec(OutputType.OCI, "-", times=Times(overridden=True, epoch=7, rewrite=True)),
+        ),
+        (
+            "type=tar,source-date-epoch=,platform-split=false",
+            OutputSpec(OutputType.TAR, "-", times=Times(overridden=True), platform_split=False),
+        ),
+        (
+            "type=local,dest=d,mode=Delete",
+            OutputSpec(OutputType.LOCAL, "d", delete=True),
+        ),
+        (
+            "type=oci,annotation.K=v,annotation-index[linux/arm64].a.b==",
+            OutputSpec(
+                OutputType.OCI,
+                "-",
+                annotations=(
+                    Annotation(AnnotationType.MANIFEST, "k", "v"),
+                    Annotation(AnnotationType.INDEX, "a.b", "=", Platform.parse("arm64")),
+                ),
+            ),
+        ),
+        (
+            "type=image,name=a,push=,push-by-digest=1,registry.insecure=,store=0,name-canonical=",
+            OutputSpec(
+                OutputType.IMAGE,
+                names=(Reference.parse("a"),),
+                push=True,
+                naming=Naming(by_digest=True, canonical=True, insecure=True, store=False),
+            ),
+        ),
+        (
             'type=registry,"name=a,b:1",oci-mediatypes=false',
             OutputSpec(
                 OutputType.REGISTRY,
@@ -61,8 +103,27 @@ def test_outputs_are_read_as_docker_reads_them(text, expected):
         ("type=oci,dset=x", "unknown output option 'dset'", "did you mean 'dest'?"),
         ("type=oci,frobnicate=1", "unknown output option", "known here: type, dest"),
         ("type=local,dest=x,compression=gzip", "'local' has no option 'compression'", None),
-        ("type=oci,rewrite-timestamp=true", "'rewrite-timestamp' is not supported yet", None),
-        ("type=oci,annotation.a=b", "'annotation.a' is not supported yet", None),
+        ("type=docker,dest=x,context=c", "'context' is not supported", "no daemon"),
+        ("type=oci,compression=estargz", "'estargz' is not supported", "gzip"),
+        ("type=oci,annotation=b", "unknown output option 'annotation'", "annotation.KEY"),
+        ("type=oci,annotation-x.a=b", "unknown annotation type 'x'", "index-descriptor"),
+        ("type=oci,annotation[plan9].a=b", "failed to parse platform", None),
+        ("type=tar,annotation.a=b", "nothing to annotate", "type=image"),
+        (
+            "type=oci,oci-mediatypes=false,annotation-index.a=b",
+            'cannot export annotations with "oci-mediatypes=false"',
+            None,
+        ),
+        (
+            "type=oci,oci-mediatypes=false,oci-artifact=true",
+            'conflicts with "oci-mediatypes=false"',
+            None,
+        ),
+        ("type=image,rewrite-timestamp=true,unpack=true", 'conflicts with "unpack"', None),
+        ("type=registry,name=r/a:1,push-by-digest=true", "tagged ref r/a:1 by digest", None),
+        ("type=local,dest=x,mode=move", "invalid local exporter mode 'move'", "delete"),
+        ("type=tar,mode=delete", "'tar' has no option 'mode'", None),
+        ("type=oci,source-date-epoch=soon", "invalid SOURCE_DATE_EPOCH 'soon'", None),
         ("type=oci,dest=a,dest=b", "'dest' is given twice", None),
         ("type=oci,dest", "field 'dest' is not key=value", None),
         ('type=oci,"dest=a', "invalid output", "quote a field"),

@@ -12,7 +12,7 @@ from support.images import World
 
 from builder.errors import UsageError
 from builder.export.exporter import BlobForm, publish, publish_index
-from builder.export.output import parse_output
+from builder.export.option import parse_output
 from builder.export.write import Exporter
 from cache.spec.oci import Platform
 from cache.spec.reference import Reference

@@ -85,8 +85,9 @@ class MemoryLayers:
         """Give the entries."""
         return self.indexes[layer.diff_id]
 
-    def compressed(self, layer: Layer, media_type: str) -> Descriptor:
+    def compressed(self, layer: Layer, media_type: str, level: int | None = None) -> Descriptor:
         """Know uncompressed layers only."""
+        del level
         if media_type != OCI_LAYER:
             raise NotImplementedError(media_type)
         return layer.blob

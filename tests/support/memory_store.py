@@ -172,7 +172,7 @@ class MemoryLayers:
         with self.open_seekable(layer) as stream:
             return tuple(scan_entries(stream))
 
-    def compressed(self, layer: Layer, media_type: str) -> Descriptor:
+    def compressed(self, layer: Layer, media_type: str, level: int | None = None) -> Descriptor:
         self.compressions.append((layer.diff_id, media_type))
         if layer.blob.media_type == media_type:
             return layer.blob
