@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 TRUE = frozenset({"1", "t", "T", "TRUE", "true", "True"})
 FALSE = frozenset({"0", "f", "F", "FALSE", "false", "False"})
+_SHORTEST = 3  # characters, hyphens included: what is shorter resembles everything
 _SEE_HELP = "see `pybuild --help`"
 
 
@@ -83,7 +84,7 @@ def _long(word: str, rest: Iterable[str], grammar: Grammar, words: Words) -> Non
     elif name in grammar.valued:
         words.add(name, text if equals else _following(f"--{name}", rest))
     else:
-        raise _unknown(f"--{name}", [f"--{known}" for known in grammar.valued | grammar.switches])
+        raise _unknown(f"--{name}", grammar, f"--{name}")
 
 
 def _short(word: str, rest: Iterable[str], grammar: Grammar, words: Words) -> None:
@@ -92,7 +93,7 @@ def _short(word: str, rest: Iterable[str], grammar: Grammar, words: Words) -> No
         letter, letters = letters[0], letters[1:]
         name = grammar.shorts.get(letter)
         if name is None:
-            raise _unknown(f"-{letter}", [], word)
+            raise _unknown(f"-{letter}", grammar, word)
         # `-t=` alone means the value "=", as pflag has it.
         text = letters[1:] if len(letters) > 1 and letters[0] == "=" else letters
         if name in grammar.valued:
@@ -118,10 +119,12 @@ def _boolean(flag: str, text: str) -> str:
     return text
 
 
-def _unknown(flag: str, known: Sequence[str], word: str = "") -> UsageError:
+def _unknown(flag: str, grammar: Grammar, word: str) -> UsageError:
     from difflib import get_close_matches  # noqa: PLC0415 - for the error path only
 
-    close = get_close_matches(flag[:60], sorted(known), n=1)
+    known = sorted(f"--{name}" for name in grammar.valued | grammar.switches)
+    meant = f"--{word[:60].lstrip('-')}"
+    close = get_close_matches(meant, known, n=1) if len(meant) > _SHORTEST else []
     hint = f"did you mean {close[0]}?" if close else _SEE_HELP
-    inside = f" in {word[:40]}" if word not in {"", flag} else ""
+    inside = f" in {word[:40]}" if word != flag else ""
     return UsageError(f"unknown flag {flag[:60]}{inside}", hint=hint)

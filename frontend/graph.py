@@ -6,7 +6,7 @@ import json
 from enum import StrEnum
 from typing import TYPE_CHECKING, NewType
 
-from cache.value import compared_fields, field, value
+from cache.value import compared_fields, field, replace, value
 from frontend.source import Span
 
 if TYPE_CHECKING:
@@ -297,6 +297,7 @@ class GraphBuilder:
     def __init__(self) -> None:
         """Start empty."""
         self._refs: dict[Vertex, Ref] = {}
+        self._fresh: set[Ref] = set()
 
     def add(
         self,
@@ -307,13 +308,18 @@ class GraphBuilder:
         stage: str = "",
         fresh: bool = False,
     ) -> Ref:
-        """Intern a vertex and return its ref."""
+        """Intern a vertex and return its ref; what is fresh for one stage is so for all."""
         vertex = Vertex(op, inputs, name, span, stage, fresh)
-        return self._refs.setdefault(vertex, Ref(len(self._refs)))
+        ref = self._refs.setdefault(vertex, Ref(len(self._refs)))
+        if fresh:
+            self._fresh.add(ref)
+        return ref
 
     def build(self) -> Graph:
         """The graph so far."""
-        return Graph(tuple(self._refs))
+        if not self._fresh:
+            return Graph(tuple(self._refs))
+        return Graph(tuple(replace(v, fresh=ref in self._fresh) for v, ref in self._refs.items()))
 
 
 def _line(index: int, vertex: Vertex) -> str:

@@ -197,7 +197,7 @@ class Solver:
         if key is None:
             return None
         self._keys[ref] = key
-        record = self._lookup(key)
+        record = None if vertex.fresh else self._lookup(key)
         self._explain(ref, key, record)
         if record is None or record.layer is None:
             return None

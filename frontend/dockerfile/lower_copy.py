@@ -66,6 +66,7 @@ def lower_copy(
         name=session.step_name(work, prefix + text),
         span=copy.node.span,
         stage=session.label(work),
+        fresh=session.is_fresh(work),
     )
     if link:
         name = session.step_name(work, f"LINK {prefix}{text}")

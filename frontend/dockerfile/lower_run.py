@@ -66,6 +66,7 @@ def lower_run(session: Session, work: StageWork, run: Run, expand: Expander, pre
         name=session.step_name(work, prefix + _shown(run), tuple(r.env for r in requests if r.env)),
         span=run.node.span,
         stage=session.label(work),
+        fresh=session.is_fresh(work),
     )
     text = run_text(argv, environment.arguments())
     session.budget.spend(len(text) + len(script))

@@ -230,6 +230,11 @@ class Session:
         """Name a stage for reports; "" if the file has one unnamed stage (O15)."""
         return "" if self._unnamed else work.stage.name
 
+    def is_fresh(self, work: StageWork) -> bool:
+        """Say whether a stage's RUN, COPY and ADD run even if they are cached (K30)."""
+        named = work.stage.origin.stage.lower()
+        return bool(named) and any(name.lower() == named for name in self.request.no_cache_filter)
+
     def step_name(self, work: StageWork, text: str, masked: tuple[str, ...] = ()) -> str:
         """Word a step: `[stage 2/5] RUN …` with variables in the text expanded (O15)."""
         scope = work.draft.environment.scope

@@ -255,6 +255,22 @@ def test_equal_vertices_are_one():
     assert builder.add(CopyOp((), "/a"), scratch) == builder.add(CopyOp((), "/a"), scratch)
 
 
+def test_a_fresh_step_runs_though_it_is_known():
+    """K30: a vertex marked fresh is never looked up, nor one equal to it; others still hit."""
+    records, handler = MemoryRecords(), Handler()
+    graph, result = chain("a", "b", "c")
+    solve(graph, result, handler, records)
+    builder = GraphBuilder()
+    a = builder.add(ExecOp(("a",)), builder.add(ScratchOp()))
+    b = builder.add(ExecOp(("b",)), a)
+    assert builder.add(ExecOp(("b",)), a, fresh=True) == b
+    result = builder.add(ExecOp(("c",)), b)
+    handler.ran.clear()
+    solver, _ = solve(builder.build(), result, handler, records)
+    assert handler.ran == ["b"]
+    assert (solver.ran, solver.cached) == (1, 2)
+
+
 def test_log_masks_secrets_even_across_pieces():
     """A secret's bytes never reach the reporter, however output is cut (SEC-8)."""
     reporter = Recorder()
