@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 
 from cache.errors import PybuildError
 from cache.value import replace, value
-from frontend.dockerfile import lint
+from frontend.dockerfile import lint, steplint
 from frontend.dockerfile.bases import images_needed, origin_of, origins_read, platform_of
 from frontend.dockerfile.history import PendingHistory, pairs_text
 from frontend.dockerfile.instructions import parse_trigger
+from frontend.dockerfile.lintconfig import LintConfig
 from frontend.dockerfile.lower_copy import lower_copy, lower_workdir
 from frontend.dockerfile.lower_run import lower_run
 from frontend.dockerfile.metadata import Draft
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from frontend.dockerfile.session import Base
     from frontend.dockerfile.syntax import Instruction, Parsed
     from frontend.graph import Graph
+    from frontend.ignore import IgnorePattern
     from frontend.source import Diagnostic, SourceFile, Span
 
 __all__ = [
@@ -88,38 +90,55 @@ def lower(
     resolver: ImageResolver,
     *,
     announce: Callable[[tuple[tuple[str, Platform], ...]], None] | None = None,
+    ignore: Callable[[], tuple[IgnorePattern, ...]] | None = None,
+    warned: Callable[[tuple[Diagnostic, ...]], None] | None = None,
 ) -> Lowered:
     """Lower a parsed Dockerfile for one platform.
 
     `announce` is told once which images will probably be asked of the resolver, before the
-    first is, so that they can be looked up at the same time.
+    first is, so that they can be looked up at the same time. `ignore` gives the patterns of the
+    context's ignore file, for a warning. `warned` is told all warnings, also before a failure.
 
     Raises:
         DockerfileError: with every mistake found in the stages that the target needs.
         LoweringError: a base image could not be resolved; knows the FROM.
         MistakeError: the request itself is wrong, such as an unknown target (T88).
     """
-    check = dict(request.build_args).get(_CHECK, parsed.directives.check)
-    problems = Problems(source, check)
+    problems = Problems(source, _lint_config(parsed, request))
     stages = group(parsed)
-    target = stages.target(request.target)
-    session = Session(source, parsed.directives, stages, request, resolver, problems)
-    _evaluate_globals(session, request)
+    session = Session(source, parsed.directives, stages, request, resolver, problems, ignore)
     lint.check(parsed, stages, problems)
-    if announce is not None:
-        announce(images_needed(session, target.index))
-    _walk(session, target.index)
-    problems.finish()
+    try:
+        target = stages.target(request.target)
+        _evaluate_globals(session, request)
+        if announce is not None:
+            announce(images_needed(session, target.index))
+        _walk(session, target.index)
+        problems.finish()
+    finally:
+        if warned is not None:
+            warned(problems.warnings)
     return _lowered(session, target)
 
 
+def _lint_config(parsed: Parsed, request: LowerRequest) -> LintConfig:
+    check = dict(request.build_args).get(_CHECK, parsed.directives.check)
+    nodes = (instruction.node for instruction in parsed.instructions)
+    return LintConfig(check, {node.span.start: node.comments for node in nodes if node.comments})
+
+
 def _evaluate_globals(session: Session, request: LowerRequest) -> None:
+    """Evaluate the global ARGs, and check what all FROMs make of them."""
     stages = session.stages
     shown = request.target or stages.stages[-1].origin.stage or "default"
     automatic = platform_args(request.platform, request.build_platform, shown)
+    escape = session.directives.escape
+    given = {**automatic, **{n: v for n, v in session.build_args.items() if n in automatic}}
+    lint.check_defaults(stages, given, session.problems, escape)
     session.globals = global_scope(
         stages.global_args, automatic, session.build_args, session.expand, session.problems.add
     )
+    lint.check_origins(stages, session.globals, session.problems, escape)
 
 
 def _lowered(session: Session, target: Stage) -> Lowered:
@@ -135,7 +154,7 @@ def _lowered(session: Session, target: Stage) -> Lowered:
         result=work.ref,
         config=work.draft.finished(request.platform, request.labels),
         history=tuple(entry for part in reversed(parts) for entry in part),
-        warnings=session.problems.warnings,
+        warnings=tuple(dict.fromkeys(session.problems.warnings)),
         stages=tuple(
             LoweredStage(index, w.stage.name, w.stage.origin.image, w.ref, w.stage.origin.node.span)
             for index, w in sorted(session.finished.items())
@@ -213,12 +232,12 @@ def _on_image(
     if (found.os, found.architecture) != (platform.os, platform.architecture):
         session.problems.warn(
             "InvalidBaseImagePlatform",
-            f"base image {origin.image[:100]} is for {found}, {platform} was asked for",
+            f'Base image {origin.image} was pulled with platform "{found}", expected "{platform}"'
+            " for current build",
             stage.origin.node.span,
         )
     # The tree is known only after the plan, whose length is in the name of the vertex.
     work = StageWork(stage, origin, platform, Ref(0), Draft(base.config, session.budget))
-    work.has_workdir = bool(base.config.working_dir)
     work.done = work.total = 1
     _plan(session, work)
     work.ref = session.graph.add(
@@ -274,6 +293,7 @@ def _apply(session: Session, work: StageWork, step: Instruction, prefix: str) ->
     def expand(text: str, /) -> str:
         return session.expand(text, scope, step.node.span)
 
+    session.enter(work, step)
     if step.node.keyword in _STEP_KEYWORDS:
         work.done += 1
     if isinstance(step, Run):
@@ -281,7 +301,6 @@ def _apply(session: Session, work: StageWork, step: Instruction, prefix: str) ->
     elif isinstance(step, Copy):
         lower_copy(session, work, step, expand, prefix)
     elif isinstance(step, Text) and step.node.keyword == "WORKDIR":
-        _check_workdir(session, work, step, expand)
         lower_workdir(session, work, step, expand, prefix)
     elif isinstance(step, OnBuild):
         work.draft.add_trigger(step.trigger)
@@ -289,18 +308,7 @@ def _apply(session: Session, work: StageWork, step: Instruction, prefix: str) ->
         created_by = _metadata(session, work, step, expand)
         session.budget.spend(len(created_by))
         work.history.append(PendingHistory(created_by))
-
-
-def _check_workdir(session: Session, work: StageWork, step: Text, expand: Expander) -> None:
-    path = expand(step.text)
-    if path.startswith("/"):
-        work.has_workdir = True
-    elif not work.has_workdir:
-        session.problems.warn(
-            "WorkdirRelativePath",
-            f"relative workdir {path[:100]!r} can have unexpected results if the base image changes",
-            step.node.span,
-        )
+    steplint.check(session, work, step)
 
 
 def _metadata(session: Session, work: StageWork, step: Instruction, expand: Expander) -> str:

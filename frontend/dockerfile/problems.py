@@ -5,16 +5,24 @@ Knows places and messages only; no instruction, no graph.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import itertools
+from typing import TYPE_CHECKING, Protocol
 
 from cache.errors import PybuildError
 from frontend.source import Diagnostic, DockerfileError, printable
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from frontend.source import SourceFile, Span
 
 MAX_PRODUCED = 32 * 1024 * 1024  # characters of all texts one Dockerfile may expand to (G01)
 MAX_PROBLEMS = 100  # errors reported of one file; the rest would only scroll them away
+MAX_WARNINGS = 1000  # the same for warnings, which tools may count
+_FARTHEST = 2  # letters that a suggestion may differ in
+_LONGEST_NAME = 64  # characters of a name that is looked for
+_MOST_NAMES = 200  # that it is compared with
+_LONGEST_WARNING = 4096  # characters of a warning, which may quote the file
 
 
 class MistakeError(PybuildError):
@@ -62,26 +70,51 @@ class Budget:
             )
 
 
+class LintError(PybuildError):
+    """The file asks for warnings to be errors, and has some; the build has not begun (P15)."""
+
+    def __init__(self, warnings: tuple[Diagnostic, ...]) -> None:
+        """Name the rules."""
+        rules = ", ".join(sorted({warning.rule for warning in warnings}))
+        super().__init__(
+            f"lint violation found for rules: {rules}",
+            hint="correct them, or remove error=true from the check options",
+        )
+
+
+class RuleFilter(Protocol):
+    """Says which lint rules are heard; stays the same for a file."""
+
+    @property
+    def strict(self) -> bool:
+        """Whether warnings are errors."""
+
+    def hears(self, rule: str, line: int) -> bool:
+        """Whether a rule is on for the instruction at a line."""
+
+
 class Problems:
     """Collects errors and warnings of one file; errors are raised together at the end."""
 
-    def __init__(self, source: SourceFile, check: str = "") -> None:
-        """Start without any; `check` is the directive that chooses rules (P15)."""
+    def __init__(self, source: SourceFile, config: RuleFilter) -> None:
+        """Start without any; `config` says which rules are heard (P15, P27)."""
         self._source = source
         self._errors: dict[Diagnostic, None] = {}
-        self._warnings: dict[Diagnostic, None] = {}
-        options = dict(_option(part) for part in check.split(";"))
-        self._skipped = frozenset(rule.strip() for rule in options.get("skip", "").split(","))
-        self._strict = options.get("error", "") == "true"
+        self._warnings: list[Diagnostic] = []
+        self._config = config
 
     def add(self, span: Span, error: PybuildError) -> None:
         """Keep an error of an instruction."""
         self._errors[Diagnostic(error.message, span, error.hint)] = None
 
-    def warn(self, rule: str, message: str, span: Span) -> None:
-        """Keep a warning unless its rule is skipped; the same one twice counts once (T14)."""
-        if not self._skipped & {"all", rule.lower()}:
-            self._warnings[Diagnostic(message, span, rule=rule)] = None
+    def warn(self, rule: str, message: str, span: Span, *, asked_by: Span | None = None) -> None:
+        """Keep a warning unless its rule is off for the instruction, which `asked_by` may name."""
+        if self.hears(rule, asked_by or span):
+            self._warnings.append(Diagnostic(message[:_LONGEST_WARNING], span, rule=rule))
+
+    def hears(self, rule: str, span: Span) -> bool:
+        """Whether a warning of this rule would be kept."""
+        return len(self._warnings) < MAX_WARNINGS and self._config.hears(rule, span.start)
 
     @property
     def many(self) -> bool:
@@ -90,23 +123,19 @@ class Problems:
 
     @property
     def warnings(self) -> tuple[Diagnostic, ...]:
-        """The warnings in file order."""
-        return tuple(sorted(self._warnings, key=lambda d: d.span))
+        """The warnings by first line, those of one line in the order they were found."""
+        return tuple(sorted(self._warnings, key=lambda d: d.span.start))
 
     def finish(self) -> None:
-        """Stop if anything is wrong; with `error=true` warnings are errors.
+        """Stop if anything is wrong; with `error=true` warnings are.
 
         Raises:
-            DockerfileError: with every error, or else every warning.
+            DockerfileError: with every error.
+            LintError: there are warnings.
         """
         self.check()
-        if self._strict:
-            for warning in self.warnings:
-                found = MistakeError(
-                    f"{warning.rule}: {warning.message}", hint="the file asks for check=error=true"
-                )
-                self.add(warning.span, found)
-            self.check()
+        if self._config.strict and self._warnings:
+            raise LintError(self.warnings)
 
     def check(self) -> None:
         """Stop if anything is wrong.
@@ -120,9 +149,29 @@ class Problems:
             )
 
 
-def _option(part: str) -> tuple[str, str]:
-    key, _, value = part.partition("=")
-    return key.strip().lower(), value.strip().lower()
+def closest(name: str, known: Iterable[str]) -> str:
+    """Give the known word at most two letters away, "" for none; letters' case counts (P05)."""
+    if len(name) > _LONGEST_NAME:
+        return ""
+    best, least = "", _FARTHEST + 1
+    for word in itertools.islice(known, _MOST_NAMES):
+        if word == name:
+            return ""
+        if abs(len(word) - len(name)) < least:
+            distance = _distance(name, word)
+            if distance < least:
+                best, least = word, distance
+    return best
+
+
+def _distance(one: str, other: str) -> int:
+    """Count the letters to insert, remove or replace."""
+    row = list(range(len(other) + 1))
+    for i, a in enumerate(one, 1):
+        above, row[0] = row[0], i
+        for j, b in enumerate(other, 1):
+            above, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, above + (a != b))
+    return row[-1]
 
 
 def nearest(name: str, known: tuple[str, ...]) -> str | None:

@@ -14,7 +14,7 @@ from cache.spec.oci import Platform
 from cache.spec.reference import Reference
 from cache.value import field, state, value
 from frontend.dockerfile import shell
-from frontend.dockerfile.problems import Budget, LoweringError, MistakeError
+from frontend.dockerfile.problems import Budget, LoweringError, MistakeError, closest
 from frontend.dockerfile.stages import SCRATCH
 from frontend.graph import ContextOp, GraphBuilder, ImageOp, Network, Ref, ScratchOp, Ulimit
 
@@ -28,10 +28,12 @@ if TYPE_CHECKING:
     from frontend.dockerfile.problems import Problems
     from frontend.dockerfile.stages import Stage, Stages
     from frontend.dockerfile.syntax import Directives, Instruction
+    from frontend.ignore import IgnoreMatcher, IgnorePattern
     from frontend.source import SourceFile, Span
 
 CONTEXT = "context"
 _EPOCH = "SOURCE_DATE_EPOCH"
+_BUILD_ONLY = frozenset({"BUILDKIT_SBOM_SCAN_CONTEXT", "BUILDKIT_SBOM_SCAN_STAGE"})  # never set
 _IMAGE_CONTEXT = "docker-image://"
 _LONGEST_NAME = 4096  # characters of a step's display name
 # Single-quoted text, an escape, or a variable; compiled when first needed.
@@ -87,6 +89,14 @@ class Base:
     pinned: str  # the name with the digest of the manifest
 
 
+@value
+class IgnoreRules:
+    """The patterns of an ignore file without exceptions, and what applies them."""
+
+    patterns: tuple[IgnorePattern, ...]
+    matcher: IgnoreMatcher
+
+
 @state
 class StageWork:
     """A stage while it is lowered, and what it became."""
@@ -102,7 +112,8 @@ class StageWork:
     history: list[PendingHistory] = field(default_factory=list)
     total: int = 0
     done: int = 0
-    has_workdir: bool = False  # an absolute WORKDIR was seen, in this stage or its bases
+    has_workdir: bool = False  # a WORKDIR was seen, in this stage or the stages it builds on
+    seen_once: dict[str, Span] = field(default_factory=dict)  # CMD and the like, for the linter
 
 
 class Session:
@@ -116,6 +127,7 @@ class Session:
         request: LowerRequest,
         resolver: ImageResolver,
         problems: Problems,
+        ignore: Callable[[], tuple[IgnorePattern, ...]] | None = None,
     ) -> None:
         """Keep the parts; nothing is resolved yet."""
         self.source = source
@@ -128,10 +140,23 @@ class Session:
         self.build_args = dict(request.build_args)
         self.globals: dict[str, str] = {}
         self.finished: dict[int, StageWork] = {}
+        self._here: tuple[StageWork, Span] | None = None
         self._resolver = resolver
+        self._ignore = ignore
+        self._ignore_rules: IgnoreRules | None = None
         self._images: dict[tuple[str, Platform], Image] = {}
         self._contexts = _normalised(request.contexts)
         self._unnamed = len(stages.stages) == 1 and not stages.stages[0].origin.stage
+
+    def ignored(self) -> IgnoreRules | None:
+        """The context's ignore file; None for none, or one with exceptions, which rules cannot judge."""
+        if self._ignore is not None:
+            patterns, self._ignore = self._ignore(), None
+            if patterns and not any(pattern.reincludes for pattern in patterns):
+                from frontend.ignore import IgnoreMatcher  # noqa: PLC0415 - start-up time
+
+                self._ignore_rules = IgnoreRules(patterns, IgnoreMatcher(patterns))
+        return self._ignore_rules
 
     def given(self, name: str) -> str | None:
         """Give the value of an ARG from the command line; the epoch is always the numeric one (O21)."""
@@ -139,33 +164,63 @@ class Session:
             return str(self.request.source_date_epoch)
         return self.build_args.get(name)
 
+    def enter(self, work: StageWork, step: Instruction) -> None:
+        """Begin with an instruction: unset variables are reported at it (V12)."""
+        self._here = (work, step.node.span)
+
     def expand(self, text: str, scope: Mapping[str, str], span: Span) -> str:
-        """Expand one word; unset variables become warnings (V12)."""
+        """Expand one word; unset variables in a stage become warnings (V12)."""
         unset: list[str] = []
         result = shell.expand(text, scope, escape=self.directives.escape, undefined=unset.append)
         self.budget.spend(len(result))
-        self._warn_unset(unset, span)
+        if scope is not self.globals:
+            self._warn_unset(unset, span)
         return result
 
     def split(self, text: str, scope: Mapping[str, str], span: Span) -> list[str]:
         """Expand one word and split the result (EXPOSE)."""
-        unset: list[str] = []
-        result = list(
-            shell.expand_words(text, scope, escape=self.directives.escape, undefined=unset.append)
-        )
+        del span
+        result = list(shell.expand_words(text, scope, escape=self.directives.escape))
         self.budget.spend(sum(map(len, result)))
-        self._warn_unset(unset, span)
         return result
+
+    def peek(self, text: str, work: StageWork) -> tuple[str, ...]:
+        """Expand one word for the linter, nothing if it cannot be; nothing is reported."""
+        try:
+            scope = work.draft.environment.scope
+            return (shell.expand(text, scope, escape=self.directives.escape),)
+        except PybuildError:
+            return ()
+
+    def peek_words(self, text: str, work: StageWork) -> tuple[str, ...]:
+        """Expand and split one word for the linter."""
+        try:
+            scope = work.draft.environment.scope
+            return shell.expand_words(text, scope, escape=self.directives.escape)
+        except PybuildError:
+            return ()
 
     def expand_heredoc(self, body: str, scope: Mapping[str, str]) -> str:
         """Expand the body of an unquoted heredoc of COPY or ADD (P55)."""
-        result = shell.expand_heredoc(body, scope)
+        unset: list[str] = []
+        result = shell.expand_heredoc(body, scope, undefined=unset.append)
         self.budget.spend(len(result))
+        if self._here is not None:
+            self._warn_unset(unset, self._here[1])
         return result
 
     def _warn_unset(self, names: list[str], span: Span) -> None:
-        for name in names:
-            self.problems.warn("UndefinedVar", f"usage of undefined variable '${name[:60]}'", span)
+        if not names or self._here is None or not self.problems.hears("UndefinedVar", span):
+            return
+        environment = self._here[0].draft.environment
+        for name in dict.fromkeys(names):
+            if name in environment.declared or name in _BUILD_ONLY:
+                continue
+            guess = closest(name, environment.scope)
+            suffix = f" (did you mean ${guess}?)" if guess else ""
+            self.problems.warn(
+                "UndefinedVar", f"Usage of undefined variable '${name}'{suffix}", span
+            )
 
     def find(self, name: str, user: int, lookup: Callable[[str, int], int | None]) -> Origin:
         """Say where a name leads; named contexts win over stages, stages over images (F02, S06)."""

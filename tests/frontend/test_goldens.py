@@ -13,6 +13,7 @@ import pytest
 from support.lowering import lowered, request_from, shown
 
 from frontend.dockerfile.lower import LoweringError
+from frontend.dockerfile.problems import LintError
 from frontend.source import DockerfileError
 
 CASES = Path(__file__).parents[2] / "testdata" / "dockerfiles"
@@ -25,6 +26,8 @@ def outcome(case: Path) -> tuple[str, str]:
         return "graph.txt", shown(lowered((case / "Dockerfile").read_text(), **fields))
     except (DockerfileError, LoweringError) as error:
         return "error.txt", error.render() + "\n"
+    except LintError as error:
+        return "error.txt", f"{error.message}\n"
 
 
 @pytest.mark.parametrize("case", sorted(CASES.iterdir()), ids=lambda case: case.name)
