@@ -34,7 +34,15 @@ def origin_of(session: Session, stage: Stage) -> Origin:
             f"base name ({origin.image[:100]}) should not be blank",
             hint="give the ARG a default before the first FROM",
         )
-    return session.find(name, stage.index, session.stages.base)
+    return session.find(name, stage.index, session.stages.base, _known_platform(session, stage))
+
+
+def _known_platform(session: Session, stage: Stage) -> Platform | None:
+    """The platform a FROM asks for; a wrong one is reported where it is needed."""
+    try:
+        return platform_of(session, stage)
+    except PybuildError:
+        return None
 
 
 def platform_of(session: Session, stage: Stage) -> Platform:

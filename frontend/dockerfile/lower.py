@@ -104,21 +104,36 @@ def lower(
         LoweringError: a base image could not be resolved; knows the FROM.
         MistakeError: the request itself is wrong, such as an unknown target (T88).
     """
-    problems = Problems(source, _lint_config(parsed, request))
-    stages = group(parsed)
-    session = Session(source, parsed.directives, stages, request, resolver, problems, ignore)
-    lint.check(parsed, stages, problems)
+    session = begin(source, parsed, request, resolver, ignore)
     try:
-        target = stages.target(request.target)
-        _evaluate_globals(session, request)
+        target = session.stages.target(request.target)
+        evaluate_globals(session)
         if announce is not None:
             announce(images_needed(session, target.index))
-        _walk(session, target.index)
-        problems.finish()
+        walk(session, target.index)
+        session.problems.finish()
     finally:
         if warned is not None:
-            warned(problems.warnings)
+            warned(session.problems.warnings)
     return _lowered(session, target)
+
+
+def begin(
+    source: SourceFile,
+    parsed: Parsed,
+    request: LowerRequest,
+    resolver: ImageResolver,
+    ignore: Callable[[], tuple[IgnorePattern, ...]] | None = None,
+) -> Session:
+    """Begin a lowering: what needs no values is checked, nothing is resolved.
+
+    Raises:
+        MistakeError: the request is wrong, or the options of checks are.
+    """
+    problems = Problems(source, _lint_config(parsed, request))
+    stages = group(parsed)
+    lint.check(parsed, stages, problems)
+    return Session(source, parsed.directives, stages, request, resolver, problems, ignore)
 
 
 def _lint_config(parsed: Parsed, request: LowerRequest) -> LintConfig:
@@ -127,9 +142,9 @@ def _lint_config(parsed: Parsed, request: LowerRequest) -> LintConfig:
     return LintConfig(check, {node.span.start: node.comments for node in nodes if node.comments})
 
 
-def _evaluate_globals(session: Session, request: LowerRequest) -> None:
+def evaluate_globals(session: Session) -> None:
     """Evaluate the global ARGs, and check what all FROMs make of them."""
-    stages = session.stages
+    request, stages = session.request, session.stages
     shown = request.target or stages.stages[-1].origin.stage or "default"
     automatic = platform_args(request.platform, request.build_platform, shown)
     escape = session.directives.escape
@@ -162,7 +177,7 @@ def _lowered(session: Session, target: Stage) -> Lowered:
     )
 
 
-def _walk(session: Session, target: int) -> None:
+def walk(session: Session, target: int) -> None:
     """Lower the target after everything it needs; a stack of our own, for chains of any length."""
     begun: dict[int, StageWork] = {}
     origins: dict[int, Origin] = {}
@@ -176,16 +191,36 @@ def _walk(session: Session, target: int) -> None:
             origins[index] = _origin(session, session.stages.stages[index])
         base = origins[index].stage
         if base is not None and base not in session.finished:
+            _check_cycle(session, index, [base], origins)
             pending.append(base)
             continue
         if index not in begun:
             begun[index] = _begin(session, session.stages.stages[index], origins[index])
         missing = [d for d in begun[index].dependencies if d not in session.finished]
         if missing:
+            _check_cycle(session, index, missing, origins)
             pending.extend(reversed(missing))
             continue
         _finish(session, begun[index])
         session.finished[index] = begun[index]
+
+
+def _check_cycle(
+    session: Session, index: int, needed: list[int], opened: dict[int, Origin]
+) -> None:
+    """Refuse what only `target:` contexts can make: stages that wait for each other.
+
+    Raises:
+        DockerfileError: a stage that is needed next is itself waiting.
+    """
+    if any(stage in opened for stage in needed):
+        name = session.stages.stages[index].name
+        error = MistakeError(
+            f"context recursion limit exceeded: stage {name} needs itself",
+            hint="look at the target: values of --build-context",
+        )
+        session.problems.add(session.stages.stages[index].origin.node.span, error)
+        session.problems.check()
 
 
 def _origin(session: Session, stage: Stage) -> Origin:
@@ -217,9 +252,8 @@ def _begin(session: Session, stage: Stage, origin: Origin) -> StageWork:
         _plan(session, work)
         return work
     if base is None:
-        tree = session.context(origin.context) if origin.context else session.scratch()
         draft = Draft.scratch(platform, session.budget)
-        work = StageWork(stage, origin, platform, tree, draft)
+        work = StageWork(stage, origin, platform, session.base(origin, span), draft)
         _plan(session, work)
         return work
     return _on_image(session, stage, origin, platform, base)
@@ -355,6 +389,8 @@ def _declare(session: Session, work: StageWork, step: Arg, expand: Expander) -> 
     shown: list[tuple[str, str | None]] = []
     for name, default in step.args:
         value = session.given(name)
+        if value is not None or default is not None or name not in session.globals:
+            work.arguments[name] = step
         if value is None:
             value = expand(default) if default is not None else session.globals.get(name)
         work.draft.environment.declare(name, value)

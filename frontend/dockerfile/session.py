@@ -14,8 +14,17 @@ from cache.spec.oci import Platform
 from cache.spec.reference import Reference
 from cache.value import field, state, value
 from frontend.dockerfile import shell
-from frontend.dockerfile.problems import Budget, LoweringError, MistakeError, closest
-from frontend.dockerfile.stages import SCRATCH
+from frontend.dockerfile.contexts import (
+    LAYOUT,
+    Contexts,
+    ImageSource,
+    NamedContext,
+    StageSource,
+    base_tree,
+    copied_tree,
+)
+from frontend.dockerfile.problems import Budget, LoweringError, MistakeError, closest, nearest
+from frontend.dockerfile.stages import SCRATCH, without_bodies
 from frontend.graph import ContextOp, GraphBuilder, ImageOp, Network, Ref, ScratchOp, Ulimit
 
 if TYPE_CHECKING:
@@ -27,14 +36,13 @@ if TYPE_CHECKING:
     from frontend.dockerfile.metadata import Draft
     from frontend.dockerfile.problems import Problems
     from frontend.dockerfile.stages import Stage, Stages
-    from frontend.dockerfile.syntax import Directives, Instruction
+    from frontend.dockerfile.syntax import Arg, Directives, Instruction
     from frontend.ignore import IgnoreMatcher, IgnorePattern
     from frontend.source import SourceFile, Span
 
 CONTEXT = "context"
 _EPOCH = "SOURCE_DATE_EPOCH"
 _BUILD_ONLY = frozenset({"BUILDKIT_SBOM_SCAN_CONTEXT", "BUILDKIT_SBOM_SCAN_STAGE"})  # never set
-_IMAGE_CONTEXT = "docker-image://"
 _LONGEST_NAME = 4096  # characters of a step's display name
 # Single-quoted text, an escape, or a variable; compiled when first needed.
 _SHOWN_VARIABLE = r"(?s)'[^']*'|\\.|\$(?:\{(\w+)\}|(\w+))"
@@ -44,7 +52,7 @@ _SHOWN_VARIABLE = r"(?s)'[^']*'|\\.|\$(?:\{(\w+)\}|(\w+))"
 class LowerRequest:
     """What a build asks of a Dockerfile.
 
-    `contexts` are named contexts: "" for a directory, or `docker-image://reference` (S07).
+    `contexts` are named contexts as --build-context gives them; what is no URL is a directory (S07).
     """
 
     platform: Platform = Platform()
@@ -114,6 +122,7 @@ class StageWork:
     done: int = 0
     has_workdir: bool = False  # a WORKDIR was seen, in this stage or the stages it builds on
     seen_once: dict[str, Span] = field(default_factory=dict)  # CMD and the like, for the linter
+    arguments: dict[str, Arg] = field(default_factory=dict)  # its own ARGs, not the global ones
 
 
 class Session:
@@ -132,6 +141,12 @@ class Session:
         """Keep the parts; nothing is resolved yet."""
         self.source = source
         self.directives = directives
+        self._contexts = Contexts(request.contexts)
+        self._named: dict[str, NamedContext] = {}
+        if self._contexts:
+            stages = without_bodies(
+                stages, lambda origin: self._contexts.replaces(origin, request.platform)
+            )
         self.stages = stages
         self.request = request
         self.problems = problems
@@ -140,12 +155,13 @@ class Session:
         self.build_args = dict(request.build_args)
         self.globals: dict[str, str] = {}
         self.finished: dict[int, StageWork] = {}
+        self.lenient = False  # a base that cannot be resolved is a mistake like others
+        self._unresolved: set[str] = set()
         self._here: tuple[StageWork, Span] | None = None
         self._resolver = resolver
         self._ignore = ignore
         self._ignore_rules: IgnoreRules | None = None
         self._images: dict[tuple[str, Platform], Image] = {}
-        self._contexts = _normalised(request.contexts)
         self._unnamed = len(stages.stages) == 1 and not stages.stages[0].origin.stage
 
     def ignored(self) -> IgnoreRules | None:
@@ -209,10 +225,18 @@ class Session:
             self._warn_unset(unset, self._here[1])
         return result
 
+    def _is_unknown(self, work: StageWork) -> bool:
+        while work.parent is not None:
+            work = work.parent
+        return work.origin.image in self._unresolved
+
     def _warn_unset(self, names: list[str], span: Span) -> None:
         if not names or self._here is None or not self.problems.hears("UndefinedVar", span):
             return
-        environment = self._here[0].draft.environment
+        work = self._here[0]
+        if self._unresolved and self._is_unknown(work):
+            return  # who knows what its base sets
+        environment = work.draft.environment
         for name in dict.fromkeys(names):
             if name in environment.declared or name in _BUILD_ONLY:
                 continue
@@ -222,38 +246,61 @@ class Session:
                 "UndefinedVar", f"Usage of undefined variable '${name}'{suffix}", span
             )
 
-    def find(self, name: str, user: int, lookup: Callable[[str, int], int | None]) -> Origin:
+    def find(
+        self,
+        name: str,
+        user: int,
+        lookup: Callable[[str, int], int | None],
+        platform: Platform | None = None,
+    ) -> Origin:
         """Say where a name leads; named contexts win over stages, stages over images (F02, S06)."""
-        if name != SCRATCH:
-            context = self._context_value(name)
-            if context is not None:
-                image = context.removeprefix(_IMAGE_CONTEXT)
-                return Origin(image=image) if context else Origin(context=name)
-            stage = lookup(name, user)
-            if stage is not None:
-                return Origin(stage=stage)
-        return Origin(image=name)
+        context = self._contexts.find(name, platform or self.request.platform)
+        try:
+            # A stage that is replaced leads to its context by itself.
+            stage = lookup(name, user) if name != SCRATCH else None
+        except PybuildError:
+            if context is None:
+                raise
+            stage = None
+        if stage is not None:
+            return Origin(stage=stage)
+        return Origin(image=name) if context is None else self._context_origin(context)
 
-    def _context_value(self, name: str) -> str | None:
-        if not self._contexts or name == CONTEXT:
-            return None
-        return self._contexts.get(_context_key(name))
+    def _context_origin(self, context: NamedContext) -> Origin:
+        source = context.source
+        if isinstance(source, ImageSource):
+            return Origin(image=source.text)
+        if not isinstance(source, StageSource):
+            self._named[context.name] = context
+            return Origin(context=context.name)
+        found = self.stages.by_name.get(source.name.lower())
+        if found is None:
+            raise MistakeError(
+                f"context {context.name}: target stage {source.name[:100]!r} could not be found",
+                hint=nearest(source.name, tuple(self.stages.by_name)),
+            )
+        return Origin(stage=found[-1])
 
     def tree(self, origin: Origin, span: Span) -> Ref:
         """Give the tree of an origin; its stage is finished."""
         if origin.stage is not None:
             return self.finished[origin.stage].ref
         if origin.context:
-            return self.context(origin.context)
+            return copied_tree(self.graph, self._named[origin.context], span)
         base = self.resolve(origin.image, self.request.platform, span)
         if base is None:
             return self.scratch()
         return self.graph.add(base.op, name=f"FROM {origin.image}", span=span)
 
-    def context(self, name: str = CONTEXT) -> Ref:
-        """Give the build context or a named one."""
-        shown = "build context" if name == CONTEXT else f"context {name}"
-        return self.graph.add(ContextOp(name), name=f"[internal] load {shown}")
+    def context(self) -> Ref:
+        """Give the build context."""
+        return self.graph.add(ContextOp(), name="[internal] load build context")
+
+    def base(self, origin: Origin, span: Span) -> Ref:
+        """Give the file system of a stage that builds on a named context, or on nothing."""
+        if not origin.context:
+            return self.scratch()
+        return base_tree(self.graph, self._named[origin.context], span)
 
     def scratch(self) -> Ref:
         """Give the empty tree."""
@@ -268,18 +315,23 @@ class Session:
         """
         if text == SCRATCH:
             return None
-        name = Reference.parse(text)
-        reference = str(name)
+        name = None if text.startswith(LAYOUT) else Reference.parse(text)
+        reference = text if name is None else str(name)
         image = self._images.get((reference, platform))
         if image is None:
             try:
                 image = self._resolver.resolve(text, platform)
             except PybuildError as error:
+                if self.lenient:
+                    self._unresolved.add(text)
+                    self.problems.add(span, error)
+                    return None
                 self.problems.check()
                 raise LoweringError(self.source, span, error) from error
             self._images[reference, platform] = image
-        op = ImageOp(reference, image.manifest.digest, platform)
-        return Base(op, image.config, str(name.pinned(image.manifest.digest)))
+        digest = image.manifest.digest
+        pinned = f"{text.partition('@')[0]}@{digest}" if name is None else str(name.pinned(digest))
+        return Base(ImageOp(reference, digest, platform), image.config, pinned)
 
     def label(self, work: StageWork) -> str:
         """Name a stage for reports; "" if the file has one unnamed stage (O15)."""
@@ -336,20 +388,3 @@ class Inputs:
     def refs(self) -> tuple[Ref, ...]:
         """All inputs in order."""
         return (self._first, *self._others)
-
-
-def _context_key(name: str) -> str:
-    try:
-        return str(Reference.parse(name.lower()))
-    except PybuildError:
-        return name.lower()
-
-
-def _normalised(contexts: tuple[tuple[str, str], ...]) -> dict[str, str]:
-    for name, place in contexts:
-        if place and not place.startswith(_IMAGE_CONTEXT):
-            raise MistakeError(
-                f"named context {name[:60]!r} of this kind is not supported yet",
-                hint="give a local directory or docker-image://reference",
-            )
-    return {_context_key(name): place for name, place in contexts}

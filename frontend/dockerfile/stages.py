@@ -9,7 +9,7 @@ from bisect import bisect_left
 from typing import TYPE_CHECKING
 
 from cache.errors import PybuildError
-from cache.value import field, value
+from cache.value import field, replace, value
 from frontend.dockerfile.problems import MistakeError, nearest
 from frontend.dockerfile.syntax import Arg, From
 
@@ -111,6 +111,17 @@ class Stages:
                 hint="move that stage up in the file",
             )
         return index
+
+
+def without_bodies(stages: Stages, replaced: Callable[[From], bool]) -> Stages:
+    """Let stages that a named context replaces build on nothing but their own name (S07)."""
+    kept = tuple(
+        Stage(stage.index, replace(stage.origin, image=stage.origin.stage), ())
+        if stage.origin.stage and replaced(stage.origin)
+        else stage
+        for stage in stages.stages
+    )
+    return replace(stages, stages=kept)
 
 
 def group(parsed: Parsed) -> Stages:

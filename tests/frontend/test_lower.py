@@ -105,12 +105,6 @@ def test_target_unknown_suggests_the_nearest() -> None:
     assert caught.value.hint == 'did you mean "build"?'
 
 
-def test_named_context_kinds_unknown_are_refused() -> None:
-    """S07: kinds of named contexts that nothing can load yet are said to be so."""
-    with pytest.raises(MistakeError, match="not supported yet"):
-        lowered("FROM busybox\n", contexts=(("x", "oci-layout://y"),))
-
-
 def test_named_context_replaces_stage_and_image() -> None:
     """S06, S07: a named context wins over a stage and an image of that name; scratch stays empty."""
     text = "FROM busybox AS golang\nRUN x\nFROM scratch\nCOPY --from=golang /a /\n"
