@@ -67,17 +67,19 @@ class BaseImages:
             raise ContentNotFoundError(f"{reference}: {error.message}", hint=hint) from error
 
     def _other_platform(self, name: Reference, wanted: Platform) -> str | None:
-        """Say so when an image of this name is here, but for another platform."""
-        image = self._state.images.find(name)
-        if image is None or image.config.platform.architecture == wanted.architecture:
+        """Say so when an image of this name is here, but for other platforms."""
+        stored = self._state.images.find(name)
+        if stored is None or _serves(stored.choose(wanted), wanted):
             return None
-        return f"the local {name.familiar} is for {image.config.platform}, not for {wanted}"
+        offered = ", ".join(str(image.config.platform) for image in stored.images)
+        return f"the local {name.familiar} is for {offered}, not for {wanted}"
 
     def _local(self, name: Reference, text: str, wanted: Platform) -> Image | None:
-        image = self._state.images.find(name) or self._state.images.find_id(text)
-        if image is None or image.config.platform.architecture != wanted.architecture:
+        stored = self._state.images.find(name) or self._state.images.find_id(text)
+        if stored is None or not stored.images:
             return None
-        return image
+        image = stored.choose(wanted)
+        return image if _serves(image, wanted) else None
 
     def fetch(self, name: Reference, platform: Platform) -> Image:
         """Resolve at the registry and keep the documents and where the layers are."""
@@ -94,3 +96,7 @@ class BaseImages:
         names = (name,) if name.digest is None else ()
         self._state.images.put(image.manifest, names)
         return image
+
+
+def _serves(image: Image, wanted: Platform) -> bool:
+    return image.config.platform.architecture == wanted.architecture

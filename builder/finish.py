@@ -1,4 +1,4 @@
-"""From a solved graph to outputs: the config completed, the image named, written, pushed."""
+"""From solved images to outputs: each in its form, named, written, pushed."""
 
 from __future__ import annotations
 
@@ -8,53 +8,64 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from builder.errors import SandboxError, UsageError
-from builder.export.exporter import BlobForm, assemble, publish
+from builder.errors import UsageError
+from builder.export.exporter import BlobForm, publish, publish_index
 from builder.export.output import Compression, OutputSpec, OutputType, check_outputs
 from builder.export.write import Exporter
 from builder.progress.events import VertexDone, VertexFailed, VertexStarted, Warned
-from builder.solver.output import TreeOutput
+from builder.results import clamped, outgoing, rewritten
 from builder.solver.steplog import ReportedLog
-from cache.spec.config import History
+from cache.spec.reference import Reference
 from cache.value import replace, value
-from frontend.graph import ImageOp, Ref
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Sequence
 
-    from builder.clock import Clock
+    from builder.export.annotation import Annotation
     from builder.progress.deferred import DeferredReporter
     from builder.remote import Network
     from builder.request import BuildRequest
-    from builder.solver.output import Output
+    from builder.results import Solved
     from builder.state import State
-    from cache.spec.config import ImageConfig
     from cache.spec.digest import Digest
     from cache.spec.manifest import Image
-    from cache.spec.oci import Layer
-    from cache.spec.reference import Reference
-    from frontend.dockerfile.lower import Lowered
+    from cache.spec.oci import Descriptor
 
 _STORED = BlobForm(compression=Compression.UNCOMPRESSED)
 
 
 @value
-class Solved:
-    """An image before it has a form: config, layers, how many of them are the base's."""
+class Made:
+    """A result in one form: the image of every platform, and their index if there is one."""
 
-    config: ImageConfig
-    layers: tuple[Layer, ...]
-    base_layers: int
+    images: tuple[Image, ...]
+    index: Descriptor | None = None
+
+    @property
+    def root(self) -> Descriptor:
+        """What a name of the result leads to."""
+        return self.index or self.images[0].manifest
 
 
 @value
 class Finished:
-    """What was made: the image as the last output has it, names, destinations."""
+    """What was made: the result as the last output has it, names, destinations."""
 
-    image: Image
+    made: Made
     names: tuple[Reference, ...]
     written: tuple[str, ...]
     pushed: Digest | None
+
+    @property
+    def image(self) -> Image:
+        """The image of the first platform."""
+        return self.made.images[0]
+
+    @property
+    def id(self) -> str:
+        """What `--iidfile` and `-q` say: the config's digest, or that of an index (O71)."""
+        index = self.made.index
+        return str(self.image.config_blob.digest if index is None else index.digest)
 
 
 def outputs_of(request: BuildRequest, *, stdout_is_terminal: bool) -> tuple[OutputSpec, ...]:
@@ -63,6 +74,8 @@ def outputs_of(request: BuildRequest, *, stdout_is_terminal: bool) -> tuple[Outp
     Raises:
         UsageError: an output that cannot be written, or a push without a name.
     """
+    if not (request.outputs or request.push):
+        return ()
     from builder.export.destination import check_destination  # noqa: PLC0415 - rarely needed
     from builder.export.option import parse_output  # noqa: PLC0415 - likewise
 
@@ -72,63 +85,25 @@ def outputs_of(request: BuildRequest, *, stdout_is_terminal: bool) -> tuple[Outp
     check_outputs(outputs)
     for output in outputs:
         check_destination(output, stdout_is_terminal=stdout_is_terminal)
-        if output.push and not (output.names or request.tags):
+        if output.push and not (output.names or request.tags or output.naming.dangling):
             msg = "tag is needed when pushing to registry"
             raise UsageError(msg, hint="name the image with -t REGISTRY/REPOSITORY:TAG")
     return tuple(outputs)
 
 
-def solved(lowered: Lowered, outputs: Mapping[Ref, Output], clock: Clock) -> Solved:
-    """Complete the config with history, times and diff_ids."""
-    result = outputs[lowered.result]
-    if not isinstance(result, TreeOutput):
-        msg = "the target is no file system"
-        raise SandboxError(msg)
-    base_layers = _base_layers(lowered, outputs)
-    history = [
-        History(
-            entry.created_by, _created(entry.ref, outputs), entry.comment, "", entry.ref is None
-        )
-        for entry in lowered.history
-    ]
-    config = assemble(
-        lowered.config,
-        history,
-        result.layers,
-        base_layers=base_layers,
-        now=clock.seconds(),
-        epoch=clock.epoch,
+def insecure_hosts(request: BuildRequest, outputs: Sequence[OutputSpec]) -> tuple[str, ...]:
+    """Hosts that are spoken to without verification: those named, and of outputs that say so."""
+    more = (
+        name.registry
+        for output in outputs
+        if output.naming.insecure
+        for name in output.names or request.tags
     )
-    return Solved(config, result.layers, base_layers)
-
-
-def _created(ref: Ref | None, outputs: Mapping[Ref, Output]) -> str:
-    output = outputs[ref] if ref is not None else None
-    return output.created if isinstance(output, TreeOutput) else ""
-
-
-def _base_layers(lowered: Lowered, outputs: Mapping[Ref, Output]) -> int:
-    """How many layers of the result are its base image's."""
-    ref = lowered.result
-    while lowered.graph[ref].inputs:
-        ref = lowered.graph[ref].inputs[0]
-    output = outputs[ref]
-    is_image = isinstance(lowered.graph[ref].op, ImageOp)
-    return len(output.layers) if is_image and isinstance(output, TreeOutput) else 0
-
-
-def _outgoing(image: Solved) -> Solved:
-    """Let an output keep the base's layers as far as they are compressed.
-
-    A base that was built here is stored plain; it goes out in the form asked for, like new layers.
-    """
-    base = image.layers[: image.base_layers]
-    plain = (n for n, layer in enumerate(base) if layer.blob.digest == layer.diff_id)
-    return replace(image, base_layers=next(plain, image.base_layers))
+    return tuple(dict.fromkeys((*request.insecure_registries, *more)))
 
 
 class Finisher:
-    """Writes a solved image to the local store and to outputs."""
+    """Writes solved images to the local store and to outputs."""
 
     def __init__(
         self,
@@ -137,6 +112,8 @@ class Finisher:
         network: Network,
         reporter: DeferredReporter,
         first_id: int,
+        *,
+        makes_index: bool = False,
     ) -> None:
         """Report outputs as steps numbered from `first_id`; warnings say what one could not hold."""
         self._request = request
@@ -144,46 +121,124 @@ class Finisher:
         self._network = network
         self._reporter = reporter
         self._ids = itertools.count(first_id)
-        epoch = request.source_date_epoch
-        self._exporter = Exporter(state.layers, state.layers, sys.stdout.buffer, self._warn, epoch)
+        self._makes_index = makes_index
 
-    def finish(self, image: Solved, outputs: tuple[OutputSpec, ...]) -> Finished:
+    def finish(self, images: Sequence[Solved], outputs: tuple[OutputSpec, ...]) -> Finished:
         """Write everywhere; names move only after every output succeeded."""
-        shown = local = self._publish(image, _STORED)
+        annotations = self._annotations(images, outputs)
+        shown = local = self._publish(images, _STORED, annotations)
         written: list[str] = []
         pushed: Digest | None = None
+        kept: list[tuple[Made, tuple[Reference, ...]]] = [(local, self._request.tags)]
         for output in outputs:
             with self._step(f"exporting {output.type}") as progress:
-                made = self._write(image, local, output)
+                made = self._write(images, local, output, annotations)
                 shown = made if made is not local else shown
                 if output.push:
                     pushed = self._push(made, output, progress)
+                kept += self._kept(made, output)
             if output.dest:
                 written.append("standard output" if output.to_stdout else output.dest)
-        self._state.images.put(replace(local.manifest, platform=None), self._request.tags)
+        if all(output.naming.store for output in outputs):
+            for made, names in kept:
+                self._state.images.put(replace(made.root, platform=None), names)
         return Finished(shown, self._names(outputs), tuple(written), pushed)
+
+    def _annotations(
+        self, images: Sequence[Solved], outputs: Sequence[OutputSpec]
+    ) -> tuple[Annotation, ...]:
+        """Read --annotation and check that every output has what is annotated."""
+        if not (self._request.annotations or any(output.annotations for output in outputs)):
+            return ()
+        from builder.export.annotation import (  # noqa: PLC0415 - rarely asked for
+            check_annotations,
+            parse_annotations,
+        )
+
+        platforms = [image.config.platform for image in images]
+        common = parse_annotations(self._request.annotations)
+        forms = [
+            (output.annotations, output.oci_mediatypes) for output in outputs if output.is_image
+        ]
+        for own, oci_types in forms or [((), True)]:
+            check_annotations(
+                (*common, *own), platforms, has_index=self._makes_index, oci_types=oci_types
+            )
+        return common
+
+    def _kept(self, made: Made, output: OutputSpec) -> list[tuple[Made, tuple[Reference, ...]]]:
+        """What an output asks the store to know beside the tags: names, also by digest."""
+        if not output.is_image or output.type in {OutputType.OCI, OutputType.DOCKER}:
+            return []
+        naming, names = output.naming, output.names or self._request.tags
+        found = list(output.names)
+        if naming.canonical:
+            found += [replace(name, digest=made.root.digest) for name in names]
+        if naming.dangling and not (naming.dangling_only_empty and names):
+            found.append(Reference.parse(f"{naming.dangling}@{made.root.digest}"))
+        return [(made, tuple(found))] if found else []
 
     def _names(self, outputs: tuple[OutputSpec, ...]) -> tuple[Reference, ...]:
         names = [*self._request.tags, *(name for output in outputs for name in output.names)]
         return tuple(dict.fromkeys(names))
 
-    def _publish(self, image: Solved, form: BlobForm) -> Image:
-        state = self._state
-        return publish(
-            image.config,
-            image.layers,
-            base_layers=image.base_layers,
-            form=form,
-            content=state.store,
-            layer_store=state.layers,
+    def _publish(
+        self,
+        images: Sequence[Solved],
+        form: BlobForm,
+        annotations: tuple[Annotation, ...],
+        rewritten: int | None = None,
+    ) -> Made:
+        store, layers = self._state.store, self._state.layers
+        made = tuple(
+            publish(
+                image.config,
+                image.layers,
+                base_layers=image.base_layers,
+                form=form,
+                content=store,
+                layer_store=layers,
+                annotations=annotations,
+                rewritten=rewritten,
+            )
+            for image in images
         )
+        if not self._makes_index:
+            return Made(made)
+        return Made(made, publish_index(made, form=form, content=store, annotations=annotations))
 
-    def _write(self, image: Solved, local: Image, output: OutputSpec) -> Image:
-        """Carry one output out; gives the image in the form that output has it."""
-        is_tree = output.type in {OutputType.LOCAL, OutputType.TAR, OutputType.CACHEONLY}
-        made = local if is_tree else self._publish(_outgoing(image), BlobForm.of(output))
-        self._exporter.write(output, [made], self._request.tags)
+    def _write(
+        self,
+        images: Sequence[Solved],
+        local: Made,
+        output: OutputSpec,
+        annotations: tuple[Annotation, ...],
+    ) -> Made:
+        """Carry one output out; gives the result in the form that output has it."""
+        epoch = output.times.over(self._request.source_date_epoch)
+        made = local
+        if output.is_image:
+            formed, rewritten = self._timed(images, output, epoch)
+            texts = (*annotations, *output.annotations)
+            made = self._publish(formed, BlobForm.of(output), texts, rewritten)
+        layers = self._state.layers
+        exporter = Exporter(layers, layers, sys.stdout.buffer, self._warn, epoch)
+        exporter.write(output, made.images, self._request.tags, index=made.index)
         return made
+
+    def _timed(
+        self, images: Sequence[Solved], output: OutputSpec, epoch: int | None
+    ) -> tuple[list[Solved], int | None]:
+        """Give images the times of an output, and the epoch layers were rewritten to."""
+        rewrite = output.times.rewrite and epoch is not None
+        if output.times.rewrite and not rewrite:
+            self._warn("rewrite-timestamp is specified, but no source-date-epoch was found")
+        timed = list(images)
+        if output.times.overridden and epoch is not None:
+            timed = [clamped(image, epoch) for image in timed]
+        if rewrite and epoch is not None:
+            timed = [rewritten(image, epoch, self._state.layers) for image in timed]
+        return [outgoing(image) for image in timed], epoch if rewrite else None
 
     @contextlib.contextmanager
     def _step(self, name: str) -> Iterator[Callable[[str, int, int], None]]:
@@ -204,11 +259,11 @@ class Finisher:
         self._reporter.emit(Warned(text))
 
     def _push(
-        self, image: Image, output: OutputSpec, progress: Callable[[str, int, int], None]
+        self, made: Made, output: OutputSpec, progress: Callable[[str, int, int], None]
     ) -> Digest:
         from builder.pushing import push  # noqa: PLC0415 - only when asked
 
-        digest = image.manifest.digest
         for name in output.names or self._request.tags:
-            digest = push(self._state, self._network, image, name, progress)
-        return digest
+            target = replace(name, tag=None) if output.naming.by_digest else name
+            push(self._state, self._network, made.images, made.index, target, progress)
+        return made.root.digest

@@ -9,11 +9,11 @@ from cache.spec.reference import Reference
 
 if TYPE_CHECKING:
     from builder.state import State
-    from cache.spec.manifest import Image
+    from cache.images import Stored
 
 
-def find(state: State, text: str) -> Image:
-    """Find a local image.
+def find(state: State, text: str) -> Stored:
+    """Find a local image, or the index of several platforms' images.
 
     Raises:
         ContentNotFoundError: no image has that name or ID.

@@ -9,21 +9,24 @@ from builder import state as states
 from builder.base_images import BaseImages
 from builder.clock import Clock
 from builder.dockerfile_input import context_directory, read_dockerfile
-from builder.errors import SolveError, UsageError
-from builder.finish import Finished, Finisher, outputs_of, solved
+from builder.errors import SolveError
+from builder.finish import Finished, Finisher, insecure_hosts, outputs_of
 from builder.options import local_platform
+from builder.platforms import joined, makes_index, platforms_of
 from builder.remote import Network
+from builder.results import solved
 from builder.solve import Solve
-from cache.value import value
+from cache.value import replace, value
 from frontend.dockerfile.instructions import parse_dockerfile
 from frontend.dockerfile.lower import Lowered, LowerRequest, lower
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from builder.progress.deferred import DeferredReporter
     from builder.request import BuildRequest
     from builder.solver.scheduler import Explained
+    from cache.spec.oci import Platform
     from frontend.source import Diagnostic, SourceFile
 
 
@@ -52,7 +55,7 @@ class Built:
 def graph(request: BuildRequest, caller: Caller) -> str:
     """Compile only: the build graph as text (--call graph)."""
     with contextlib.ExitStack() as stack:
-        return _compiled(request, caller, stack).lowered.graph.dump()
+        return _compiled(request, caller, stack).parts[0].graph.dump()
 
 
 def build(request: BuildRequest, caller: Caller) -> Built:
@@ -62,11 +65,19 @@ def build(request: BuildRequest, caller: Caller) -> Built:
         PybuildError: whatever went wrong; nothing is half-written.
     """
     outputs = outputs_of(request, stdout_is_terminal=caller.stdout_is_terminal)
+    request = replace(request, insecure_registries=insecure_hosts(request, outputs))
     with contextlib.ExitStack() as stack:
         compiled = _compiled(request, caller, stack)
-        state, network, lowered = compiled.state, compiled.network, compiled.lowered
+        state, network, parts = compiled.state, compiled.network, compiled.parts
         solve = Solve(
-            request, caller.environ, state, network, compiled.images, lowered, caller.reporter
+            request,
+            caller.environ,
+            state,
+            network,
+            compiled.images,
+            parts[0],
+            caller.reporter,
+            more=[part.result for part in parts[1:]],
         )
         stack.callback(solve.close)
         try:
@@ -75,12 +86,16 @@ def build(request: BuildRequest, caller: Caller) -> Built:
             span, source = error.vertex.span, compiled.source
             error.excerpt = f"{source.name}:{span.start}\n{source.excerpt(span)}"
             raise
-        image = solved(lowered, solver.outputs, Clock(request.source_date_epoch))
-        first_id = len(lowered.graph.vertices)
-        finisher = Finisher(request, state, network, caller.reporter, first_id)
-        finished = finisher.finish(image, outputs)
+        clock = Clock(request.source_date_epoch)
+        images = [solved(part, solver.outputs, clock) for part in parts]
+        first_id = len(parts[0].graph.vertices)
+        is_multi = makes_index(request)
+        finisher = Finisher(
+            request, state, network, caller.reporter, first_id, makes_index=is_multi
+        )
+        finished = finisher.finish(images, outputs)
         explained = tuple(solver.explained[ref] for ref in sorted(solver.explained))
-    return Built(finished, solver.ran, solver.cached, explained, lowered.warnings, compiled.source)
+    return Built(finished, solver.ran, solver.cached, explained, _warnings(parts), compiled.source)
 
 
 @value
@@ -90,13 +105,10 @@ class _Compiled:
     state: states.State
     network: Network
     images: BaseImages
-    lowered: Lowered
+    parts: tuple[Lowered, ...]  # one for each platform, all over one graph
 
 
 def _compiled(request: BuildRequest, caller: Caller, stack: contextlib.ExitStack) -> _Compiled:
-    if len(request.platforms) > 1:
-        msg = "several platforms in one build are not supported yet"
-        raise UsageError(msg, hint="build once for each --platform")
     context_directory(request.context)
     source, path = read_dockerfile(request.context, request.dockerfile)
     parsed = parse_dockerfile(source)
@@ -108,13 +120,20 @@ def _compiled(request: BuildRequest, caller: Caller, stack: contextlib.ExitStack
     images = BaseImages(
         state, network, pull=request.pull, platform=request.platform, notice=caller.notice
     )
-    lowered = lower(source, parsed, _lower_request(request), images)
-    return _Compiled(source, path, state, network, images, lowered)
+    parts = [
+        lower(source, parsed, _lower_request(request, platform), images)
+        for platform in platforms_of(request)
+    ]
+    return _Compiled(source, path, state, network, images, joined(parts))
 
 
-def _lower_request(request: BuildRequest) -> LowerRequest:
+def _warnings(parts: Sequence[Lowered]) -> tuple[Diagnostic, ...]:
+    return tuple(dict.fromkeys(warning for part in parts for warning in part.warnings))
+
+
+def _lower_request(request: BuildRequest, platform: Platform) -> LowerRequest:
     return LowerRequest(
-        platform=request.platform,
+        platform=platform,
         build_platform=local_platform(),
         target=request.target,
         build_args=request.build_args,
@@ -127,4 +146,5 @@ def _lower_request(request: BuildRequest) -> LowerRequest:
         shm_size=request.shm_size,
         ulimits=request.ulimits,
         no_cache_filter=request.no_cache_filter,
+        multi_platform=makes_index(request),
     )

@@ -62,7 +62,8 @@ def _needed(state: State) -> set[Digest]:
         diff_ids.add(layer.diff_id)
     for named in state.images.list():
         needed.add(named.manifest.digest)
-        needed.add(state.images.load(named.manifest).config_blob.digest)
+        for image in state.images.load(named.manifest).images:
+            needed |= {image.manifest.digest, image.config_blob.digest}
     for diff_id, digest in state.database.rows("SELECT diff_id, digest FROM forms"):
         if Digest.parse(str(diff_id)) in diff_ids:
             needed.add(Digest.parse(str(digest)))
@@ -71,7 +72,8 @@ def _needed(state: State) -> set[Digest]:
 
 def _layers(state: State) -> Iterator[Layer]:
     for named in state.images.list():
-        yield from state.images.load(named.manifest).layers
+        for image in state.images.load(named.manifest).images:
+            yield from image.layers
     for (text,) in state.database.rows("SELECT layer FROM records WHERE layer IS NOT NULL"):
         try:
             yield layer_from(str(text))
@@ -85,8 +87,9 @@ def _chains(state: State) -> set[object]:
         output for (output,) in state.database.rows("SELECT output FROM records")
     }
     for named in state.images.list():
-        diff_ids = [layer.diff_id for layer in state.images.load(named.manifest).layers]
-        chains |= {str(chain_id(diff_ids[: count + 1])) for count in range(len(diff_ids))}
+        for image in state.images.load(named.manifest).images:
+            diff_ids = [layer.diff_id for layer in image.layers]
+            chains |= {str(chain_id(diff_ids[: count + 1])) for count in range(len(diff_ids))}
     return chains
 
 

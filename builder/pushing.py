@@ -1,38 +1,57 @@
-"""Sending an image of the store to a registry, by whatever name."""
+"""Sending an image or an index of the store to a registry, by whatever name."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from cache.spec.manifest import Manifest
-from cache.spec.oci import MAX_DOCUMENT, Descriptor
+from cache.spec.oci import MAX_DOCUMENT
 from cache.spec.reference import Reference
+from cache.value import replace
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from builder.remote import Network
     from builder.state import State
     from cache.spec.digest import Digest
     from cache.spec.manifest import Image
+    from cache.spec.oci import Descriptor
 
 
 def push(
+    state: State,
+    network: Network,
+    images: Sequence[Image],
+    index: Descriptor | None,
+    name: Reference,
+    progress: Callable[[str, int, int], None],
+) -> Digest:
+    """Send what the registry lacks, then the manifest, or the index of several, under the tag.
+
+    A name without a tag is pushed by digest only.
+
+    Raises:
+        RegistryError: refused or broken; the tag is then where it was.
+    """
+    if index is None:
+        return _push_image(state, network, images[0], name, progress)
+    unnamed = replace(name, tag=None, digest=None)
+    for image in images:
+        _push_image(state, network, image, unnamed, progress)
+    pusher = network.client.pusher(name, state.layers, progress)
+    return pusher.manifest(_document(state, index), index.media_type, name.tag).digest
+
+
+def _push_image(
     state: State,
     network: Network,
     image: Image,
     name: Reference,
     progress: Callable[[str, int, int], None],
 ) -> Digest:
-    """Send what the registry lacks, then the manifest under the name's tag.
-
-    Layers known to come from a repository of the same registry are mounted from there.
-
-    Raises:
-        RegistryError: refused or broken; the tag is then where it was.
-    """
-    with state.store.open(image.manifest) as stream:
-        manifest = stream.read(MAX_DOCUMENT + 1)
+    """Send an image; layers known to come from a repository of the same registry are mounted."""
+    manifest = _document(state, image.manifest)
     document = Manifest.from_json(manifest, image.manifest.media_type)
     blobs = (*document.layers, document.config)
     origins = {blob.digest: state.layers.origin(blob.digest) for blob in document.layers}
@@ -46,3 +65,8 @@ def push(
     )
     state.layers.remember_origin(document.layers, name.name)
     return pushed.digest
+
+
+def _document(state: State, descriptor: Descriptor) -> bytes:
+    with state.store.open(descriptor) as stream:
+        return stream.read(MAX_DOCUMENT + 1)

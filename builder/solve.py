@@ -78,8 +78,11 @@ class Solve:
         images: BaseImages,
         lowered: Lowered,
         reporter: DeferredReporter,
+        *,
+        more: Sequence[Ref] = (),
     ) -> None:
-        """Wire up; nothing runs yet."""
+        """Wire up; nothing runs yet. `more` are further results, of other platforms."""
+        self._more = more
         self._request = request
         self._state = state
         self._progress = network.progress
@@ -148,6 +151,7 @@ class Solve:
             self._state.records,
             self._reporter,
             policy,
+            more=self._more,
             slots=self._slots(dockerfile),
             step_log=self._step_log,
             given=self._given,

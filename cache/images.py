@@ -1,4 +1,4 @@
-"""The local image store: names to image manifests kept in the content store."""
+"""The local image store: names to image manifests and indexes kept in the content store."""
 
 from __future__ import annotations
 
@@ -9,24 +9,66 @@ from cache.errors import ContentNotFoundError, PybuildError
 from cache.spec.config import ImageConfig
 from cache.spec.digest import Digest
 from cache.spec.fields import Fields
-from cache.spec.manifest import Image, Manifest, descriptor_from, descriptor_json, pair_layers
-from cache.spec.oci import MAX_DOCUMENT, canonical_json, load_object
+from cache.spec.manifest import (
+    Image,
+    Index,
+    Manifest,
+    descriptor_from,
+    descriptor_json,
+    pair_layers,
+)
+from cache.spec.oci import INDEX_TYPES, MAX_DOCUMENT, canonical_json, load_object
 from cache.value import value
 
 if TYPE_CHECKING:
     from cache.content import ContentProvider
     from cache.database import Database
-    from cache.spec.oci import Descriptor
+    from cache.spec.oci import Descriptor, Platform
     from cache.spec.reference import Reference
 
 
 @value
 class Named:
-    """An image of the store: its manifest, its full names, when it was put (ns since epoch)."""
+    """An image of the store: its manifest or index, its full names, when it was put (ns)."""
 
     manifest: Descriptor
     names: tuple[str, ...]
     created: int
+
+
+@value
+class Stored:
+    """What a name leads to: one image, or the index of several platforms' images."""
+
+    root: Descriptor
+    images: tuple[Image, ...]
+
+    @property
+    def is_index(self) -> bool:
+        """Whether there is an index, be it of one image."""
+        return self.root.media_type in INDEX_TYPES
+
+    @property
+    def index(self) -> Descriptor | None:
+        """The index, if there is one."""
+        return self.root if self.is_index else None
+
+    @property
+    def id(self) -> Digest:
+        """The image ID: the config's digest, or that of an index of several."""
+        return self.root.digest if self.is_index else self.images[0].config_blob.digest
+
+    def choose(self, platform: Platform) -> Image:
+        """The image for a platform: the same, or of the same architecture, or else the first."""
+        wanted = (platform.os, platform.architecture)
+        ranked = sorted(
+            self.images,
+            key=lambda image: (
+                image.config.platform != platform,
+                (image.config.platform.os, image.config.platform.architecture) != wanted,
+            ),
+        )
+        return ranked[0]
 
 
 class ImageStore:
@@ -62,7 +104,7 @@ class ImageStore:
         held = self._database.rows("SELECT name FROM names WHERE image = ?", (digest,))
         return {str(name) for name in names} <= {str(row[0]) for row in held}
 
-    def find(self, reference: Reference) -> Image | None:
+    def find(self, reference: Reference) -> Stored | None:
         """Look a name (or name@digest) up; an image whose content is gone is not found."""
         digest = reference.digest
         if digest is None:
@@ -70,32 +112,41 @@ class ImageStore:
             if not rows:
                 return None
             digest = Digest.parse(str(rows[0][0]))
-        manifest = self._manifest(str(digest))
+        root = self._manifest(str(digest))
         try:
-            return None if manifest is None else self.load(manifest)
+            return None if root is None else self.load(root)
         except ContentNotFoundError:
             return None
 
-    def find_id(self, prefix: str) -> Image | None:
-        """Look an image up by a unique prefix (at least 4 digits) of its ID or manifest digest."""
+    def find_id(self, prefix: str) -> Stored | None:
+        """Look an image up by a unique prefix (at least 4 digits) of its ID or a digest of it."""
         text = prefix.removeprefix("sha256:").lower()
         if len(text) < 4 or any(c not in "0123456789abcdef" for c in text):  # noqa: PLR2004
             return None
-        found: dict[Digest, Image] = {}
+        found: dict[Digest, Stored] = {}
         for named in self.list():
-            image = self.load(named.manifest)
-            if image.config_blob.digest.hex.startswith(
-                text
-            ) or image.manifest.digest.hex.startswith(text):
-                found[image.config_blob.digest] = image
+            stored = self.load(named.manifest)
+            if stored.root.digest.hex.startswith(text):
+                found[stored.id] = stored
+            for image in stored.images:
+                ids = (image.config_blob.digest, image.manifest.digest)
+                if any(digest.hex.startswith(text) for digest in ids):
+                    found.setdefault(image.config_blob.digest, Stored(image.manifest, (image,)))
         return next(iter(found.values())) if len(found) == 1 else None
 
-    def load(self, manifest: Descriptor) -> Image:
-        """Read an image's documents, verified.
+    def load(self, root: Descriptor) -> Stored:
+        """Read the documents a name leads to, verified.
 
         Raises:
             ContentNotFoundError: a document is gone; InvalidDocumentError: it is malformed.
         """
+        if root.media_type not in INDEX_TYPES:
+            return Stored(root, (self._image(root),))
+        index = Index.from_json(self._read(root), root.media_type)
+        entries = (entry for entry in index.manifests if not _is_attestation(entry))
+        return Stored(root, tuple(self._image(entry) for entry in entries))
+
+    def _image(self, manifest: Descriptor) -> Image:
         document = Manifest.from_json(self._read(manifest), manifest.media_type)
         config = ImageConfig.from_json(self._read(document.config))
         return Image(manifest, document.config, config, pair_layers(document, config))
@@ -140,3 +191,7 @@ class ImageStore:
     def _read(self, descriptor: Descriptor) -> bytes:
         with self._content.open(descriptor) as stream:
             return stream.read(MAX_DOCUMENT + 1)
+
+
+def _is_attestation(entry: Descriptor) -> bool:
+    return entry.platform is not None and entry.platform.os == "unknown"

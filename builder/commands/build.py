@@ -71,24 +71,25 @@ def _remove_stale(path: str) -> None:
 
 
 def _report(request: BuildRequest, built: Built, seconds: float) -> None:
-    image = built.finished.image
     if request.iidfile or request.metadata_file:
         _write_results(request, built)
     if request.progress == "quiet":
-        sys.stdout.write(f"{image.config_blob.digest}\n")
+        sys.stdout.write(f"{built.finished.id}\n")
         return
     if request.progress not in {"none", "rawjson"}:
         sys.stderr.write(_summary(request, built, seconds))
 
 
 def _write_results(request: BuildRequest, built: Built) -> None:
-    from builder.export.resultfile import image_id, metadata, write_result  # noqa: PLC0415
+    from builder.export.resultfile import metadata, write_result  # noqa: PLC0415
 
-    images = [built.finished.image]
+    finished = built.finished
+    made = finished.made
     if request.iidfile:
-        write_result(request.iidfile, image_id(images).encode())
+        write_result(request.iidfile, finished.id.encode())
     if request.metadata_file:
-        write_result(request.metadata_file, metadata(images, built.finished.names))
+        data = metadata(made.images, finished.names, index=made.index)
+        write_result(request.metadata_file, data)
 
 
 def _summary(request: BuildRequest, built: Built, seconds: float) -> str:
@@ -102,7 +103,7 @@ def _summary(request: BuildRequest, built: Built, seconds: float) -> str:
     finished = built.finished
     summary = Summary(
         names=tuple(name.familiar for name in finished.names),
-        manifest=finished.image.manifest.digest,
+        manifest=finished.made.root.digest,
         size=image_size(finished.image),
         layers=len(finished.image.layers),
         counts=Counts(built.steps_run, built.steps_cached),

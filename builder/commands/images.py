@@ -43,11 +43,12 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
 
 def _rows(state: states.State, named: Named) -> list[tuple[str, ...]]:
     try:
-        image = state.images.load(named.manifest)
+        stored = state.images.load(named.manifest)
     except PybuildError:
         return []  # its documents are gone or damaged: `prune` drops it
-    size = sum(layer.blob.size for layer in image.layers)
-    tail = (image.config_blob.digest.hex[:_SHORT], _age(named.created), human_size(size))
+    blobs = {layer.blob.digest: layer.blob for image in stored.images for layer in image.layers}
+    size = sum(blob.size for blob in blobs.values())
+    tail = (stored.id.hex[:_SHORT], _age(named.created), human_size(size))
     names = [Reference.parse(name) for name in named.names]
     shown = [(name.familiar.rpartition(":")[0], name.tag or "") for name in names]
     return [(harmless(name), tag, *tail) for name, tag in shown or [("<none>", "<none>")]]

@@ -28,18 +28,18 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
 
 
 def _remove(state: states.State, text: str) -> list[str]:
-    image = find(state, text)
+    stored = find(state, text)
     lines = []
     reference = _reference(text)
     if reference is not None and state.images.untag(reference):
         lines.append(f"untagged {reference.familiar}")
         left = next(
-            (n for n in state.images.list() if n.manifest.digest == image.manifest.digest), None
+            (n for n in state.images.list() if n.manifest.digest == stored.root.digest), None
         )
         if left is not None and left.names:
             return lines
-    state.images.remove(image.manifest.digest)
-    return [*lines, f"removed {image.config_blob.digest}"]
+    state.images.remove(stored.root.digest)
+    return [*lines, f"removed {stored.id}"]
 
 
 def _reference(text: str) -> Reference | None:

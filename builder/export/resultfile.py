@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from builder.errors import UsageError
 from builder.export.destination import replacing, writing
+from cache.spec.manifest import descriptor_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -53,13 +54,6 @@ def write_result(path: str, data: bytes) -> None:
             os.close(directory)
 
 
-def image_id(images: Sequence[Image], index: Descriptor | None = None) -> str:
-    """What `--iidfile` and `-q` say: the config's digest, or that of an index of several."""
-    if index is not None or len(images) != 1:
-        return str(index.digest) if index is not None else ""
-    return str(images[0].config_blob.digest)
-
-
 def metadata(
     images: Sequence[Image],
     names: Sequence[Reference],
@@ -72,11 +66,7 @@ def metadata(
     document: dict[str, object] = {
         **(more or {}),
         "containerimage.digest": str(root.digest),
-        "containerimage.descriptor": {
-            "mediaType": root.media_type,
-            "digest": str(root.digest),
-            "size": root.size,
-        },
+        "containerimage.descriptor": descriptor_json(root),
     }
     if index is None:
         document["containerimage.config.digest"] = str(images[0].config_blob.digest)

@@ -11,12 +11,12 @@ if TYPE_CHECKING:
 
 
 class Plan:
-    """The vertices a result needs, and which of them can start."""
+    """The vertices results need, and which of them can start."""
 
-    def __init__(self, graph: Graph, result: Ref) -> None:
-        """Keep what `result` reaches, in topological order."""
-        needed = {result}
-        for index in range(result, -1, -1):
+    def __init__(self, graph: Graph, *results: Ref) -> None:
+        """Keep what the results reach, in topological order."""
+        needed = set(results)
+        for index in range(max(results), -1, -1):
             if index in needed:
                 needed.update(graph[Ref(index)].inputs)
         self._inputs = {ref: set(graph[ref].inputs) for ref in sorted(needed)}

@@ -89,11 +89,12 @@ class Solver:
         reporter: Reporter,
         policy: Policy,
         *,
+        more: Sequence[Ref] = (),
         slots: Mapping[Ref, str],
         step_log: Callable[[Ref], StepLog],
         given: Callable[[Op], Output | None],
     ) -> None:
-        """Take everything a solve needs; nothing happens yet."""
+        """Take everything a solve needs; nothing happens yet. `more` are further results."""
         self._graph = graph
         self._handlers = handlers
         self._cache = cache
@@ -103,8 +104,7 @@ class Solver:
         self._step_log = step_log
         self._given = given
         self._cancelling = False
-        self._plan = Plan(graph, result)
-        self._result = result
+        self._plan = Plan(graph, result, *more)
         self._keys: dict[Ref, CacheKey] = {}
         self.outputs: dict[Ref, Output] = {}
         self.explained: dict[Ref, Explained] = {}

@@ -10,7 +10,7 @@ from support.images import World
 
 from builder.errors import ExportError, UsageError
 from builder.export.exporter import BlobForm, publish_index
-from builder.export.resultfile import image_id, metadata, remove_stale, write_result
+from builder.export.resultfile import metadata, remove_stale, write_result
 from cache.spec.reference import Reference
 
 
@@ -62,13 +62,12 @@ def test_metadata_has_dockers_keys():
         "containerimage.descriptor": {
             "digest": str(image.manifest.digest),
             "mediaType": image.manifest.media_type,
+            "platform": {"architecture": "amd64", "os": "linux"},
             "size": image.manifest.size,
         },
         "containerimage.digest": str(image.manifest.digest),
         "image.name": "docker.io/library/app:1",
     }
     assert data.startswith(b'{\n  "')
-    assert image_id([image]) == str(image.config_blob.digest)
     index = publish_index([image], form=BlobForm(), content=world.content)
-    assert image_id([image], index) == str(index.digest)
     assert "containerimage.config.digest" not in json.loads(metadata([image], (), index=index))

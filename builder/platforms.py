@@ -1,0 +1,85 @@
+"""Several platforms in one build: which are asked for, and their graphs as one (S08).
+
+Knows graphs and values; resolves, runs and writes nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from builder.errors import UsageError
+from cache.value import replace
+from frontend.graph import Graph, GraphBuilder, Ref
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from builder.request import BuildRequest
+    from cache.spec.oci import Platform
+    from frontend.dockerfile.lower import Lowered
+
+_MULTI = "BUILDKIT_MULTI_PLATFORM"
+_TRUE = frozenset({"1", "t", "T", "TRUE", "true", "True"})
+_FALSE = frozenset({"0", "f", "F", "FALSE", "false", "False", ""})
+
+
+def platforms_of(request: BuildRequest) -> tuple[Platform, ...]:
+    """Every platform to build for, once, in the order asked."""
+    return tuple(dict.fromkeys(request.platforms)) or (request.platform,)
+
+
+def makes_index(request: BuildRequest) -> bool:
+    """Whether the result is an index: of several platforms, or of one when told so (O31).
+
+    Raises:
+        UsageError: the build argument that tells so is no boolean.
+    """
+    text = dict(request.build_args).get(_MULTI, "")
+    if text not in _TRUE | _FALSE:
+        msg = f"invalid boolean value for multi-platform: {text[:40]!r}"
+        raise UsageError(msg, hint=f"write --build-arg {_MULTI}=1")
+    return text in _TRUE or len(platforms_of(request)) > 1
+
+
+def joined(parts: Sequence[Lowered]) -> tuple[Lowered, ...]:
+    """The same Dockerfile lowered for several platforms over one common graph.
+
+    Equal operations on equal inputs, such as stages pinned to $BUILDPLATFORM, become one vertex.
+    """
+    if len(parts) == 1:
+        return tuple(parts)
+    builder = GraphBuilder()
+    places = [_add(builder, part.graph) for part in parts]
+    graph = builder.build()
+    return tuple(_moved(part, graph, place) for part, place in zip(parts, places, strict=True))
+
+
+def _add(builder: GraphBuilder, graph: Graph) -> list[Ref]:
+    """Add a graph's vertices; gives where each is now."""
+    place: list[Ref] = []
+    for vertex in graph.vertices:
+        inputs = (place[ref] for ref in vertex.inputs)
+        place.append(
+            builder.add(
+                vertex.op,
+                *inputs,
+                name=vertex.name,
+                span=vertex.span,
+                stage=vertex.stage,
+                fresh=vertex.fresh,
+            )
+        )
+    return place
+
+
+def _moved(part: Lowered, graph: Graph, place: list[Ref]) -> Lowered:
+    return replace(
+        part,
+        graph=graph,
+        result=place[part.result],
+        history=tuple(
+            entry if entry.ref is None else replace(entry, ref=place[entry.ref])
+            for entry in part.history
+        ),
+        stages=tuple(replace(stage, ref=place[stage.ref]) for stage in part.stages),
+    )
