@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from builder.remote import Network
     from builder.request import BuildRequest
     from builder.solver.scheduler import OpHandler, StepLog
+    from builder.ssh import SshAgents
     from builder.state import State
     from cache.spec.oci import Layer
     from frontend.dockerfile.lower import Lowered
@@ -164,9 +165,14 @@ class Solve:
         runs = ExecHandler(
             lambda: self._runtime.runtime,
             StoredMountContent(trees, layers, memo),
-            CacheMounts(self._state.root, lambda: self._runtime.cancelled),
+            CacheMounts(
+                self._state.root,
+                lambda: self._runtime.cancelled,
+                use_cache=not self._request.no_cache,
+            ),
             self._secrets,
             StepFiles(step_resolv_conf, hosts),
+            self._agents(),
         )
         handlers: dict[type, OpHandler] = {
             ExecOp: runs,
@@ -176,6 +182,15 @@ class Solve:
         }
         epoch = self._request.source_date_epoch
         return {op: StepHandler(handler, self._progress, epoch) for op, handler in handlers.items()}
+
+    def _agents(self) -> SshAgents | None:
+        if not self._request.ssh:
+            return None
+        from builder.ssh import SshAgents  # noqa: PLC0415 - only when asked
+
+        agents = SshAgents(self._request.ssh, os.environ, f"{self._state.root}/agents")
+        self._stack.callback(agents.close)
+        return agents
 
     def _given(self, op: Op) -> Output | None:
         match op:

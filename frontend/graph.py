@@ -99,7 +99,11 @@ class BindMount:
 
 @value
 class CacheMount:
-    """RUN --mount=type=cache. `input` is -1 or the vertex input that gives first content."""
+    """RUN --mount=type=cache. `input` is -1 or the vertex input that gives first content.
+
+    `source` is a path inside the cache. `owned` says that mode, uid or gid were asked for: then
+    it is another cache than one without (M11).
+    """
 
     target: str
     id: str
@@ -110,6 +114,7 @@ class CacheMount:
     uid: int = 0
     gid: int = 0
     readonly: bool = False
+    owned: bool = False
 
 
 @value
@@ -135,7 +140,7 @@ class SecretMount:
 
 @value
 class SshMount:
-    """RUN --mount=type=ssh: the socket of an agent; `target` "" is /run/buildkit/ssh_agent.N (M14)."""
+    """RUN --mount=type=ssh: the socket of an agent at `target` (M14)."""
 
     id: str = "default"
     target: str = ""

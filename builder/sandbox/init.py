@@ -175,7 +175,7 @@ def _supervise(spec: SandboxSpec, ready: Ready, report: int, tools: process.Tool
     pid = os.fork()
     if pid == 0:
         try:
-            process.become(spec.process, ready.credentials, tools, write_end)
+            process.become(spec, ready.credentials, tools, write_end)
         finally:
             os._exit(process.NOT_EXECUTABLE)
     os.close(write_end)

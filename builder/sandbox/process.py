@@ -15,14 +15,14 @@ import resource
 import stat
 from typing import TYPE_CHECKING, NoReturn
 
-from builder.sandbox import syscalls, trampoline
+from builder.sandbox import limits, syscalls, trampoline
 from cache.value import value
 
 if TYPE_CHECKING:
     import ctypes
 
     from builder.sandbox.credentials import Credentials
-    from builder.sandbox.spec import Process
+    from builder.sandbox.spec import Process, SandboxSpec
 
 NOT_EXECUTABLE = 126
 NOT_FOUND = 127
@@ -52,8 +52,9 @@ def environment(process: Process, credentials: Credentials) -> dict[str, str]:
     return found
 
 
-def become(process: Process, credentials: Credentials, tools: Tools, error_fd: int) -> NoReturn:
+def become(spec: SandboxSpec, credentials: Credentials, tools: Tools, error_fd: int) -> NoReturn:
     """Turn the calling process (a fork of init) into the step's program."""
+    process = spec.process
     try:
         fd = fcntl.fcntl(tools.trampoline, fcntl.F_DUPFD_CLOEXEC, _OUT_OF_THE_WAY)
         if error_fd != trampoline.ERROR_FD:
@@ -62,7 +63,7 @@ def become(process: Process, credentials: Credentials, tools: Tools, error_fd: i
         error_fd = trampoline.ERROR_FD
         os.closerange(error_fd + 1, fd)
         syscalls.close_from(fd + 1)
-        _restrict(credentials, tools)
+        _restrict(spec, credentials, tools)
     except OSError as error:
         text = f"{error.filename or 'set-up'}: {error.strerror}"
         os.write(error_fd, SETUP_FAILED + text.encode("utf-8", "surrogateescape"))
@@ -79,12 +80,16 @@ def become(process: Process, credentials: Credentials, tools: Tools, error_fd: i
         fail(process.argv[0], errno.EINVAL)  # null bytes in argv, `=` in a variable's name
 
 
-def _restrict(credentials: Credentials, tools: Tools) -> None:
+def _restrict(spec: SandboxSpec, credentials: Credentials, tools: Tools) -> None:
     os.setsid()
     os.umask(0o022)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    limits.apply(spec.ulimits)
     with contextlib.suppress(OSError):  # an outer filter may forbid keyrings: then there are none
         syscalls.join_new_session_keyring()
+    if spec.insecure:
+        _take_ids_with_everything(credentials)
+        return
     syscalls.install_filter(tools.filter)  # while CAP_SYS_ADMIN: no_new_privs stays off
     for capability in range(_LAST_CAPABILITY + 1):
         if not CAPABILITIES >> capability & 1:
@@ -95,9 +100,24 @@ def _restrict(credentials: Credentials, tools: Tools) -> None:
                     raise
                 break
     syscalls.set_capabilities(CAPABILITIES)
+    _take_ids(credentials)
+
+
+def _take_ids(credentials: Credentials) -> None:
     os.setgroups(credentials.groups)
     os.setresgid(credentials.gid, credentials.gid, credentials.gid)
     os.setresuid(credentials.uid, credentials.uid, credentials.uid)
+
+
+def _take_ids_with_everything(credentials: Credentials) -> None:
+    """Take the ids and keep every capability, for programs to come as well (R21)."""
+    syscalls.prctl(syscalls.PR_SET_KEEPCAPS, 1)
+    _take_ids(credentials)
+    held = syscalls.known_capabilities(_LAST_CAPABILITY)
+    syscalls.set_capabilities(held, inheritable=held)
+    for capability in range(_LAST_CAPABILITY + 1):
+        if held >> capability & 1:
+            syscalls.prctl(syscalls.PR_CAP_AMBIENT, syscalls.PR_CAP_AMBIENT_RAISE, capability)
 
 
 def find_program(name: str, search: str) -> tuple[str, int]:

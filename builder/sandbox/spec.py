@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
+DEFAULT_SHM_SIZE = 64 * 1024 * 1024  # bytes of /dev/shm, as other runtimes give
+
+
 class NetworkMode(StrEnum):
     """HOST shares the builder's network; NONE has loopback only."""
 
@@ -90,7 +93,11 @@ class Process:
 
 @value
 class SandboxSpec:
-    """Everything one step needs. `resolv_conf` and `hosts` are file contents to bind."""
+    """Everything one step needs. `resolv_conf` and `hosts` are file contents to bind.
+
+    `insecure` leaves out what keeps the step in: it has every capability of the namespace, no
+    filter, nothing masked (R21). `ulimits` are (docker's name, soft, hard), -1 for no limit.
+    """
 
     root: Overlay
     process: Process
@@ -99,7 +106,9 @@ class SandboxSpec:
     hostname: str = "buildkitsandbox"
     resolv_conf: bytes = b""
     hosts: bytes = b""
-    shm_size: int = 64 * 1024 * 1024
+    shm_size: int = DEFAULT_SHM_SIZE
+    insecure: bool = False
+    ulimits: tuple[tuple[str, int, int], ...] = ()
     interactive: bool = False  # stdin of the caller instead of /dev/null (pybuild run)
 
 

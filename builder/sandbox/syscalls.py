@@ -33,8 +33,11 @@ CLONE_NEWNET = 0x40000000
 
 PR_SET_PDEATHSIG = 1
 PR_SET_DUMPABLE = 4
+PR_SET_KEEPCAPS = 8
+PR_CAPBSET_READ = 23
 PR_CAPBSET_DROP = 24
 PR_CAP_AMBIENT = 47
+PR_CAP_AMBIENT_RAISE = 2
 PR_CAP_AMBIENT_CLEAR_ALL = 4
 
 RESOLVE_NO_MAGICLINKS = 0x02
@@ -205,8 +208,15 @@ def install_filter(program: ctypes.Array[ctypes.c_char]) -> None:
     _call("seccomp", _SECCOMP, SECCOMP_SET_MODE_FILTER, 0, header)
 
 
-def set_capabilities(mask: int) -> None:
-    """Make `mask` the permitted and effective set, with nothing inheritable."""
+def known_capabilities(last: int) -> int:
+    """The bounding set as a mask, which is every capability the kernel knows up to `last`."""
+    return sum(1 << bit for bit in range(last + 1) if _PRCTL(PR_CAPBSET_READ, bit, 0, 0, 0) == 1)
+
+
+def set_capabilities(mask: int, inheritable: int = 0) -> None:
+    """Make `mask` the permitted and effective set."""
     header = struct.pack("=Ii", _CAPABILITY_VERSION_3, 0)
-    low, high = mask & 0xFFFFFFFF, mask >> 32
-    _call("capset", _CAPSET, header, struct.pack("=6I", low, low, 0, high, high, 0))
+    low, high = ((mask & 0xFFFFFFFF), mask >> 32)
+    more = (inheritable & 0xFFFFFFFF, inheritable >> 32)
+    body = struct.pack("=6I", low, low, more[0], high, high, more[1])
+    _call("capset", _CAPSET, header, body)

@@ -33,6 +33,7 @@ _MASKED = (
 )
 _READ_ONLY = ("proc/bus", "proc/fs", "proc/irq", "proc/sys", "proc/sysrq-trigger")
 _NODES = ("null", "zero", "full", "random", "urandom", "tty")
+_INSECURE_NODES = ("cuse", "fuse", "kmsg", "kvm", "loop-control", "net/tun")
 _LINKS = (
     ("fd", "/proc/self/fd"),
     ("stdin", "/proc/self/fd/0"),
@@ -52,11 +53,14 @@ def mount_system(root: targets.Root, root_path: str, scratch: Scratch, spec: San
     try:
         _mount_dev(fds["dev"], f"{root_path}/dev", spec.shm_size)
         _mount_proc(fds["proc"])
-        _mount_sys(fds["sys"], spec.network)
+        _mount_sys(fds["sys"], spec)
     finally:
         for fd in fds.values():
             os.close(fd)
-    _restrict(root_path, scratch)
+    if spec.insecure:
+        _add_devices(f"{root_path}/dev")
+    else:
+        _restrict(root_path, scratch)
 
 
 def _mount_proc(target: int) -> None:
@@ -67,18 +71,17 @@ def _mount_proc(target: int) -> None:
         _clone("/proc", target, _STRICT_TREE)
 
 
-def _mount_sys(target: int, network: NetworkMode) -> None:
+def _mount_sys(target: int, spec: SandboxSpec) -> None:
     """Show the step's own interfaces where it has a network of its own, else the host's view."""
-    if network is NetworkMode.NONE:
+    if spec.network is NetworkMode.NONE:
+        flags = _STRICT if spec.insecure else _STRICT | syscalls.MS_RDONLY
         try:
-            syscalls.mount(
-                "sysfs", f"/proc/self/fd/{target}", "sysfs", _STRICT | syscalls.MS_RDONLY
-            )
+            syscalls.mount("sysfs", f"/proc/self/fd/{target}", "sysfs", flags)
         except PermissionError:
             pass  # the outer /sys is masked, so the kernel refuses a fresh one: share the outer
         else:
             return
-    _clone("/sys", target, _STRICT_TREE | syscalls.MOUNT_ATTR_RDONLY)
+    _clone("/sys", target, _STRICT_TREE | (0 if spec.insecure else syscalls.MOUNT_ATTR_RDONLY))
 
 
 def _clone(source: str, target: int, attributes: int) -> None:
@@ -115,6 +118,15 @@ def _mount_dev(target: int, path: str, shm_size: int) -> None:
     )
     syscalls.mount("shm", f"{path}/shm", "tmpfs", _STRICT, f"mode=1777,size={shm_size}")
     syscalls.mount("mqueue", f"{path}/mqueue", "mqueue", _STRICT)
+
+
+def _add_devices(path: str) -> None:
+    """Add the host's devices an insecure step may use, where the host has them (R21)."""
+    os.mkdir(f"{path}/net", 0o755)
+    for name in _INSECURE_NODES:
+        if stat.S_ISCHR(_mode(f"/dev/{name}")):
+            os.close(os.open(f"{path}/{name}", os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666))
+            _clone_to_path(f"/dev/{name}", f"{path}/{name}", 0)
 
 
 def _restrict(root_path: str, scratch: Scratch) -> None:

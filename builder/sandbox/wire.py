@@ -76,6 +76,7 @@ def decode_spec(data: bytes) -> SandboxSpec:
         network=NetworkMode(document.pop("network")),
         resolv_conf=binascii.a2b_base64(document.pop("resolv_conf")),
         hosts=binascii.a2b_base64(document.pop("hosts")),
+        ulimits=tuple((name, soft, hard) for name, soft, hard in document.pop("ulimits")),
         **document,
     )
 

@@ -13,6 +13,7 @@ from frontend.graph import BindMount, CacheMount, ExecOp, SecretMount, Sharing, 
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from contextlib import AbstractContextManager
 
     from builder.sandbox.spec import Sandbox
     from builder.snapshot.snapshotter import Snapshotter
@@ -55,6 +56,17 @@ class StepFiles:
     hosts: Callable[[str, tuple[tuple[str, str], ...]], bytes]
 
 
+class Agents(Protocol):
+    """The ssh agents a build may use (M14)."""
+
+    def socket(self, mount: SshMount) -> AbstractContextManager[str] | None:
+        """Give the path of a socket that reaches an agent while it is held; None for no such id.
+
+        Raises:
+            PybuildError: the agent cannot be used.
+        """
+
+
 class ExecHandler:
     """OpHandler for RUN."""
 
@@ -65,6 +77,7 @@ class ExecHandler:
         cache_mounts: CacheMounts,
         secrets: Mapping[str, bytes],
         files: StepFiles,
+        agents: Agents | None = None,
     ) -> None:
         """`runtime` is called from worker threads, after it was made."""
         self._runtime = runtime
@@ -72,6 +85,7 @@ class ExecHandler:
         self._cache_mounts = cache_mounts
         self._secrets = secrets
         self._files = files
+        self._agents = agents
 
     def key(self, op: Op, inputs: Sequence[Output]) -> CacheKey:
         """Everything the process can see except secrets, proxies and cache contents (K10, K11)."""
@@ -89,6 +103,7 @@ class ExecHandler:
             ("hostname", op.hostname),
             ("extra hosts", json.dumps([name for name, _ in op.extra_hosts])),
             ("script", op.script),
+            *_unusual(op),
             *(
                 (f"mount {number} {mount.target}", self._identity(mount, inputs))
                 for number, mount in enumerate(op.mounts)
@@ -101,8 +116,7 @@ class ExecHandler:
                 content = self._content.digest(inputs[source], path)
                 return json.dumps(["bind", target, path, readonly, content])
             case CacheMount():
-                shared = mount.sharing is Sharing.SHARED
-                return json.dumps(["cache", mount.target, mount.id, shared, mount.readonly])
+                return json.dumps(["cache", *self._cache_identity(mount, inputs)])
             case TmpfsMount(target, size):
                 return json.dumps(["tmpfs", target, size])
             case SecretMount():
@@ -111,6 +125,18 @@ class ExecHandler:
             case SshMount():
                 owner = [mount.mode, mount.uid, mount.gid]
                 return json.dumps(["ssh", mount.id, mount.target, owner])
+
+    def _cache_identity(self, mount: CacheMount, inputs: Sequence[Output]) -> list[object]:
+        """A cache's content is no identity, nor is an id that is not the target's own (K12)."""
+        usual = mount.sharing is Sharing.SHARED and mount.target in {
+            mount.id,
+            mount.id.partition("/")[2],
+        }
+        owner = [mount.mode, mount.uid, mount.gid] if mount.owned else []
+        content = ""
+        if mount.input >= 0 and not mount.owned:
+            content = self._content.digest(inputs[mount.input], mount.source)
+        return [mount.target, mount.id if usual else "", mount.readonly, owner, content]
 
     def run(self, op: Op, inputs: Sequence[Output], log: StepLog) -> Layer:
         """Run the process and write its layer.
@@ -131,8 +157,22 @@ class ExecHandler:
             self._cache_mounts,
             self._secrets,
             self._files,
+            self._agents,
         )
         return step.run(log)
+
+
+def _unusual(op: ExecOp) -> list[tuple[str, str]]:
+    """What few steps have, left out where they do not."""
+    parts = []
+    if op.insecure:
+        parts.append(("security", "insecure"))
+    if op.shm_size:
+        parts.append(("shm size", str(op.shm_size)))
+    if op.ulimits:
+        limits = [(limit.name, limit.soft, limit.hard) for limit in op.ulimits]
+        parts.append(("ulimits", json.dumps(limits)))
+    return parts
 
 
 def tree_of(inputs: Sequence[Output]) -> TreeOutput:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from builder.errors import ProcessFailedError, SandboxError
 from builder.sandbox.spec import (
+    DEFAULT_SHM_SIZE,
     Bind,
     BindOverlay,
     MemoryFile,
@@ -15,16 +16,17 @@ from builder.sandbox.spec import (
     SandboxSpec,
     Tmpfs,
 )
+from builder.solver.cachemount import CacheUse
 from builder.solver.output import TreeOutput
 from cache.value import value
 from frontend.graph import BindMount, CacheMount, ExecOp, Network, SecretMount, SshMount, TmpfsMount
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from builder.sandbox.spec import Overlay, StepMount
     from builder.solver.cachemount import CacheMounts
-    from builder.solver.exec_op import MountContent, Runtime, StepFiles
+    from builder.solver.exec_op import Agents, MountContent, Runtime, StepFiles
     from builder.solver.output import Output
     from builder.solver.scheduler import StepLog
     from cache.spec.oci import Layer
@@ -46,6 +48,7 @@ class Step:
     _cache_mounts: CacheMounts
     _secrets: Mapping[str, bytes]
     _files: StepFiles
+    _agents: Agents | None = None
 
     def run(self, log: StepLog) -> Layer:
         """Run and write the layer.
@@ -55,10 +58,10 @@ class Step:
         """
         snapshotter = self._runtime.snapshotter
         with contextlib.ExitStack() as held:
-            mounts = [self._mount(mount, held) for mount in self._op.mounts]
+            mounts = self._mounts(held)
             active = snapshotter.prepare(self._layers)
             held.callback(snapshotter.discard, active)
-            spec = self._spec(active.root, tuple(mount for some in mounts for mount in some))
+            spec = self._spec(active.root, mounts)
             outcome = self._runtime.sandbox.run(spec, log.output)
             log.flush()
             if outcome.exit_code:
@@ -79,6 +82,9 @@ class Step:
             hostname=op.hostname,
             resolv_conf=self._files.resolv_conf(alone),
             hosts=self._files.hosts(op.hostname, op.extra_hosts),
+            shm_size=op.shm_size or DEFAULT_SHM_SIZE,
+            insecure=op.insecure,
+            ulimits=tuple((limit.name, limit.soft, limit.hard) for limit in op.ulimits),
         )
 
     def _environment(self) -> tuple[tuple[str, str], ...]:
@@ -91,19 +97,34 @@ class Step:
                 env[mount.env] = value.decode("utf-8", "surrogateescape")
         return tuple(env.items())
 
-    def _mount(self, mount: Mount, held: contextlib.ExitStack) -> tuple[StepMount, ...]:
+    def _mounts(self, held: contextlib.ExitStack) -> tuple[StepMount, ...]:
+        """Prepare every mount; of those with the same target the last one counts (M08)."""
+        caches = [mount for mount in self._op.mounts if isinstance(mount, CacheMount)]
+        uses = [self._cache_use(mount) for mount in caches]
+        paths = iter(held.enter_context(self._cache_mounts.hold(uses)))
+        made: dict[str, StepMount] = {}
+        for mount in self._op.mounts:
+            step = self._mount(mount, paths, held)
+            if step is not None:
+                made.pop(step.target, None)
+                made[step.target] = step
+        return tuple(made.values())
+
+    def _mount(
+        self, mount: Mount, caches: Iterator[str], held: contextlib.ExitStack
+    ) -> StepMount | None:
         match mount:
             case BindMount():
-                return (self._bind(mount),)
-            case CacheMount():
-                return (self._cache(mount, held),)
+                return self._bind(mount)
+            case CacheMount(target):
+                inside = mount.source.strip("/")
+                return Bind(next(caches), target, inside, readonly=mount.readonly)
             case TmpfsMount(target, size):
-                return (Tmpfs(target, size),)
+                return Tmpfs(target, size)
             case SecretMount():
                 return self._secret(mount)
-            case SshMount(name):
-                msg = f"ssh agent {name}: not found"
-                raise SandboxError(msg)
+            case SshMount():
+                return self._agent(mount, held)
 
     def _bind(self, mount: BindMount) -> BindOverlay:
         output = self._inputs[mount.input]
@@ -118,29 +139,36 @@ class Step:
         base = self._runtime.snapshotter.base
         return BindOverlay(base, lowers, mount.target, path.strip("/"), mount.readonly)
 
-    def _cache(self, mount: CacheMount, held: contextlib.ExitStack) -> Bind:
-        origin = ""
-        if mount.input >= 0:
-            origin = self._content.digest(self._inputs[mount.input], mount.source)
+    def _cache_use(self, mount: CacheMount) -> CacheUse:
+        if mount.input < 0:
+            return CacheUse(mount, "", lambda _: None)
+        source = self._inputs[mount.input]
+        if isinstance(source, TreeOutput):
+            origin = source.chain.hex
+        else:
+            origin = self._content.digest(source, "/")
+        return CacheUse(mount, origin, lambda directory: self._content.fill(source, "/", directory))
 
-        def fill(directory: int) -> None:
-            if mount.input >= 0:
-                self._content.fill(self._inputs[mount.input], mount.source, directory)
-
-        path = held.enter_context(self._cache_mounts.directory(mount, origin, fill))
-        return Bind(path, mount.target, readonly=mount.readonly)
-
-    def _secret(self, mount: SecretMount) -> tuple[StepMount, ...]:
+    def _secret(self, mount: SecretMount) -> MemoryFile | None:
         value = self._secrets.get(mount.id)
         if value is None:
             if mount.required:
                 msg = f"secret {mount.id}: not found"
                 hint = f"give it with --secret id={mount.id},src=PATH"
                 raise SandboxError(msg, hint=hint)
-            return ()
+            return None
         if not mount.target:
-            return ()
-        return (MemoryFile(mount.target, value, mount.mode, mount.uid, mount.gid),)
+            return None
+        return MemoryFile(mount.target, value, mount.mode, mount.uid, mount.gid)
+
+    def _agent(self, mount: SshMount, held: contextlib.ExitStack) -> Bind | None:
+        socket = self._agents.socket(mount) if self._agents is not None else None
+        if socket is not None:
+            return Bind(held.enter_context(socket), mount.target, readonly=False)
+        if mount.required:
+            msg = f'no ssh agent "{mount.id}" was given to the build'
+            raise SandboxError(msg, hint=f"give it with --ssh {mount.id}")
+        return None
 
 
 def _script(op: ExecOp) -> tuple[StepMount, ...]:

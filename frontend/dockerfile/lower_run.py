@@ -19,6 +19,7 @@ from frontend.graph import (
     Network,
     SecretMount,
     Sharing,
+    SshMount,
     TmpfsMount,
 )
 
@@ -32,6 +33,11 @@ if TYPE_CHECKING:
 _PIPES = "/dev/pipes"
 _CACHE_NAMESPACE = "BUILDKIT_CACHE_MOUNT_NS"
 _HOSTNAME = "BUILDKIT_SANDBOX_HOSTNAME"
+_HOST_NETWORK = "network.host"
+_INSECURE = "security.insecure"
+_AGENT = "SSH_AUTH_SOCK"
+_AGENTS = "/run/buildkit/ssh_agent."
+_PERMISSIONS = 0o777
 _WHOLE_HEREDOC = r"""[0-9]*<<-?\s*(?:'[^'<]*'|"[^"<]*"|[^\s<'"]+)"""
 
 
@@ -45,25 +51,28 @@ def lower_run(session: Session, work: StageWork, run: Run, expand: Expander, pre
     inputs = Inputs(work.ref)
     requests = _requests(run, expand)
     environment = work.draft.environment
+    mounts = _mounts(session, work, run, requests, inputs)
     op = ExecOp(
         argv=argv,
-        env=environment.pairs(),
+        env=_with_agent(environment.pairs(), requests),
         cwd=work.draft.config.working_dir,
         user=work.draft.config.user,
         network=_network(session, run),
-        mounts=tuple(_mount(session, work, run, r, inputs) for r in requests),
+        mounts=mounts,
+        insecure=_insecure(session, run),
+        shm_size=session.request.shm_size,
+        ulimits=session.request.ulimits,
         hostname=session.build_args.get(_HOSTNAME, session.request.hostname),
         extra_hosts=session.request.extra_hosts,
         script_name=script_name,
         script=script,
         proxies=proxies(session.build_args, environment.scope),
     )
-    _check_security(run)
     session.budget.spend(len(op.env))  # hashing it costs as much, however often it is shared
     work.ref = session.graph.add(
         op,
         *inputs.refs,
-        name=session.step_name(work, prefix + _shown(run), tuple(r.env for r in requests if r.env)),
+        name=session.step_name(work, prefix + _shown(run), _secret_names(requests)),
         span=run.node.span,
         stage=session.label(work),
         fresh=session.is_fresh(work),
@@ -124,18 +133,52 @@ def _network(session: Session, run: Run) -> Network:
         return asked
     if run.network == "none":
         return Network.NONE
-    if asked is not Network.HOST:
+    if asked is not Network.HOST and _HOST_NETWORK not in session.request.allow:
         raise MistakeError(
-            "network.host is not allowed", hint="allow it for the whole build with --network host"
+            "network.host is not allowed", hint=f"allow it with --allow {_HOST_NETWORK}"
         )
     return Network.HOST
 
 
-def _check_security(run: Run) -> None:
-    if run.security == "insecure":
+def _insecure(session: Session, run: Run) -> bool:
+    """Say whether a step has all capabilities (R21)."""
+    if run.security != "insecure":
+        return False
+    if _INSECURE not in session.request.allow:
         raise MistakeError(
-            "security.insecure is not allowed", hint="--security=insecure is not supported yet"
+            "security.insecure is not allowed", hint=f"allow it with --allow {_INSECURE}"
         )
+    return True
+
+
+def _secret_names(requests: list[MountRequest]) -> tuple[str, ...]:
+    return tuple(
+        r.env or r.secret_id() for r in requests if r.type == "secret" and r.env is not None
+    )
+
+
+def _with_agent(
+    env: tuple[tuple[str, str], ...], requests: list[MountRequest]
+) -> tuple[tuple[str, str], ...]:
+    """Name the first agent's socket, as it was written, unless the variable is set (M14)."""
+    first = next((request for request in requests if request.type == "ssh"), None)
+    if first is None or any(name == _AGENT for name, _ in env):
+        return env
+    return (*env, (_AGENT, first.target or f"{_AGENTS}0"))
+
+
+def _mounts(
+    session: Session, work: StageWork, run: Run, requests: list[MountRequest], inputs: Inputs
+) -> tuple[Mount, ...]:
+    """Lower every mount; a parent is mounted before what lies below it, whatever was written first."""
+    mounts: list[Mount] = []
+    agents = 0
+    for request in requests:
+        if request.type == "ssh" and not request.target:
+            request.target = f"{_AGENTS}{agents}"
+        agents += request.type == "ssh"
+        mounts.append(_mount(session, work, run, request, inputs))
+    return tuple(sorted(mounts, key=lambda mount: mount.target))
 
 
 def _mount(
@@ -143,56 +186,76 @@ def _mount(
 ) -> Mount:
     if request.type == "secret":
         return _secret(work, request)
+    origin = _origin(session, work, run, request)
     target = _target(work, request.target)
-    if request.type == "tmpfs":
-        return TmpfsMount(target, request.size)
-    if request.type == "cache":
-        return _cache(session, work, run, request, inputs, target)
-    origin = session.context() if not request.source_from else _tree(session, work, run, request)
-    return BindMount(target, inputs.add(origin), clean(request.source), request.is_readonly())
+    match request.type:
+        case "ssh":
+            return _ssh(request, target)
+        case "tmpfs":
+            return TmpfsMount(target, request.size)
+        case "cache":
+            place = -1 if origin is None else inputs.add(origin)
+            return _cache(session, request, target, place)
+        case _:
+            pass
+    place = inputs.add(session.context() if origin is None else origin)
+    return BindMount(target, place, clean(request.source), request.is_readonly())
 
 
-def _tree(session: Session, work: StageWork, run: Run, request: MountRequest) -> Ref:
+def _origin(session: Session, work: StageWork, run: Run, request: MountRequest) -> Ref | None:
+    """Give the tree of `from`, which must exist even where it is of no use (M06)."""
+    if not request.source_from:
+        return None
     origin = session.find(request.source_from, work.stage.index, session.stages.mounted)
     return session.tree(origin, run.node.span)
 
 
-def _cache(
-    session: Session,
-    work: StageWork,
-    run: Run,
-    request: MountRequest,
-    inputs: Inputs,
-    target: str,
-) -> CacheMount:
+def _cache(session: Session, request: MountRequest, target: str, place: int) -> CacheMount:
     """Lower a cache mount; its id is the target as written unless given (M11)."""
-    name = request.id or posixpath.normpath(request.target or ".")
-    namespace = session.build_args.get(_CACHE_NAMESPACE, "")
-    own_directory = clean(request.source) == "/"
+    name = request.id or _cleaned(request.target)
+    asked = (request.mode, request.uid, request.gid) != (None, None, None)
+    owned = asked and clean(request.source) == "/"
     return CacheMount(
         target=target,
-        id=f"{namespace}/{name}" if namespace else name,
+        id=f"{session.build_args.get(_CACHE_NAMESPACE, '')}/{name}",
         sharing=request.sharing or Sharing.SHARED,
-        input=inputs.add(_tree(session, work, run, request)) if request.source_from else -1,
+        input=place,
         source=clean(request.source),
-        mode=0o755 if request.mode is None or not own_directory else request.mode,
-        uid=(request.uid or 0) if own_directory else 0,
-        gid=(request.gid or 0) if own_directory else 0,
+        mode=0o755 if request.mode is None or not owned else request.mode & _PERMISSIONS,
+        uid=(request.uid or 0) if owned else 0,
+        gid=(request.gid or 0) if owned else 0,
         readonly=request.is_readonly(),
+        owned=owned,
     )
+
+
+def _cleaned(target: str) -> str:
+    path = posixpath.normpath(target or ".")
+    return path[1:] if path.startswith("//") else path
 
 
 def _secret(work: StageWork, request: MountRequest) -> SecretMount:
     """Lower a secret: a file unless only `env` is given (M13)."""
     name = request.secret_id()
     target = request.target
-    if not target and not request.env:
-        target = f"/run/secrets/{posixpath.basename(name)}"
+    if not target and request.env is None:
+        target = f"/run/secrets/{posixpath.basename(name.rstrip('/'))}"
     return SecretMount(
         id=name,
         target=_target(work, target) if target else "",
-        env=request.env,
-        mode=0o400 if request.mode is None else request.mode,
+        env="" if request.env is None else request.env or name,
+        mode=0o400 if request.mode is None else request.mode & _PERMISSIONS,
+        uid=request.uid or 0,
+        gid=request.gid or 0,
+        required=request.required,
+    )
+
+
+def _ssh(request: MountRequest, target: str) -> SshMount:
+    return SshMount(
+        id=request.id or "default",
+        target=target,
+        mode=0o600 if request.mode is None else request.mode & _PERMISSIONS,
         uid=request.uid or 0,
         gid=request.gid or 0,
         required=request.required,
@@ -203,5 +266,5 @@ def _target(work: StageWork, target: str) -> str:
     """Place a mount: relative to WORKDIR, never the root itself (M05)."""
     path = clean(posixpath.join(work.draft.config.working_dir, target))
     if path == "/":
-        raise MistakeError(f"invalid mount target {target[:60]!r}", hint="give target=/some/path")
+        raise MistakeError(f'invalid mount target "{path}"', hint="give target=/some/path")
     return path

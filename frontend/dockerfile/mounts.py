@@ -24,13 +24,14 @@ _ALIASES = {
     "ro": "readonly",
     "rw": "readwrite",
 }
+_BARE = frozenset({"readonly", "readwrite", "required"})
 _WITH_OWNER = frozenset({"secret", "ssh", "cache"})
-_SIZE = r"([0-9]{1,15}(?:\.[0-9]{1,6})?) ?(?:([kmgtp])i?)?b?"
-_MAX_ID = 1 << 32
-_MAX_MODE = 0o7777
+_SIZE = r"(\+?[0-9]*\.?[0-9]*(?:e[+-]?[0-9]{1,3})?) ?(?:b|([kmgtp])(?:i?b)?)?"
+_LONGEST_NUMBER = 64
+_MAX_NUMBER = (1 << 32) - 1
 _MAX_SIZE = 1 << 62
-_TRUE = frozenset({"1", "t", "true"})
-_FALSE = frozenset({"0", "f", "false"})
+_TRUE = frozenset({"1", "t", "T", "true", "TRUE", "True"})
+_FALSE = frozenset({"0", "f", "F", "false", "FALSE", "False"})
 
 
 @state
@@ -49,7 +50,7 @@ class MountRequest:
     mode: int | None = None
     uid: int | None = None
     gid: int | None = None
-    env: str = ""
+    env: str | None = None
 
     def is_readonly(self) -> bool:
         """Whether it is read-only; cache and tmpfs are not unless asked (M04)."""
@@ -63,23 +64,31 @@ class MountRequest:
 def parse(options: tuple[MountOption, ...], expand: Expander) -> MountRequest:
     """Read the options in order and check them against each other (M01-M03).
 
-    The parser has seen to it that keys are known, lower case, and have a value if they need one.
-
     Raises:
         MistakeError: naming the option.
     """
     request = MountRequest()
     for option in options:
-        written = option.key
-        key = _ALIASES.get(written, written)
-        value = "true" if option.value is None else option.value
-        if key != "from":
-            value = expand(value)
-        if "\0" in value:
-            raise MistakeError(f"value of '{option.key}' contains a zero byte")
-        _READERS[key](request, written, value)
+        _read(request, option, expand)
     _check(request)
     return request
+
+
+def _read(request: MountRequest, option: MountOption, expand: Expander) -> None:
+    key = _ALIASES.get(option.key, option.key)
+    if option.value is None and key not in _BARE:
+        raise MistakeError(f"invalid field '{option.key[:128]}' must be a key=value pair")
+    value = "true" if option.value is None else expand(option.value)
+    if "\0" in value:
+        raise MistakeError(f"value of '{option.key[:64]}' contains a zero byte")
+    reader = _READERS.get(key)
+    if reader is None:
+        known = (*_READERS, *_ALIASES)
+        raise MistakeError(
+            f"unexpected key '{option.key[:64]}' in '{option.key[:64]}={(option.value or '')[:64]}'",
+            hint=nearest(key, known) or f"the keys of --mount are {', '.join(known)}",
+        )
+    reader(request, option.key, value)
 
 
 def _check(request: MountRequest) -> None:
@@ -87,32 +96,29 @@ def _check(request: MountRequest) -> None:
     for name, value in (("mode", request.mode), ("uid", request.uid), ("gid", request.gid)):
         if value is not None and kind not in _WITH_OWNER:
             raise MistakeError(f'{name} not allowed for "{kind}" type mounts')
-    if request.sharing is not None and kind != "cache":
-        raise MistakeError(f"invalid cache sharing set for {kind} mount")
-    if request.env and kind != "secret":
-        raise MistakeError(f'env not allowed for "{kind}" type mounts')
     if kind == "secret":
         _check_secret(request)
-    if kind == "ssh":
-        raise MistakeError(
-            "ssh mounts are not supported yet",
-            hint="pass a key with --mount=type=secret and --secret id=…,src=…",
-        )
+    if request.sharing is not None and kind != "cache":
+        raise MistakeError(f"invalid cache sharing set for {kind} mount")
+    if kind == "ssh" and request.source:
+        raise MistakeError("ssh does not support source", hint="name the agent with id=")
 
 
 def _check_secret(request: MountRequest) -> None:
     if request.source_from:
         raise MistakeError("secret mount should not have a from")
-    if request.source and request.id:
-        raise MistakeError("invalid secret mount: both source and id can't be set")
+    if request.sharing is not None:
+        raise MistakeError("secret mount should not define sharing")
     if not (request.source or request.id or request.target):
         raise MistakeError(
-            "invalid secret mount: one of source, target or id is required",
+            "invalid secret mount. one of source, target required",
             hint="write --mount=type=secret,id=NAME",
         )
-    if posixpath.basename(request.secret_id()) in {"", ".", ".."}:
+    if request.source and request.id:
+        raise MistakeError("both source and id can't be set", hint="id names the secret")
+    if posixpath.basename(request.secret_id().rstrip("/")) in {"", ".", ".."}:
         raise MistakeError(f"invalid secret id '{request.secret_id()[:60]}'")
-    if "=" in request.env:
+    if request.env is not None and "=" in request.env:
         raise MistakeError(f"invalid variable name '{request.env[:60]}' of a secret")
 
 
@@ -169,7 +175,7 @@ def _read_size(request: MountRequest, key: str, value: str) -> None:
             f"unexpected key '{key}' for mount type '{request.type}'",
             hint="size belongs to tmpfs mounts; put type=tmpfs before it",
         )
-    request.size = _bytes(value)
+    request.size = _bytes(key, value)
 
 
 def _read_sharing(request: MountRequest, _: str, value: str) -> None:
@@ -183,41 +189,49 @@ def _read_sharing(request: MountRequest, _: str, value: str) -> None:
 
 
 def _read_mode(request: MountRequest, _: str, value: str) -> None:
-    if re.fullmatch(r"[0-7]{1,11}", value) is None or int(value, 8) > _MAX_MODE:
-        raise MistakeError(f"invalid value {value[:60]!r} for mode", hint="give an octal number")
-    request.mode = int(value, 8)
+    request.mode = _number("mode", value, 8)
 
 
-def _read_uid(request: MountRequest, key: str, value: str) -> None:
-    request.uid = _number(key, value)
+def _read_uid(request: MountRequest, _: str, value: str) -> None:
+    request.uid = _number("uid", value)
 
 
-def _read_gid(request: MountRequest, key: str, value: str) -> None:
-    request.gid = _number(key, value)
+def _read_gid(request: MountRequest, _: str, value: str) -> None:
+    request.gid = _number("gid", value)
 
 
 def _boolean(key: str, value: str) -> bool:
-    if value.lower() in _TRUE:
+    if value in _TRUE:
         return True
-    if value.lower() in _FALSE:
+    if value in _FALSE:
         return False
     raise MistakeError(f"invalid value for {key}: {value[:60]}", hint="give true or false")
 
 
-def _number(key: str, value: str) -> int:
-    if re.fullmatch(r"[0-9]{1,10}", value) is None or int(value) >= _MAX_ID:
-        raise MistakeError(f"invalid value {value[:60]!r} for {key}", hint="give a number")
-    return int(value)
+def _number(key: str, value: str, base: int = 10) -> int:
+    digits = "[0-7]" if base == 8 else "[0-9]"  # noqa: PLR2004 - octal
+    if re.fullmatch(digits + f"{{1,{_LONGEST_NUMBER}}}", value) is None or (
+        int(value, base) > _MAX_NUMBER
+    ):
+        kind = "an octal" if key == "mode" else "a"
+        raise MistakeError(f"invalid value {value[:60]} for {key}", hint=f"give {kind} number")
+    return int(value, base)
 
 
-def _bytes(value: str) -> int:
-    match = re.fullmatch(_SIZE, value.lower())
-    if match is None:
-        raise MistakeError(f"invalid size: {value[:60]!r}", hint="give a size such as 128m")
-    size = int(float(match[1]) * 1024 ** (" kmgtp".index(match[2] or " ")))
-    if size > _MAX_SIZE:
-        raise MistakeError(f"invalid size: {value[:60]!r} is too large")
-    return size
+def _bytes(key: str, value: str) -> int:
+    match = re.fullmatch(_SIZE, value[:_LONGEST_NUMBER].lower())
+    try:
+        number = float(match[1]) if match is not None else -1.0
+    except ValueError:
+        number = -1.0
+    if match is None or number < 0 or len(value) > _LONGEST_NUMBER:
+        raise MistakeError(
+            f"invalid value for {key}: {value[:60]}", hint="give a size such as 128m"
+        )
+    number *= 1024 ** " kmgtp".index(match[2] or " ")
+    if number > _MAX_SIZE:
+        raise MistakeError(f"invalid value for {key}: {value[:60]} is too large")
+    return int(number)
 
 
 _READERS: dict[str, Callable[[MountRequest, str, str], None]] = {

@@ -1,0 +1,45 @@
+"""Resource limits of a step by docker's names (K10, T102). Knows no Dockerfile and no namespace."""
+
+from __future__ import annotations
+
+import resource
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+# Names that Python has no constant for have the kernel's number.
+_NUMBERS = {
+    "core": resource.RLIMIT_CORE,
+    "cpu": resource.RLIMIT_CPU,
+    "data": resource.RLIMIT_DATA,
+    "fsize": resource.RLIMIT_FSIZE,
+    "locks": 10,
+    "memlock": resource.RLIMIT_MEMLOCK,
+    "msgqueue": resource.RLIMIT_MSGQUEUE,
+    "nice": resource.RLIMIT_NICE,
+    "nofile": resource.RLIMIT_NOFILE,
+    "nproc": resource.RLIMIT_NPROC,
+    "rss": resource.RLIMIT_RSS,
+    "rtprio": resource.RLIMIT_RTPRIO,
+    "rttime": resource.RLIMIT_RTTIME,
+    "sigpending": resource.RLIMIT_SIGPENDING,
+    "stack": resource.RLIMIT_STACK,
+}
+NAMES = tuple(_NUMBERS)
+
+
+def apply(limits: Iterable[tuple[str, int, int]]) -> None:
+    """Set limits of the calling process, given as (name, soft, hard).
+
+    Raises:
+        OSError: naming the limit, mostly because the hard one is above the caller's own.
+    """
+    for name, soft, hard in limits:
+        try:
+            resource.setrlimit(_NUMBERS[name], (soft, hard))
+        except ValueError as error:  # what Python makes of EPERM and EINVAL
+            allowed = resource.getrlimit(_NUMBERS[name])[1]
+            shown = "unlimited" if allowed < 0 else str(allowed)
+            what = f"ulimit {name}={soft}:{hard}, where the host allows {shown}"
+            raise OSError(1, "not permitted", what) from error
