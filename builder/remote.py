@@ -13,7 +13,9 @@ from cache.spec.reference import Reference
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+    from builder.git.source import GitSource
     from builder.registry.client import RegistryClient
+    from builder.request import BuildRequest
     from cache.spec.digest import Digest
     from cache.spec.manifest import Image
     from cache.spec.oci import Descriptor, Platform
@@ -29,6 +31,7 @@ class Network:
         self._environ = environ
         self._insecure = insecure
         self._client: RegistryClient | None = None
+        self._git: GitSource | None = None
         self.progress = CurrentProgress()
         self.origin: Callable[[Digest], str | None] = _nowhere
 
@@ -77,6 +80,15 @@ class Network:
             transport, url, sink, max_bytes=MAX_DOWNLOAD, etag=etag, progress=progress
         )
         return Fetched(reply.status, reply.etag, reply.last_modified)
+
+    def git(self, root: str, request: BuildRequest, secrets: Mapping[str, bytes]) -> GitSource:
+        """Git as this build may use it: with its secrets, and the agent of --ssh default."""
+        if self._git is None:
+            from builder.git.source import GitSource, agent_socket  # noqa: PLC0415 - rarely used
+
+            socket = agent_socket(request, self._environ)
+            self._git = GitSource(root, self._environ, secrets, socket)
+        return self._git
 
 
 def _nowhere(_digest: Digest) -> str | None:

@@ -15,6 +15,7 @@ from builder.solver.cachemount import CacheMounts
 from builder.solver.earlier import EarlierLayers
 from builder.solver.exec_op import ExecHandler, StepFiles
 from builder.solver.file_op import FileHandler, StoredMountContent
+from builder.solver.git_op import GitHandler
 from builder.solver.http_op import HttpHandler
 from builder.solver.output import ContextOutput, Output, TreeOutput
 from builder.solver.scheduler import Policy, Solver
@@ -23,7 +24,7 @@ from builder.solver.trees import Trees
 from cache.keys import CacheKey, KeyPart
 from cache.spec.digest import framed
 from cache.statcache import StoredStatCache
-from frontend.graph import ContextOp, CopyOp, ExecOp, HttpOp, ImageOp, MkdirOp, Ref
+from frontend.graph import ContextOp, CopyOp, ExecOp, GitOp, HttpOp, ImageOp, MkdirOp, Ref
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -97,6 +98,11 @@ class Solve:
         self._clock = Clock(request.source_date_epoch)
         self._memo = StoredStatCache(state.memos)
         self._http = HttpHandler(network.get, state.store, state.memos)
+        self._git = GitHandler(
+            lambda: network.git(state.root, request, self._secrets),
+            state.layers,
+            self._clock.nanoseconds,
+        )
 
     def run(self, dockerfile: str) -> Solver:
         """Solve; what the cache answers is answered before anything is started.
@@ -113,10 +119,14 @@ class Solve:
             if solver.needs_sandbox:
                 self._runtime.start(trees.merged)
             self._reporter.begin()
-            solver.run(self._runtime.cancel)
+            solver.run(self._cancel)
         for context in contexts.values():
             context.remember()
         return solver
+
+    def _cancel(self) -> None:
+        self._runtime.cancel()
+        self._git.cancel()
 
     def close(self) -> None:
         """End the sandbox and close the contexts; idempotent."""
@@ -179,6 +189,7 @@ class Solve:
             CopyOp: files,
             MkdirOp: files,
             HttpOp: self._http,
+            GitOp: self._git,
         }
         epoch = self._request.source_date_epoch
         return {op: StepHandler(handler, self._progress, epoch) for op, handler in handlers.items()}

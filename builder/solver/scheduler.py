@@ -201,7 +201,7 @@ class Solver:
         self._explain(ref, key, record)
         if record is None or record.layer is None:
             return None
-        base = inputs[0]
+        base = inputs[0] if inputs else TreeOutput(())
         if not isinstance(base, TreeOutput):
             return None
         self.cached += 1

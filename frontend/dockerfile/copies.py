@@ -54,7 +54,7 @@ def parse_copy(node: Node) -> Copy:
         parents=bool(flags.switch("parents")),
         excludes=flags.every("exclude"),
         checksum=flags.text("checksum"),
-        keep_git_dir=bool(flags.switch("keep-git-dir")),
+        keep_git_dir=flags.switch("keep-git-dir"),
         unpack=flags.switch("unpack"),
         node=node,
     )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from cache.errors import PybuildError
 from cache.spec.digest import Digest
+from cache.value import replace
 from frontend.dockerfile import remote
 from frontend.dockerfile.heredocs import body_as_file, file_name
 from frontend.dockerfile.history import PendingHistory, copy_text
@@ -27,6 +28,7 @@ from frontend.graph import (
 
 if TYPE_CHECKING:
     from frontend.dockerfile.environment import Expander
+    from frontend.dockerfile.giturl import GitReference
     from frontend.dockerfile.session import Session, StageWork
     from frontend.dockerfile.syntax import Copy, Text
     from frontend.graph import Ref, Source
@@ -103,13 +105,13 @@ def _sources(
     inputs: Inputs,
 ) -> tuple[Source, ...]:
     """Lower the sources; heredocs come last wherever they stand (P55)."""
-    if copy.keep_git_dir:
-        raise MistakeError("--keep-git-dir is not supported yet", hint="git sources are not either")
     sources: list[Source] = []
     tree: Ref | None = None
     for path in paths:
-        if remote.is_git(path):
-            raise _git_error(copy, path)
+        reference = remote.git(path)
+        if reference is not None:
+            sources.append(_cloned(session, work, copy, path, reference, expand, inputs))
+            continue
         if remote.is_http(path):
             sources.append(_fetched(session, work, copy, path, expand, inputs))
             continue
@@ -131,13 +133,36 @@ def _tree(session: Session, work: StageWork, copy: Copy) -> Ref:
     return session.tree(origin, copy.node.span)
 
 
-def _git_error(copy: Copy, path: str) -> MistakeError:
+def _cloned(
+    session: Session,
+    work: StageWork,
+    copy: Copy,
+    path: str,
+    reference: GitReference,
+    expand: Expander,
+    inputs: Inputs,
+) -> PathSource:
+    """Lower an ADD of a git repository to a clone and all that is in it (A07, A09)."""
     if copy.node.keyword == "COPY":
-        return MistakeError(f"source can't be a git ref for COPY ({path[:100]})")
-    return MistakeError(
-        f"git sources are not supported yet ({path[:100]})",
-        hint="clone in a RUN step of an earlier stage and COPY --from it",
+        raise MistakeError(
+            f"source can't be a git ref for COPY ({remote.shown(path)})",
+            hint="use ADD to clone a repository",
+        )
+    keep = copy.keep_git_dir
+    if keep is not None and reference.keep_git_dir not in {None, keep}:
+        raise MistakeError("inconsistent keep-git-dir configuration")
+    checksum = expand(copy.checksum) if copy.checksum else ""
+    if checksum and reference.checksum not in {"", checksum}:
+        raise MistakeError(f'checksum mismatch "{checksum[:80]}" != "{reference.checksum[:80]}"')
+    op = replace(
+        reference.operation(),
+        keep_git_dir=bool(keep or reference.keep_git_dir),
+        checksum=checksum or reference.checksum,
     )
+    ref = session.graph.add(
+        op, name=remote.shown(path), span=copy.node.span, stage=session.label(work)
+    )
+    return PathSource(inputs.add(ref), "/")
 
 
 def _fetched(
@@ -146,13 +171,13 @@ def _fetched(
     """Lower an ADD of a URL to a fetch and a source (A04, A05)."""
     if copy.node.keyword == "COPY":
         raise MistakeError(
-            f"source can't be a URL for COPY ({url[:100]})", hint="use ADD to fetch a URL"
+            f"source can't be a URL for COPY ({remote.shown(url)})", hint="use ADD to fetch a URL"
         )
     filename = remote.filename(url)
     checksum = _digest(expand(copy.checksum)) if copy.checksum else None
     ref = session.graph.add(
         HttpOp(url, filename, checksum),
-        name=url,
+        name=remote.shown(url),
         span=copy.node.span,
         stage=session.label(work),
     )
@@ -162,9 +187,9 @@ def _fetched(
 def _check_checksum(copy: Copy, paths: list[str]) -> None:
     if not copy.checksum:
         return
-    if len(paths) + len(copy.heredocs) != 1:
+    if len(paths) != 1:
         raise MistakeError("checksum can't be specified for multiple sources")
-    if not copy.sources or not (remote.is_http(paths[0]) or remote.is_git(paths[0])):
+    if not remote.is_http(paths[0]) and not remote.is_git(paths[0]):
         raise MistakeError("checksum requires an HTTP(S) or git source")
 
 

@@ -96,7 +96,7 @@ class Copy:
     parents: bool
     excludes: tuple[str, ...]
     checksum: str
-    keep_git_dir: bool
+    keep_git_dir: bool | None
     unpack: bool | None
     node: Node
 

@@ -1,0 +1,1 @@
+"""Git repositories as sources: resolved, fetched and read with the git program."""
