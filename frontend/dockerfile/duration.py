@@ -1,4 +1,7 @@
-"""Durations as Go writes them: `1h2m3.5s`, `300ms` (I09)."""
+"""Durations as Go writes them: `1h2m3.5s`, `300ms` (I09).
+
+Microseconds are `us` only: flags are read byte by byte, which takes `µs` apart.
+"""
 
 from __future__ import annotations
 
@@ -7,16 +10,15 @@ import re
 _UNITS = {
     "ns": 1,
     "us": 1_000,
-    "µs": 1_000,
-    "μs": 1_000,
     "ms": 1_000_000,
     "s": 1_000_000_000,
     "m": 60_000_000_000,
     "h": 3_600_000_000_000,
 }
 # Digits are limited so that no number takes long to read; 2**63 has 19 of them.
-_PART = r"([0-9]{0,30})(?:\.([0-9]{0,30}))?(ns|us|µs|μs|ms|s|m|h)"
+_PART = r"([0-9]{0,30})(?:\.([0-9]{0,30}))?(ns|us|ms|s|m|h)"
 _MAX = (1 << 63) - 1
+_MAX_FRACTION = 18  # digits that count; more would not fit into 64 bits
 
 
 def parse_duration(text: str) -> int:
@@ -37,10 +39,16 @@ def parse_duration(text: str) -> int:
             raise ValueError(f'invalid duration "{text[:64]}"')
         unit = _UNITS[match[3]]
         fraction = match[2] or ""
-        total += int(match[1] or "0") * unit + int(fraction or "0") * unit // 10 ** len(fraction)
+        total += int(match[1] or "0") * unit + _part_of(unit, fraction)
         if total > _MAX:
             raise ValueError(f'invalid duration "{text[:64]}"')
         position = match.end()
     if not rest:
         raise ValueError(f'invalid duration "{text[:64]}"')
     return sign * total
+
+
+def _part_of(unit: int, fraction: str) -> int:
+    """Take a decimal fraction of a unit, rounding as floating point does."""
+    digits = fraction[:_MAX_FRACTION]
+    return int(float(int(digits or "0")) * (unit / 10.0 ** len(digits)))

@@ -42,7 +42,8 @@ class Environment:
         self._budget.spend(self._size)
         copy = type(self)(self.persisted.items(), self._budget)
         for name, value in self.scope.items():
-            copy.assign(name, value)
+            # What ENV persists is set again for the child and hides an ARG after it.
+            copy.assign(name, self.persisted.get(name, value))
         copy.declared = dict(self.declared)
         return copy
 

@@ -13,7 +13,7 @@ from frontend.dockerfile import parser, syntax
 from frontend.dockerfile.copies import parse_copy
 from frontend.dockerfile.duration import parse_duration
 from frontend.dockerfile.flags import FlagSet, parse_flags
-from frontend.dockerfile.jsonform import parse_json_form
+from frontend.dockerfile.jsonform import ShapeError, parse_json_form
 from frontend.dockerfile.mountoptions import parse_mount
 from frontend.dockerfile.problems import MAX_PROBLEMS, MistakeError, nearest
 from frontend.dockerfile.shell import split_words
@@ -44,30 +44,37 @@ def parse_dockerfile(source: SourceFile) -> syntax.Parsed:
     """Read a whole Dockerfile.
 
     Raises:
-        DockerfileError: with every problem found, in file order.
+        DockerfileError: with every problem found: those of the shape of lines, then the others.
     """
     split = parser.split(source)
-    problems = list(split.problems)
+    shapes = list(split.problems)
+    problems: list[Diagnostic] = []
     instructions: list[Instruction] = []
     staged = False
     for node in split.nodes:
-        if len(problems) >= MAX_PROBLEMS:
+        if len(problems) + len(shapes) >= MAX_PROBLEMS:
             break
         staged = staged or node.keyword == "FROM"
         try:
             instruction = parse_instruction(node, split.directives)
             _check_order(node, staged=staged)
         except MistakeError as error:
-            problems.append(Diagnostic(error.message, node.span, error.hint))
+            kind = shapes if isinstance(error, ShapeError) else problems
+            kind.append(Diagnostic(error.message, node.span, error.hint))
         else:
             instructions.append(instruction)
-    if not problems and not split.nodes:
-        problems.append(Diagnostic("file with no instructions", Span(1, 1)))
-    elif not problems and not staged:
-        problems.append(Diagnostic("dockerfile contains no stages to build", split.nodes[-1].span))
-    if problems:
-        raise DockerfileError(source, tuple(sorted(problems, key=lambda d: d.span)))
+    if not (shapes or problems or staged):
+        problems.append(_without_stages(split))
+    if shapes or problems:
+        found = (*sorted(shapes, key=lambda d: d.span), *sorted(problems, key=lambda d: d.span))
+        raise DockerfileError(source, found)
     return syntax.Parsed(split.directives, tuple(instructions))
+
+
+def _without_stages(split: parser.Split) -> Diagnostic:
+    if not split.nodes:
+        return Diagnostic("file with no instructions", Span(split.lines, split.lines))
+    return Diagnostic("dockerfile contains no stages to build", split.nodes[-1].span)
 
 
 def _check_order(node: Node, *, staged: bool) -> None:
@@ -148,10 +155,10 @@ def _run(node: Node, _directives: Directives) -> Instruction:
             hint="remove --device",
         )
     network, security = flags.text("network"), flags.text("security")
-    if network and network not in _NETWORKS:
+    if flags.every("network") and network not in _NETWORKS:
         hint = nearest(network, _NETWORKS) or "one of default, none, host"
         raise MistakeError(f'invalid network mode "{network[:64]}"', hint=hint)
-    if security and security not in _SECURITY:
+    if flags.every("security") and security not in _SECURITY:
         hint = nearest(security, _SECURITY) or "one of sandbox, insecure"
         raise MistakeError(f'security "{security[:64]}" is not valid', hint=hint)
     return syntax.Run(
@@ -176,7 +183,7 @@ def _pairs(node: Node, directives: Directives) -> Instruction:
     if "=" not in words[0]:
         parts = _BLANKS.split(node.rest, maxsplit=1)
         if len(parts) == 1:
-            raise MistakeError(
+            raise ShapeError(
                 f"{node.keyword} must have two arguments", hint=f"write {node.keyword} name=value"
             )
         return syntax.Pairs(((parts[0], parts[1]),), legacy=True, node=node)
@@ -186,7 +193,7 @@ def _pairs(node: Node, directives: Directives) -> Instruction:
 def _pair(word: str, keyword: str) -> tuple[str, str]:
     name, equals, value = word.partition("=")
     if not equals:
-        raise MistakeError(
+        raise ShapeError(
             f'syntax error - can\'t find = in "{word[:64]}", must be of the form: name=value',
             hint="quote values that contain blanks",
         )
@@ -323,8 +330,9 @@ def _onbuild(node: Node, _directives: Directives) -> Instruction:
     if not node.rest:
         raise MistakeError("ONBUILD requires at least one argument")
     _check_trigger(_BLANKS.split(node.rest, maxsplit=1)[0].upper())
+    trigger = _BLANKS.split(node.original, maxsplit=1)[1]
     bodies = (f"\n{heredoc.body}{heredoc.name}" for heredoc in node.heredocs)
-    return syntax.OnBuild("".join((node.rest, *bodies)), node)
+    return syntax.OnBuild("".join((trigger, *bodies)), node)
 
 
 _PARSERS: dict[str, Callable[[Node, Directives], Instruction]] = {

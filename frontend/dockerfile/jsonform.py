@@ -5,11 +5,18 @@ from __future__ import annotations
 from frontend.dockerfile.problems import MistakeError
 
 
+class ShapeError(MistakeError):
+    """A line that cannot be taken apart, whatever its instruction means by the parts.
+
+    Of several mistakes in a file, these are reported first, as the reference does.
+    """
+
+
 def parse_json_form(text: str) -> tuple[str, ...] | None:
     """Return the words of an array, None when the text is in shell form.
 
     Raises:
-        MistakeError: it is an array, but not of strings.
+        ShapeError: it is an array, but not of strings.
     """
     if not text.startswith("["):
         return None
@@ -21,7 +28,7 @@ def parse_json_form(text: str) -> tuple[str, ...] | None:
         return None  # not JSON: silently the shell form
     if all(isinstance(word, str) for word in words):
         return tuple(_as_text(word) for word in words)
-    raise MistakeError("when using JSON array syntax, arrays must be comprised of strings only")
+    raise ShapeError("when using JSON array syntax, arrays must be comprised of strings only")
 
 
 def is_json_form(text: str) -> bool:

@@ -38,6 +38,7 @@ class Split:
     directives: Directives
     nodes: tuple[Node, ...]
     problems: tuple[Diagnostic, ...]
+    lines: int = 1
 
 
 def parse(source: SourceFile) -> tuple[Directives, tuple[Node, ...]]:
@@ -66,7 +67,8 @@ def split(source: SourceFile, directives: Directives | None = None) -> Split:
     if directives is None:
         directives, header = _read_directives(lines, file.problems)
     file.mask(directives.escape, header)
-    return Split(directives, _nodes(file, directives.escape), tuple(file.problems[:MAX_PROBLEMS]))
+    nodes = _nodes(file, directives.escape)
+    return Split(directives, nodes, tuple(file.problems[:MAX_PROBLEMS]), len(lines))
 
 
 def _unreadable(text: str, lines: list[str]) -> list[Diagnostic]:
@@ -83,7 +85,10 @@ def _unreadable(text: str, lines: list[str]) -> list[Diagnostic]:
         here = Span(MAX_LINES + 1, MAX_LINES + 1)
         return [Diagnostic(f"the Dockerfile has more than {MAX_LINES} lines", here)]
     return [
-        Diagnostic(f"line greater than max allowed size of {MAX_LINE}", Span(number, number))
+        # Begins where the reference reports it: at the last line it could read.
+        Diagnostic(
+            f"line greater than max allowed size of {MAX_LINE}", Span(max(1, number - 1), number)
+        )
         for number, line in enumerate(lines, 1)
         if len(line) * _WIDEST > MAX_LINE and len(line.encode("utf-8")) > MAX_LINE
     ][:MAX_PROBLEMS]
@@ -104,7 +109,8 @@ def _read_directives(lines: list[str], problems: list[Diagnostic]) -> tuple[Dire
         count = number
         here = Span(number, number)
         if key in values:
-            problems.append(Diagnostic(f"only one {key} parser directive can be used", here))
+            both = Span(number - 1, number)  # begins where the reference reports it
+            problems.append(Diagnostic(f"only one {key} parser directive can be used", both))
         elif key == "escape" and match[2] not in ("\\", "`"):
             problems.append(
                 Diagnostic(
@@ -213,8 +219,9 @@ class _File:
                     else f"the Dockerfile has more than {MAX_HEREDOCS} heredocs"
                 )
                 hint = f"end it with a line that is exactly {word.name[:64]}" if end is None else ""
+                end_line = len(self.lines) if end is None else last + 1
                 self.problems.append(
-                    Diagnostic(message, Span(start + 1, last + 1), hint=hint or None)
+                    Diagnostic(message, Span(start + 1, end_line), hint=hint or None)
                 )
                 return len(self.lines)
             body = "".join(f"{line}\n" for line in self.lines[position:end])
@@ -273,8 +280,6 @@ def _nodes(file: _File, escape: str) -> tuple[Node, ...]:
                     comments.clear()
             continue
         original = file.joined(start, last, escape)
-        if not original:
-            continue
         command = words.cut(original, escape)
         nodes.append(
             Node(

@@ -238,10 +238,9 @@ class _Scanner:
         return ""
 
     def _lookup(self, name: str) -> str | None:
-        if not name or name in _SPECIAL_PARAMETERS or name[0].isdigit():
-            return None  # positions and special parameters are never set in a build (V01)
         value = self._env.get(name)
-        if value is None and self._undefined:
+        special = not name or name in _SPECIAL_PARAMETERS or name[0].isdigit()  # rarely set (V01)
+        if value is None and self._undefined and not special:
             self._undefined(name)
         return value
 

@@ -47,8 +47,14 @@ _NAMES = frozenset(
 }
 
 
+_DIGITS = 19  # of the largest number
+_MAX = (1 << 63) - 1
+
+
 def is_signal(text: str) -> bool:
-    """Whether text is a signal's name, with or without SIG in any case, or a number but 0."""
-    if text.isascii() and text.isdigit():
-        return bool(text.strip("0"))
+    """Whether text is a signal's name, with or without SIG in any case, or a number but 0, of either sign."""
+    digits = text[1:] if text[:1] in {"+", "-"} else text
+    if digits.isascii() and digits.isdigit():
+        number = digits.lstrip("0")
+        return bool(number) and len(number) <= _DIGITS and int(number) <= _MAX
     return text.upper().removeprefix("SIG") in _NAMES

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 
 from cache.value import value
-from frontend.dockerfile.shell import ExpansionError, expand
+from frontend.dockerfile.shell import ExpansionError, expand_words
 
 _BLANKS = re.compile(r"[\t\v\f\r ]+")
 # A shell word with its quotes; blanks behind `<<` belong to it (P51). None of the parts can match
@@ -16,7 +16,7 @@ _BLANKS = re.compile(r"[\t\v\f\r ]+")
 # In early releases of 3.11 (Debian 12 has one), a possessive group whose last try got part of the
 # way stays there; a last alternative that never matches brings it back.
 _RAW_WORD = r"""(?:[^\s'"\\<]++|<<\s*+|<|'[^']*+'|"(?:[^"\\]++|\\.|(?!))*+"|\\.|\\\Z|(?!))++|(?P<open>['"])"""
-_HEREDOC = re.compile(r"([0-9]*)<<(-?)\s*([^<]*)\Z")
+_HEREDOC = re.compile(r"([0-9]*)<<(-?)\s*([^<]*)\Z", re.ASCII)
 
 
 @value
@@ -98,7 +98,7 @@ def _flag_word(text: str, position: int, escape: str) -> tuple[str, int]:
 
 def heredoc_words(text: str) -> tuple[HeredocWord, ...]:
     """Find the words that announce heredocs, in order; none if a quote stays open (P52)."""
-    matches = list(re.finditer(_RAW_WORD, text, re.DOTALL))
+    matches = list(re.finditer(_RAW_WORD, text, re.DOTALL | re.ASCII))
     if any(match["open"] for match in matches):
         return ()
     found = (parse_heredoc_word(match.group()) for match in matches)
@@ -126,12 +126,12 @@ def _quotes(text: str) -> int:
 
 
 def _unquoted(text: str) -> str | None:
-    """Remove quotes and escapes; None when nothing is left or a quote stays open.
+    """Remove quotes and escapes of one word; None if it is several, or a quote stays open.
 
     The name is never expanded, so its dollars are hidden meanwhile (P52).
     """
     try:
-        plain = expand(text.replace("$", "\ue000"), {})
+        plain = expand_words(text.replace("$", "\ue000"), {})
     except ExpansionError:
         return None
-    return plain.replace("\ue000", "$") or None
+    return plain[0].replace("\ue000", "$") if len(plain) == 1 else None

@@ -113,7 +113,10 @@ def test_proxies_are_given_in_both_cases() -> None:
         ("80/UDP", ["80/udp"]),
         ("8-9/sctp", ["8/sctp", "9/sctp"]),
         ("127.0.0.1:5:6", ["6/tcp"]),
-        ("5:6-7", ["6/tcp", "7/tcp"]),
+        ("5-6:6-7", ["6/tcp", "7/tcp"]),
+        ("5-6:7", ["7/tcp"]),
+        ("[::1]:5:6", ["6/tcp"]),
+        ("+80", ["80/tcp"]),
         ("00080", ["80/tcp"]),
     ],
 )
@@ -132,6 +135,9 @@ def test_ports_are_expanded(text: str, ports: list[str]) -> None:
         ("abc", "invalid containerPort: abc"),
         ("٣", "invalid containerPort: ٣"),
         ("9" * 5000, "invalid containerPort: " + "9" * 60),
+        ("5:6-7", "invalid ranges specified for container and host ports: 6-7 and 5"),
+        ("a:80", "invalid hostPort: a"),
+        ("host:80:81", "invalid IP address: host"),
         ("80/foo", 'invalid port: "80/foo": invalid proto: foo'),
     ],
 )
@@ -154,14 +160,16 @@ def test_ports_accept_or_refuse_any_text(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["SIGTERM", "sigterm", "TERM", "9", "99", "RTMIN+15", "SIGRTMAX-14"]
+    "text", ["SIGTERM", "sigterm", "TERM", "9", "99", "-1", "+9", "RTMIN+15", "SIGRTMAX-14"]
 )
 def test_signals_known(text: str) -> None:
     """I08: names with or without SIG in any case, and numbers."""
     assert is_signal(text)
 
 
-@pytest.mark.parametrize("text", ["", "foo", "0", "00", "-1", "SIGSIGTERM", "RTMIN+16", "٣"])
+@pytest.mark.parametrize(
+    "text", ["", "foo", "0", "00", "-0", "9" * 20, "SIGSIGTERM", "RTMIN+16", "٣"]
+)
 def test_signals_unknown(text: str) -> None:
     """I08: anything else is no signal."""
     assert not is_signal(text)
