@@ -94,7 +94,6 @@ def build_request(words: Words, environ: Mapping[str, str]) -> BuildRequest:
     platforms = parse_platforms(words.every("platform"), environ)
     build_args = parse_pairs("--build-arg", words.every("build-arg"), environ)
     epoch = dict(build_args).get("SOURCE_DATE_EPOCH", environ.get("SOURCE_DATE_EPOCH"))
-    call, call_format, call_ignore_status = _call(words)
     network = _network(words.last("network"))
     return BuildRequest(
         context=_context(words.positional),
@@ -113,9 +112,6 @@ def build_request(words: Words, environ: Mapping[str, str]) -> BuildRequest:
         no_cache=words.switch("no-cache"),
         no_cache_filter=_stages(words),
         explain=words.switch("explain"),
-        call=call,
-        call_format=call_format,
-        call_ignore_status=call_ignore_status,
         debug=words.switch("debug"),
         iidfile=words.last("iidfile"),
         metadata_file=words.last("metadata-file"),
@@ -123,6 +119,7 @@ def build_request(words: Words, environ: Mapping[str, str]) -> BuildRequest:
         source_date_epoch=parse_epoch(epoch),
         insecure_registries=tuple(words.every("insecure-registry")),
         warnings=_legacy(words),
+        **_call(words),
         **_rarely_given(words, network),
     )
 
@@ -220,16 +217,17 @@ def _stages(words: Words) -> tuple[str, ...]:
     return tuple(name for text in texts for name in text.split(",") if name)
 
 
-def _call(words: Words) -> tuple[str, str, bool]:
+def _call(words: Words) -> dict[str, Any]:
     """What --call, --check and --print ask for; the last of them counts."""
     for name in reversed(words.order):
         if name == "check":
-            return ("check" if words.switch("check") else "build"), "text", False
+            return {"call": "check" if words.switch("check") else "build"}
         if name in {"call", "print"}:
             from builder.flagvalues import parse_call  # noqa: PLC0415 - start-up time
 
-            return parse_call(words.last(name))
-    return "build", "text", False
+            call, form, ignore_status = parse_call(words.last(name))
+            return {"call": call, "call_format": form, "call_ignore_status": ignore_status}
+    return {}
 
 
 def parse_platforms(texts: Sequence[str], environ: Mapping[str, str]) -> tuple[Platform, ...]:

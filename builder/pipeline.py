@@ -25,8 +25,9 @@ if TYPE_CHECKING:
 
     from builder.progress.deferred import DeferredReporter
     from builder.request import BuildRequest
-    from builder.solver.scheduler import Explained
+    from builder.solver.scheduler import Explained, Solver
     from cache.spec.oci import Platform
+    from frontend.dockerfile.syntax import Parsed
     from frontend.source import Diagnostic, SourceFile
 
 
@@ -50,6 +51,7 @@ class Built:
     explained: tuple[Explained, ...]
     warnings: tuple[Diagnostic, ...]
     source: SourceFile
+    unconsumed: tuple[str, ...] = ()  # build arguments that nothing asked for
 
 
 def graph(request: BuildRequest, caller: Caller) -> str:
@@ -65,13 +67,14 @@ def build(request: BuildRequest, caller: Caller) -> Built:
         PybuildError: whatever went wrong; nothing is half-written.
     """
     outputs = outputs_of(request, stdout_is_terminal=caller.stdout_is_terminal)
+    secrets = _lent(request, caller)
     request = replace(request, insecure_registries=insecure_hosts(request, outputs))
     with contextlib.ExitStack() as stack:
         compiled = _compiled(request, caller, stack)
         state, network, parts = compiled.state, compiled.network, compiled.parts
         solve = Solve(
             request,
-            caller.environ,
+            secrets,
             state,
             network,
             compiled.images,
@@ -94,13 +97,45 @@ def build(request: BuildRequest, caller: Caller) -> Built:
             request, state, network, caller.reporter, first_id, makes_index=is_multi
         )
         finished = finisher.finish(images, outputs)
-        explained = tuple(solver.explained[ref] for ref in sorted(solver.explained))
-    return Built(finished, solver.ran, solver.cached, explained, _warnings(parts), compiled.source)
+    return _built(finished, solver, request, compiled)
+
+
+def _built(finished: Finished, solver: Solver, request: BuildRequest, compiled: _Compiled) -> Built:
+    return Built(
+        finished,
+        solver.ran,
+        solver.cached,
+        tuple(solver.explained[ref] for ref in sorted(solver.explained)),
+        _warnings(compiled.parts),
+        compiled.source,
+        _unconsumed(request, compiled),
+    )
+
+
+def _lent(request: BuildRequest, caller: Caller) -> dict[str, bytes]:
+    """Read secrets and check ssh agents before anything else is done."""
+    if not (request.secrets or request.ssh):
+        return {}
+    from builder.secrets import check_agents, read_secrets  # noqa: PLC0415 - only when asked
+
+    check_agents(request.ssh, caller.environ)
+    return read_secrets(request.secrets, caller.environ)
+
+
+def _unconsumed(request: BuildRequest, compiled: _Compiled) -> tuple[str, ...]:
+    if not request.build_args:
+        return ()
+    from frontend.dockerfile.unconsumed import unconsumed  # noqa: PLC0415 - only when asked
+
+    images = compiled.images.resolved.values()
+    triggers = [text for image in images for text in image.config.on_build]
+    return unconsumed(compiled.parsed, triggers, (name for name, _ in request.build_args))
 
 
 @value
 class _Compiled:
     source: SourceFile
+    parsed: Parsed
     path: str
     state: states.State
     network: Network
@@ -124,7 +159,7 @@ def _compiled(request: BuildRequest, caller: Caller, stack: contextlib.ExitStack
         lower(source, parsed, _lower_request(request, platform), images)
         for platform in platforms_of(request)
     ]
-    return _Compiled(source, path, state, network, images, joined(parts))
+    return _Compiled(source, parsed, path, state, network, images, joined(parts))
 
 
 def _warnings(parts: Sequence[Lowered]) -> tuple[Diagnostic, ...]:

@@ -10,7 +10,6 @@ from builder.clock import Clock
 from builder.dockerfile_input import read_ignore
 from builder.runtime import RuntimeStarter
 from builder.sandbox.network import RESOLV_CONF, hosts, resolv_conf
-from builder.secrets import read_secrets
 from builder.solver.cachemount import CacheMounts
 from builder.solver.earlier import EarlierLayers
 from builder.solver.exec_op import ExecHandler, StepFiles
@@ -74,7 +73,7 @@ class Solve:
     def __init__(
         self,
         request: BuildRequest,
-        environ: Mapping[str, str],
+        secrets: Mapping[str, bytes],
         state: State,
         network: Network,
         images: BaseImages,
@@ -94,7 +93,7 @@ class Solve:
         self._stack = contextlib.ExitStack()
         self._runtime = RuntimeStarter(state, request.source_date_epoch)
         self._stack.callback(self._runtime.close)
-        self._secrets = read_secrets(request.secrets, environ)
+        self._secrets = secrets
         self._clock = Clock(request.source_date_epoch)
         self._memo = StoredStatCache(state.memos)
         self._http = HttpHandler(network.get, state.store, state.memos)

@@ -7,8 +7,11 @@ import time
 from typing import TYPE_CHECKING
 
 from builder import interrupt, pipeline
+from builder.errors import UsageError
 from builder.options import build_request, read
 from builder.progress.deferred import DeferredReporter
+from builder.proxies import configured
+from cache.value import replace
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -26,12 +29,13 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
 
         sys.stdout.write(HELP)
         return 0
-    request = build_request(words, environ)
+    request = _with_proxies(build_request(words, environ), environ)
     started = time.monotonic()
     caller = _caller(request, environ)
-    if request.call == "graph":
-        sys.stdout.write(pipeline.graph(request, caller))
-        return 0
+    for text in (*request.warnings, *_empty_secrets(request, environ)):
+        caller.notice(f"warning: {text}")
+    if request.call != "build":
+        return _call(request, caller)
     for path in filter(None, (request.iidfile, request.metadata_file)):
         _remove_stale(path)
     try:
@@ -41,6 +45,33 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
         caller.reporter.close()
     _report(request, built, time.monotonic() - started)
     return 0
+
+
+def _call(request: BuildRequest, caller: Caller) -> int:
+    """Answer --call, which builds nothing."""
+    if request.call != "graph":
+        msg = f"--call {request.call} is not supported yet"
+        raise UsageError(msg, hint="use --call graph to see what a Dockerfile means")
+    sys.stdout.write(pipeline.graph(request, caller))
+    return 0
+
+
+def _with_proxies(request: BuildRequest, environ: Mapping[str, str]) -> BuildRequest:
+    """Add the proxies that docker's config.json has for builds."""
+    given = dict(request.build_args)
+    more = configured(environ, given)
+    return replace(request, build_args=(*request.build_args, *more)) if more else request
+
+
+def _empty_secrets(request: BuildRequest, environ: Mapping[str, str]) -> list[str]:
+    if not request.secrets:
+        return []
+    from builder.secrets import unset_variables  # noqa: PLC0415 - only when asked
+
+    return [
+        f"secret {name} is empty: environment variable {variable} is not set"
+        for name, variable in unset_variables(request.secrets, environ)
+    ]
 
 
 def _caller(request: BuildRequest, environ: Mapping[str, str]) -> Caller:
@@ -111,7 +142,7 @@ def _summary(request: BuildRequest, built: Built, seconds: float) -> str:
         written=finished.written,
     )
     parts = [_explanation(built)] if request.explain else []
-    parts += [_warnings(built), summary_text(summary) + "\n"]
+    parts += [_warnings(built), _unconsumed(built), summary_text(summary) + "\n"]
     return "".join(parts)
 
 
@@ -122,6 +153,16 @@ def _warnings(built: Built) -> str:
     head = f" {count} warning{'s' if count > 1 else ''} found:\n"
     lines = (f" - {w.rule}: {w.message} (line {w.span.start})\n" for w in built.warnings)
     return head + "".join(lines)
+
+
+def _unconsumed(built: Built) -> str:
+    """One line about --build-arg names that nothing asked for (V36)."""
+    if not built.unconsumed:
+        return ""
+    from frontend.source import printable  # noqa: PLC0415 - only when needed
+
+    names = ", ".join(printable(name)[:100] for name in built.unconsumed)
+    return f"warning: no ARG takes --build-arg {names}\n"
 
 
 def _explanation(built: Built) -> str:

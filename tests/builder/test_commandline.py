@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import socket
 import subprocess
 import sys
 
 import pytest
 
 from builder.errors import UsageError
-from builder.flagvalues import parse_hosts, parse_secret
+from builder.flagvalues import parse_secret, parse_ssh
 from builder.options import parse_build, parse_platform
-from builder.request import SecretSource, parse_epoch, parse_pairs
-from builder.secrets import read_secrets
+from builder.request import MAX_SECRET, SecretSource, parse_epoch, parse_pairs
+from builder.secrets import check_agents, read_secrets, unset_variables
 
 
 def pybuild(*words, cwd=None, **environ):
@@ -86,11 +88,6 @@ def test_bad_epoch_is_refused(text):
         parse_epoch(text)
 
 
-def test_hosts_take_ipv6():
-    """Bracketed IPv6 addresses are unwrapped."""
-    assert parse_hosts(["v6=[::1]"]) == (("v6", "::1"),)
-
-
 def test_secret_sources(tmp_path):
     """src, env, type=env and the automatic choice (M13)."""
     path = tmp_path / "file"
@@ -107,11 +104,61 @@ def test_secret_sources(tmp_path):
 
 
 def test_missing_secret_is_an_error_before_the_build(tmp_path):
-    """A file or variable that is not there is named at once."""
-    with pytest.raises(UsageError, match="not found"):
-        read_secrets([parse_secret(f"id=a,src={tmp_path}/nope")], {})
-    with pytest.raises(UsageError, match="not set"):
-        read_secrets([parse_secret("id=a,env=NOPE")], {})
+    """A file that is not there is named at once, even if a variable is used instead."""
+    for text in (f"id=a,src={tmp_path}/nope", f"id=a,env=HOME,src={tmp_path}/nope"):
+        with pytest.raises(UsageError, match="not found"):
+            read_secrets([parse_secret(text)], {"HOME": "x"})
+
+
+def test_unset_variable_is_an_empty_secret():
+    """As with docker the build goes on; who wants to can say which are empty."""
+    sources = [parse_secret("id=a,env=NOPE"), parse_secret("id=b,env=B"), parse_secret("id=B")]
+    assert read_secrets(sources, {"B": "x"}) == {"a": b"", "b": b"x", "B": b"x"}
+    assert unset_variables(sources, {"B": "x"}) == (("a", "NOPE"),)
+
+
+def test_secret_from_what_the_caller_opened():
+    """The pipe of a shell's <(command) is read to its end, once."""
+    reading, writing = os.pipe()
+    os.write(writing, b"from a command")
+    os.close(writing)
+    try:
+        assert read_secrets([parse_secret(f"id=a,src=/dev/fd/{reading}")], {}) == {
+            "a": b"from a command"
+        }
+    finally:
+        os.close(reading)
+
+
+@pytest.mark.parametrize("size", [MAX_SECRET, MAX_SECRET + 1])
+def test_secret_has_at_most_500_kib(tmp_path, size):
+    """A larger file or variable is an error (M13)."""
+    (tmp_path / "f").write_bytes(b"x" * size)
+    for text in (f"id=a,src={tmp_path}/f", "id=a,env=V"):
+        fits = contextlib.nullcontext() if size <= MAX_SECRET else pytest.raises(UsageError)
+        with fits:
+            assert read_secrets([parse_secret(text)], {"V": "x" * size})
+
+
+def test_agents_are_checked_before_the_build(tmp_path):
+    """One socket, or keys, or SSH_AUTH_SOCK; never a mixture, nor what is not there."""
+    agent, key = tmp_path / "agent", tmp_path / "key"
+    key.write_text("a key")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(agent))
+        for good in (["default"], [f"a={key},{key}"], [f"a={agent}", "b"]):
+            check_agents(parse_ssh(good), {"SSH_AUTH_SOCK": str(agent)})
+        for bad, said in (
+            (f"a={agent},{key}", "mixed"),
+            (f"a={agent},{agent}", "only one socket"),
+            (f"a={tmp_path}/nope", "No such file"),
+            (f"a={tmp_path}", "neither a socket nor a private key"),
+            ("a=\0", "null byte"),
+        ):
+            with pytest.raises(UsageError, match=said):
+                check_agents(parse_ssh([bad]), {"SSH_AUTH_SOCK": str(agent)})
+        with pytest.raises(UsageError, match="SSH_AUTH_SOCK is not set"):
+            check_agents(parse_ssh(["default"]), {})
 
 
 def test_fifo_secret_does_not_hang(tmp_path):
