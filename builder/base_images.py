@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from cache.errors import ContentNotFoundError, PybuildError
 from cache.spec.reference import Reference
+from frontend.dockerfile.contexts import LAYOUT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,9 +49,21 @@ class BaseImages:
 
         Raises:
             InvalidDocumentError: no image name; ContentNotFoundError: no such image anywhere.
+            PybuildError: an OCI layout that cannot be read.
         """
-        image = self._resolve(reference, platform or self._platform)
+        wanted = platform or self._platform
+        if reference.startswith(LAYOUT):
+            image = self._layout(reference, wanted)
+        else:
+            image = self._resolve(reference, wanted)
         self.resolved[image.manifest.digest] = image
+        return image
+
+    def _layout(self, text: str, wanted: Platform) -> Image:
+        from builder.layout_images import layout_image  # noqa: PLC0415 - rarely a base
+
+        image = layout_image(text, wanted, self._state.store)
+        self._state.images.put(image.manifest, ())
         return image
 
     def _resolve(self, reference: str, wanted: Platform) -> Image:

@@ -5,24 +5,52 @@ from __future__ import annotations
 import os
 import stat
 import sys
+from typing import TYPE_CHECKING
 
 from builder.errors import UsageError
+from cache.value import value
 from frontend.source import MAX_SOURCE, SourceFile
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from cache.spec.oci import Layer
+
 MAX_IGNORE = 1024 * 1024  # bytes of a .dockerignore
+MAX_FETCHED = 2 * 1024 * 1024  # bytes of a Dockerfile that -f gives by URL
 STDIN = "-"
+NAME = "Dockerfile"
+LOWER_NAME = "dockerfile"
 _FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
 
-def context_directory(path: str) -> str:
-    """Check that the context is a directory (B01).
+@value
+class BuildInput:
+    """What a build reads: its Dockerfile and its context.
+
+    An ignore file may lie beside `path`, "" for nowhere. `layers` are the context where it is no
+    directory; `mtime` is when it was last changed (nanoseconds), 0 where nobody says.
+    """
+
+    source: SourceFile
+    path: str
+    layers: tuple[Layer, ...] | None = None
+    mtime: int = 0
+
+
+def is_url(text: str) -> bool:
+    """Whether a context or a Dockerfile is fetched by http(s)."""
+    return text[:8].lower().startswith(("http://", "https://"))
+
+
+def is_directory(path: str) -> bool:
+    """Say whether the context is a directory, or something that has to be loaded (B01-B07).
 
     Raises:
-        UsageError: absent, not a directory, or a kind of context that is not built yet.
+        UsageError: it is neither.
     """
-    if path == STDIN or "://" in path or path.startswith(("git@", "github.com/")):
-        msg = f"context {path!r}: contexts that are no directory are not supported yet"
-        raise UsageError(msg, hint="fetch it first and name the directory")
+    if path == STDIN:
+        return False
     try:
         os.stat(path)
     except PermissionError as error:
@@ -30,32 +58,58 @@ def context_directory(path: str) -> str:
         raise UsageError(msg, hint="check the directory and those above it") from error
     except (OSError, ValueError):
         pass  # said below
+    if os.path.isdir(path):
+        return True
+    if is_url(path) or _is_git(path):
+        return False
     if not os.path.exists(path):
         msg = f'unable to prepare context: path "{path}" not found'
         raise UsageError(msg)
-    if not os.path.isdir(path):
-        msg = f'unable to prepare context: "{path}" is not a directory'
-        raise UsageError(msg, hint="name the directory; a Dockerfile is named with -f")
-    return path
+    msg = f'unable to prepare context: "{path}" is not a directory'
+    raise UsageError(msg, hint="name the directory; a Dockerfile is named with -f")
 
 
-def read_dockerfile(context: str, name: str) -> tuple[SourceFile, str]:
+def _is_git(text: str) -> bool:
+    from frontend.dockerfile.giturl import parse_git  # noqa: PLC0415 - start-up time
+
+    return parse_git(text) is not None
+
+
+def read_dockerfile(
+    context: str, name: str, fetch: Callable[[str, int], bytes]
+) -> tuple[SourceFile, str]:
     """Read the Dockerfile; gives its text and the path its ignore file may lie beside.
+
+    `fetch` gets a URL of at most so many bytes.
 
     Raises:
         UsageError: absent, no regular file, too large, or not UTF-8.
     """
     if name == STDIN:
         data = sys.stdin.buffer.read(MAX_SOURCE + 1)
-        return SourceFile("Dockerfile", _text(data, "standard input")), ""
+        return source_file(NAME, data, "standard input"), ""
+    if is_url(name):
+        return source_file(name, fetch(name, MAX_FETCHED), name), ""
     path = name or _default(context)
     # A name the user gave may lead anywhere; the context's own Dockerfile only within it.
     data = read_regular(path, MAX_SOURCE) if name else read_confined(path, MAX_SOURCE)
+    if data is None and os.path.basename(path) == NAME:
+        path = os.path.join(os.path.dirname(path), LOWER_NAME)
+        data = read_regular(path, MAX_SOURCE)
     if data is None:
+        path = name or _default(context)
         msg = f'failed to read dockerfile: "{path}" not found'
         raise UsageError(msg, hint="name it with -f, or change to its directory")
-    shown = name or os.path.basename(path)
-    return SourceFile(shown, _text(data, path)), path
+    return source_file(name or os.path.basename(path), data, path), path
+
+
+def source_file(name: str, data: bytes, where: str) -> SourceFile:
+    """Make a Dockerfile of bytes; `where` names them in errors.
+
+    Raises:
+        UsageError: too large, or not UTF-8.
+    """
+    return SourceFile(name, _text(data, where))
 
 
 def read_ignore(context: str, dockerfile: str) -> tuple[str, str]:
@@ -135,8 +189,8 @@ def _read(fd: int, path: str, limit: int) -> bytes:
 
 
 def _default(context: str) -> str:
-    path = os.path.join(context, "Dockerfile")
-    lower = os.path.join(context, "dockerfile")
+    path = os.path.join(context, NAME)
+    lower = os.path.join(context, LOWER_NAME)
     return lower if not os.path.lexists(path) and os.path.lexists(lower) else path
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from builder import state as states
 from builder.base_images import BaseImages
 from builder.clock import Clock
-from builder.dockerfile_input import context_directory, read_dockerfile
+from builder.dockerfile_input import BuildInput, is_directory, read_dockerfile
 from builder.errors import SolveError
 from builder.finish import Finished, Finisher, insecure_hosts, outputs_of
 from builder.options import local_platform
@@ -80,13 +80,14 @@ def build(request: BuildRequest, caller: Caller) -> Built:
             compiled.images,
             parts[0],
             caller.reporter,
+            compiled.given,
             more=[part.result for part in parts[1:]],
         )
         stack.callback(solve.close)
         try:
-            solver = solve.run(compiled.path)
+            solver = solve.run()
         except SolveError as error:
-            span, source = error.vertex.span, compiled.source
+            span, source = error.vertex.span, compiled.given.source
             error.excerpt = f"{source.name}:{span.start}\n{source.excerpt(span)}"
             raise
         clock = Clock(request.source_date_epoch)
@@ -107,7 +108,7 @@ def _built(finished: Finished, solver: Solver, request: BuildRequest, compiled: 
         solver.cached,
         tuple(solver.explained[ref] for ref in sorted(solver.explained)),
         _warnings(compiled.parts),
-        compiled.source,
+        compiled.given.source,
         _unconsumed(request, compiled),
     )
 
@@ -134,9 +135,8 @@ def _unconsumed(request: BuildRequest, compiled: _Compiled) -> tuple[str, ...]:
 
 @value
 class _Compiled:
-    source: SourceFile
+    given: BuildInput
     parsed: Parsed
-    path: str
     state: states.State
     network: Network
     images: BaseImages
@@ -144,22 +144,39 @@ class _Compiled:
 
 
 def _compiled(request: BuildRequest, caller: Caller, stack: contextlib.ExitStack) -> _Compiled:
-    context_directory(request.context)
-    source, path = read_dockerfile(request.context, request.dockerfile)
-    parsed = parse_dockerfile(source)
     network = Network(caller.environ, request.insecure_registries)
+    local = _local(request, network)
     state = stack.enter_context(
         states.opened(states.locate(caller.environ), network, network.progress)
     )
     network.origin = state.layers.origin
+    given, parsed = local or _loaded(request, caller, state, network)
     images = BaseImages(
         state, network, pull=request.pull, platform=request.platform, notice=caller.notice
     )
     parts = [
-        lower(source, parsed, _lower_request(request, platform), images)
+        lower(given.source, parsed, _lower_request(request, platform), images)
         for platform in platforms_of(request)
     ]
-    return _Compiled(source, parsed, path, state, network, images, joined(parts))
+    return _Compiled(given, parsed, state, network, images, joined(parts))
+
+
+def _local(request: BuildRequest, network: Network) -> tuple[BuildInput, Parsed] | None:
+    """Read the Dockerfile of a directory, before any state is touched; None for other contexts."""
+    if not is_directory(request.context):
+        return None
+    source, path = read_dockerfile(request.context, request.dockerfile, network.read)
+    return BuildInput(source, path), parse_dockerfile(source)
+
+
+def _loaded(
+    request: BuildRequest, caller: Caller, state: states.State, network: Network
+) -> tuple[BuildInput, Parsed]:
+    from builder.remote_context import RemoteContext  # noqa: PLC0415 - most are directories
+
+    clock = Clock(request.source_date_epoch)
+    given = RemoteContext(request, state, network, clock, caller.notice).load()
+    return given, parse_dockerfile(given.source)
 
 
 def _warnings(parts: Sequence[Lowered]) -> tuple[Diagnostic, ...]:

@@ -81,6 +81,18 @@ class Network:
         )
         return Fetched(reply.status, reply.etag, reply.last_modified)
 
+    def read(self, url: str, limit: int) -> bytes:
+        """Fetch a small file.
+
+        Raises:
+            RegistryError: it is larger than `limit`, or cannot be had.
+        """
+        from builder.registry.http_source import fetch_url  # noqa: PLC0415 - start-up time
+
+        pieces: list[bytes] = []
+        fetch_url(self.client.session.transport, url, pieces.append, max_bytes=limit)
+        return b"".join(pieces)
+
     def git(self, root: str, request: BuildRequest, secrets: Mapping[str, bytes]) -> GitSource:
         """Git as this build may use it: with its secrets, and the agent of --ssh default."""
         if self._git is None:

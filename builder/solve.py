@@ -7,7 +7,6 @@ import os
 from typing import TYPE_CHECKING
 
 from builder.clock import Clock
-from builder.dockerfile_input import read_ignore
 from builder.runtime import RuntimeStarter
 from builder.sandbox.network import RESOLV_CONF, hosts, resolv_conf
 from builder.solver.cachemount import CacheMounts
@@ -23,6 +22,8 @@ from builder.solver.trees import Trees
 from cache.keys import CacheKey, KeyPart
 from cache.spec.digest import framed
 from cache.statcache import StoredStatCache
+from frontend.dockerfile.contexts import Contexts
+from frontend.dockerfile.session import CONTEXT
 from frontend.graph import ContextOp, CopyOp, ExecOp, GitOp, HttpOp, ImageOp, MkdirOp, Ref
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
     from builder.base_images import BaseImages
     from builder.context.local import LocalContext
+    from builder.dockerfile_input import BuildInput
     from builder.progress.current import CurrentProgress
     from builder.progress.deferred import DeferredReporter
     from builder.remote import Network
@@ -40,7 +42,6 @@ if TYPE_CHECKING:
     from cache.spec.oci import Layer
     from frontend.dockerfile.lower import Lowered
     from frontend.graph import Op
-    from frontend.ignore import IgnoreMatcher
 
 _LIMIT = 1024 * 1024  # bytes read of a resolv.conf
 
@@ -79,12 +80,14 @@ class Solve:
         images: BaseImages,
         lowered: Lowered,
         reporter: DeferredReporter,
+        given: BuildInput,
         *,
         more: Sequence[Ref] = (),
     ) -> None:
         """Wire up; nothing runs yet. `more` are further results, of other platforms."""
         self._more = more
         self._request = request
+        self._input = given
         self._state = state
         self._progress = network.progress
         self._images = images
@@ -103,16 +106,15 @@ class Solve:
             self._clock.nanoseconds,
         )
 
-    def run(self, dockerfile: str) -> Solver:
+    def run(self) -> Solver:
         """Solve; what the cache answers is answered before anything is started.
 
         Raises:
             SolveError: a step failed; HostUnsupportedError: this host cannot run one.
         """
-        contexts = self._contexts(dockerfile)
-        self._stack.callback(self._forget_contexts, contexts)
+        contexts = self._contexts()
         trees = Trees(contexts, self._state.layers)
-        solver = self._solver(trees, dockerfile)
+        solver = self._solver(trees)
         solver.probe()
         if solver.pending:
             if solver.needs_sandbox:
@@ -131,22 +133,33 @@ class Solve:
         """End the sandbox and close the contexts; idempotent."""
         self._stack.close()
 
-    def _contexts(self, dockerfile: str) -> dict[str, LocalContext]:
-        if not any(isinstance(vertex.op, ContextOp) for vertex in self._lowered.graph.vertices):
+    def _contexts(self) -> dict[str, LocalContext]:
+        """Open the directories that the graph reads; what is not used is not looked at (S07)."""
+        ops = (vertex.op for vertex in self._lowered.graph.vertices)
+        names = {op.name for op in ops if isinstance(op, ContextOp)}
+        if self._input.layers is not None:
+            names.discard(CONTEXT)
+        if not names:
             return {}
-        from builder.context.local import LocalContext  # noqa: PLC0415 - needs a context
+        from builder.directories import open_directory  # noqa: PLC0415 - needs a context
 
-        name, text = read_ignore(self._request.context, dockerfile)
-        rules = _ignore_rules(text, name) if text else None
-        hidden = (self._state.root,)
-        path = self._request.context
-        return {"context": LocalContext(path, ignore=rules, hidden=hidden, memo=self._memo)}
+        contexts: dict[str, LocalContext] = {}
+        for name in sorted(names):
+            path, dockerfile = self._place(name)
+            context = open_directory(
+                name, path, dockerfile, hidden=(self._state.root,), memo=self._memo
+            )
+            self._stack.callback(context.close)
+            contexts[name] = context
+        return contexts
 
-    def _forget_contexts(self, contexts: dict[str, LocalContext]) -> None:
-        for context in contexts.values():
-            context.close()
+    def _place(self, name: str) -> tuple[str, str]:
+        """The directory of a context, and the Dockerfile its ignore file may lie beside."""
+        if name == CONTEXT:
+            return self._request.context, self._input.path
+        return Contexts(self._request.contexts).path(name), ""
 
-    def _solver(self, trees: Trees, dockerfile: str) -> Solver:
+    def _solver(self, trees: Trees) -> Solver:
         policy = Policy(
             now=self._clock.text,
             is_present=self._state.layers.has,
@@ -162,7 +175,7 @@ class Solve:
             self._reporter,
             policy,
             more=self._more,
-            slots=self._slots(dockerfile),
+            slots=self._slots(),
             step_log=self._step_log,
             given=self._given,
         )
@@ -207,15 +220,17 @@ class Solve:
             case ImageOp():
                 return TreeOutput(self._images.resolved[op.manifest].layers)
             case ContextOp(name):
-                return ContextOutput(name)
+                layers = self._input.layers if name == CONTEXT else None
+                return ContextOutput(name) if layers is None else TreeOutput(layers)
             case HttpOp():
                 return self._http.known(op)
             case _:
                 return None
 
-    def _slots(self, dockerfile: str) -> dict[Ref, str]:
+    def _slots(self) -> dict[Ref, str]:
         """Name each step across builds: by Dockerfile, stage and position in the stage."""
-        place = f"{os.path.abspath(self._request.context)}\0{os.path.abspath(dockerfile)}"
+        dockerfile = os.path.abspath(self._input.path)
+        place = f"{os.path.abspath(self._request.context)}\0{dockerfile}"
         project = framed("pybuild.slot.v1", [place.encode("utf-8", "surrogateescape")]).hex[:16]
         counts: dict[str, int] = {}
         slots: dict[Ref, str] = {}
@@ -229,13 +244,6 @@ class Solve:
         vertex = self._lowered.graph[ref]
         secrets = self._secrets.values() if isinstance(vertex.op, ExecOp) else ()
         return ReportedLog(ref, self._reporter, tuple(secrets))
-
-
-def _ignore_rules(text: str, name: str) -> IgnoreMatcher | None:
-    from frontend.ignore import IgnoreMatcher, parse_ignore  # noqa: PLC0415 - start-up time
-
-    patterns = parse_ignore(text, name)
-    return IgnoreMatcher(patterns) if patterns else None
 
 
 def step_resolv_conf(own_network: bool) -> bytes:

@@ -112,7 +112,7 @@ def _layout(source: BlobSource, content: ContentStore, shown: str) -> tuple[Impo
             held.append(name)
     imported: list[Imported] = []
     for descriptor, held in found.values():
-        image = _image(source, content, descriptor)
+        image = take_image(source, content, descriptor)
         if image is not None:
             imported.append(Imported(image, tuple(held)))
     return _some(imported, shown)
@@ -131,7 +131,7 @@ def _manifests(
             msg = f"index nests deeper than {_MAX_NESTING} or names over {MAX_MANIFESTS} manifests"
             raise InvalidDocumentError(msg)
         if entry.media_type in oci.INDEX_TYPES:
-            nested = Index.from_json(_document(source, content, entry), entry.media_type)
+            nested = Index.from_json(read_document(source, content, entry), entry.media_type)
             pending += [
                 (below, name or _name(below), depth + 1) for below in reversed(nested.manifests)
             ]
@@ -147,12 +147,13 @@ def _is_attestation(entry: Descriptor) -> bool:
     return entry.platform is not None and entry.platform.os == "unknown"
 
 
-def _image(source: BlobSource, content: ContentStore, descriptor: Descriptor) -> Image | None:
-    data = _document(source, content, descriptor)
+def take_image(source: BlobSource, content: ContentStore, descriptor: Descriptor) -> Image | None:
+    """Take one image, its layers too; None for a manifest that is of no image."""
+    data = read_document(source, content, descriptor)
     manifest = Manifest.from_json(data, descriptor.media_type)
     if manifest.config.media_type not in _CONFIG_TYPES:
         return None
-    config = ImageConfig.from_json(_document(source, content, manifest.config))
+    config = ImageConfig.from_json(read_document(source, content, manifest.config))
     layers = pair_layers(manifest, config)
     for layer in layers:
         _check_plain(layer)
@@ -160,7 +161,8 @@ def _image(source: BlobSource, content: ContentStore, descriptor: Descriptor) ->
     return Image(replace(descriptor, platform=config.platform), manifest.config, config, layers)
 
 
-def _document(source: BlobSource, content: ContentStore, descriptor: Descriptor) -> bytes:
+def read_document(source: BlobSource, content: ContentStore, descriptor: Descriptor) -> bytes:
+    """Take a manifest, index or config and give its bytes."""
     if descriptor.size > oci.MAX_DOCUMENT:
         msg = f"document {descriptor.digest} is over the limit of {oci.MAX_DOCUMENT} bytes"
         raise InvalidDocumentError(msg)

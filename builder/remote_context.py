@@ -1,0 +1,211 @@
+"""Build contexts that are no directory: a tar or a Dockerfile on standard input, a URL, a git repository.
+
+Owns getting them before the Dockerfile is read, which may lie inside (B02-B07). Loaded only when
+the context is of such a kind; what a COPY does with the tree is not known here.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import sys
+from typing import TYPE_CHECKING, BinaryIO
+
+from builder.dockerfile_input import (
+    LOWER_NAME,
+    NAME,
+    STDIN,
+    BuildInput,
+    is_url,
+    read_dockerfile,
+    source_file,
+)
+from builder.errors import UsageError
+from builder.solver.file_op import FileHandler
+from builder.solver.http_op import MAX_DOWNLOAD, HttpHandler
+from builder.solver.output import FileOutput, TreeOutput
+from builder.solver.trees import Trees
+from cache.archive.entry import Kind
+from cache.compress import HEAD, sniff
+from cache.records import Record
+from cache.spec.oci import Descriptor
+from cache.statcache import StoredStatCache
+from frontend.graph import CopyOp, HttpOp, RemoteSource, Unpack
+from frontend.source import MAX_SOURCE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
+
+    from builder.clock import Clock
+    from builder.remote import Network
+    from builder.request import BuildRequest
+    from builder.solver.output import Output
+    from builder.state import State
+
+_CHUNK = 1 << 20
+_FILE = "context"  # what the reference calls a context that is one file
+_BLOB = "application/octet-stream"
+_BOTH_STDIN = "invalid argument: can't use stdin for both build context and dockerfile"
+
+
+class QuietLog:
+    """A StepLog of what happens before there are steps."""
+
+    def output(self, stream: int, data: bytes) -> None:
+        """Nothing of this has output."""
+
+    def flush(self) -> None:
+        """Nothing is held."""
+
+    def progress(self, item: str, current: int, total: int) -> None:
+        """Nobody is told."""
+
+    def tail(self) -> tuple[str, ...]:
+        """No lines."""
+        return ()
+
+
+class RemoteContext:
+    """Loads the context of one build."""
+
+    def __init__(
+        self,
+        request: BuildRequest,
+        state: State,
+        network: Network,
+        clock: Clock,
+        notice: Callable[[str], None],
+    ) -> None:
+        """Take what loading needs; nothing is fetched yet. `notice` is told of waits."""
+        self._request = request
+        self._state = state
+        self._network = network
+        self._clock = clock
+        self._notice = notice
+        self._trees = Trees({}, state.layers)
+
+    def load(self, stdin: BinaryIO | None = None) -> BuildInput:
+        """Load the context and the Dockerfile.
+
+        Raises:
+            UsageError: both are standard input, or there is no Dockerfile where it was looked for.
+            PybuildError: it cannot be fetched or unpacked.
+        """
+        if self._request.context == STDIN:
+            return self._standard_input(stdin or sys.stdin.buffer)
+        if is_url(self._request.context):
+            return self._url()
+        msg = f"context {self._request.context!r}: git contexts are not supported yet"
+        raise UsageError(msg, hint="clone it first and name the directory")
+
+    def _standard_input(self, stdin: BinaryIO) -> BuildInput:
+        if self._request.dockerfile == STDIN:
+            raise UsageError(_BOTH_STDIN, hint="give one of them as a file")
+        head = _exactly(stdin, HEAD)
+        if sniff(head):
+            return self._archive(self._stored(head, stdin))
+        if self._request.dockerfile:
+            msg = "ambiguous Dockerfile source: both stdin and flag correspond to Dockerfiles"
+            raise UsageError(
+                msg, hint="standard input is no tar archive; leave out -f, or send one"
+            )
+        data = head + _exactly(stdin, MAX_SOURCE + 1 - len(head))
+        return BuildInput(source_file(NAME, data, "standard input"), "", ())
+
+    def _stored(self, head: bytes, stdin: BinaryIO) -> FileOutput:
+        """Keep an archive from standard input in the store, never whole in memory."""
+        size = len(head)
+        with self._state.store.writer() as writer:
+            writer.write(head)
+            while data := stdin.read(_CHUNK):
+                size += len(data)
+                if size > MAX_DOWNLOAD:
+                    msg = f"the context on standard input is larger than {MAX_DOWNLOAD} bytes"
+                    raise UsageError(msg)
+                writer.write(data)
+            blob = writer.commit(_BLOB)
+        return FileOutput(blob.digest, blob.size, 0)
+
+    def _url(self) -> BuildInput:
+        op = HttpOp(self._request.context, _FILE)
+        self._notice(f"fetching {self._request.context}")
+        handler = HttpHandler(self._network.get, self._state.store, self._state.memos)
+        file = handler.run(op, (), QuietLog())
+        if not isinstance(file, FileOutput):
+            raise TypeError(file)
+        with self._opened(file) as stream:
+            head = _exactly(stream, HEAD)
+        if sniff(head):
+            return self._archive(file)
+        tree = self._tree(CopyOp((RemoteSource(1, _FILE),), "/"), file)
+        if self._is_elsewhere():
+            return self._with_local_dockerfile(tree, file.mtime)
+        with self._opened(file) as stream:
+            data = _exactly(stream, MAX_SOURCE + 1)
+        source = source_file(NAME, data, self._request.context)
+        return BuildInput(source, "", tree.layers, file.mtime)
+
+    def _archive(self, file: FileOutput) -> BuildInput:
+        tree = self._tree(CopyOp((RemoteSource(1, _FILE),), "/", unpack=Unpack.ALWAYS), file)
+        return self._with_dockerfile(tree, file.mtime)
+
+    def _with_dockerfile(self, tree: TreeOutput, mtime: int) -> BuildInput:
+        """Find the Dockerfile of a tree: inside it, unless -f leads elsewhere (B05)."""
+        if self._is_elsewhere():
+            return self._with_local_dockerfile(tree, mtime)
+        name = self._request.dockerfile or NAME
+        data = self._read(tree, name)
+        if data is None and posixpath.basename(name) == NAME:
+            data = self._read(tree, posixpath.join(posixpath.dirname(name), LOWER_NAME))
+        if data is None:
+            msg = f"failed to read dockerfile: open {name}: no such file or directory"
+            raise UsageError(msg, hint="-f names a file inside the context")
+        return BuildInput(source_file(name, data, name), "", tree.layers, mtime)
+
+    def _is_elsewhere(self) -> bool:
+        name = self._request.dockerfile
+        outside = name.startswith("/") and self._request.context != STDIN
+        return name == STDIN or is_url(name) or outside
+
+    def _with_local_dockerfile(self, tree: TreeOutput, mtime: int) -> BuildInput:
+        source, _ = read_dockerfile("", self._request.dockerfile, self._network.read)
+        return BuildInput(source, "", tree.layers, mtime)
+
+    def _tree(self, op: CopyOp, file: FileOutput) -> TreeOutput:
+        """Make a tree of a file as a step would, and remember it as one."""
+        memo = StoredStatCache(self._state.memos)
+        handler = FileHandler(
+            self._trees, self._state.layers, self._state.store, memo, self._clock.nanoseconds
+        )
+        inputs: list[Output] = [TreeOutput(()), file]
+        key = handler.key(op, inputs)
+        known = self._state.records.get(key)
+        if known is not None and known.layer is not None and self._state.layers.has(known.layer):
+            return TreeOutput((known.layer,), known.created)
+        layer = handler.run(op, inputs, QuietLog())
+        output = TreeOutput((layer,), self._clock.text())
+        self._state.records.put(Record(key, output.chain, layer, output.created, ""))
+        return output
+
+    def _read(self, tree: TreeOutput, name: str) -> bytes | None:
+        """Read a file of a tree, links followed inside it; None when it is not there."""
+        with self._trees.opened(tree) as source:
+            entry = source.get(source.resolve(name))
+            if entry is None:
+                return None
+            if entry.kind is not Kind.FILE or entry.size > MAX_SOURCE:
+                msg = f"failed to read dockerfile: {name} is no file of at most {MAX_SOURCE} bytes"
+                raise UsageError(msg)
+            return source.read(entry.path)
+
+    def _opened(self, file: FileOutput) -> AbstractContextManager[BinaryIO]:
+        return self._state.store.open(Descriptor(_BLOB, file.digest, file.size))
+
+
+def _exactly(stream: BinaryIO, count: int) -> bytes:
+    """At most `count` bytes, fewer at the end of the stream only."""
+    pieces: list[bytes] = []
+    while count > 0 and (data := stream.read(count)):
+        pieces.append(data)
+        count -= len(data)
+    return b"".join(pieces)
