@@ -57,7 +57,7 @@ class Built:
 def graph(request: BuildRequest, caller: Caller) -> str:
     """Compile only: the build graph as text (--call graph)."""
     with contextlib.ExitStack() as stack:
-        return _compiled(request, caller, stack).parts[0].graph.dump()
+        return _compiled(request, caller, stack, _lent(request, caller)).parts[0].graph.dump()
 
 
 def build(request: BuildRequest, caller: Caller) -> Built:
@@ -70,7 +70,7 @@ def build(request: BuildRequest, caller: Caller) -> Built:
     secrets = _lent(request, caller)
     request = replace(request, insecure_registries=insecure_hosts(request, outputs))
     with contextlib.ExitStack() as stack:
-        compiled = _compiled(request, caller, stack)
+        compiled = _compiled(request, caller, stack, secrets)
         state, network, parts = compiled.state, compiled.network, compiled.parts
         solve = Solve(
             request,
@@ -143,14 +143,19 @@ class _Compiled:
     parts: tuple[Lowered, ...]  # one for each platform, all over one graph
 
 
-def _compiled(request: BuildRequest, caller: Caller, stack: contextlib.ExitStack) -> _Compiled:
+def _compiled(
+    request: BuildRequest,
+    caller: Caller,
+    stack: contextlib.ExitStack,
+    secrets: Mapping[str, bytes],
+) -> _Compiled:
     network = Network(caller.environ, request.insecure_registries)
     local = _local(request, network)
     state = stack.enter_context(
         states.opened(states.locate(caller.environ), network, network.progress)
     )
     network.origin = state.layers.origin
-    given, parsed = local or _loaded(request, caller, state, network)
+    given, parsed = local or _loaded(request, caller, state, network, secrets)
     images = BaseImages(
         state, network, pull=request.pull, platform=request.platform, notice=caller.notice
     )
@@ -170,12 +175,16 @@ def _local(request: BuildRequest, network: Network) -> tuple[BuildInput, Parsed]
 
 
 def _loaded(
-    request: BuildRequest, caller: Caller, state: states.State, network: Network
+    request: BuildRequest,
+    caller: Caller,
+    state: states.State,
+    network: Network,
+    secrets: Mapping[str, bytes],
 ) -> tuple[BuildInput, Parsed]:
     from builder.remote_context import RemoteContext  # noqa: PLC0415 - most are directories
 
     clock = Clock(request.source_date_epoch)
-    given = RemoteContext(request, state, network, clock, caller.notice).load()
+    given = RemoteContext(request, state, network, secrets, clock, caller.notice).load()
     return given, parse_dockerfile(given.source)
 
 

@@ -21,30 +21,38 @@ from builder.dockerfile_input import (
 )
 from builder.errors import UsageError
 from builder.solver.file_op import FileHandler
+from builder.solver.git_op import GitHandler
 from builder.solver.http_op import MAX_DOWNLOAD, HttpHandler
 from builder.solver.output import FileOutput, TreeOutput
 from builder.solver.trees import Trees
 from cache.archive.entry import Kind
 from cache.compress import HEAD, sniff
 from cache.records import Record
-from cache.spec.oci import Descriptor
+from cache.spec.oci import Descriptor, Layer
 from cache.statcache import StoredStatCache
+from cache.value import replace
+from frontend.dockerfile.giturl import parse_git
 from frontend.graph import CopyOp, HttpOp, RemoteSource, Unpack
 from frontend.source import MAX_SOURCE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping, Sequence
     from contextlib import AbstractContextManager
 
     from builder.clock import Clock
     from builder.remote import Network
     from builder.request import BuildRequest
     from builder.solver.output import Output
+    from builder.solver.scheduler import OpHandler
     from builder.state import State
+    from frontend.graph import GitOp, Op
 
 _CHUNK = 1 << 20
 _FILE = "context"  # what the reference calls a context that is one file
 _BLOB = "application/octet-stream"
+_KEEP_GIT_DIR = "BUILDKIT_CONTEXT_KEEP_GIT_DIR"
+_EPOCH = "SOURCE_DATE_EPOCH"
+_TRUE = ("1", "t", "T", "TRUE", "true", "True")
 _BOTH_STDIN = "invalid argument: can't use stdin for both build context and dockerfile"
 
 
@@ -73,6 +81,7 @@ class RemoteContext:
         request: BuildRequest,
         state: State,
         network: Network,
+        secrets: Mapping[str, bytes],
         clock: Clock,
         notice: Callable[[str], None],
     ) -> None:
@@ -80,6 +89,7 @@ class RemoteContext:
         self._request = request
         self._state = state
         self._network = network
+        self._secrets = secrets
         self._clock = clock
         self._notice = notice
         self._trees = Trees({}, state.layers)
@@ -93,10 +103,8 @@ class RemoteContext:
         """
         if self._request.context == STDIN:
             return self._standard_input(stdin or sys.stdin.buffer)
-        if is_url(self._request.context):
-            return self._url()
-        msg = f"context {self._request.context!r}: git contexts are not supported yet"
-        raise UsageError(msg, hint="clone it first and name the directory")
+        git = parse_git(self._request.context)
+        return self._url() if git is None else self._git(git)
 
     def _standard_input(self, stdin: BinaryIO) -> BuildInput:
         if self._request.dockerfile == STDIN:
@@ -145,6 +153,21 @@ class RemoteContext:
         source = source_file(NAME, data, self._request.context)
         return BuildInput(source, "", tree.layers, file.mtime)
 
+    def _git(self, op: GitOp) -> BuildInput:
+        arguments = dict(self._request.build_args)
+        if arguments.get(_KEEP_GIT_DIR) in _TRUE:
+            op = replace(op, keep_git_dir=True)
+        if arguments.get(_EPOCH):
+            op = replace(op, mtime="commit")
+        self._notice(f"fetching {self._request.context}")
+        state = self._state
+        handler = GitHandler(
+            lambda: self._network.git(state.root, self._request, self._secrets),
+            state.layers,
+            self._clock.nanoseconds,
+        )
+        return self._with_dockerfile(self._made(handler, op, ()), 0)
+
     def _archive(self, file: FileOutput) -> BuildInput:
         tree = self._tree(CopyOp((RemoteSource(1, _FILE),), "/", unpack=Unpack.ALWAYS), file)
         return self._with_dockerfile(tree, file.mtime)
@@ -172,17 +195,22 @@ class RemoteContext:
         return BuildInput(source, "", tree.layers, mtime)
 
     def _tree(self, op: CopyOp, file: FileOutput) -> TreeOutput:
-        """Make a tree of a file as a step would, and remember it as one."""
+        """Make a tree of a file, as a COPY or an ADD would."""
         memo = StoredStatCache(self._state.memos)
         handler = FileHandler(
             self._trees, self._state.layers, self._state.store, memo, self._clock.nanoseconds
         )
-        inputs: list[Output] = [TreeOutput(()), file]
+        return self._made(handler, op, (TreeOutput(()), file))
+
+    def _made(self, handler: OpHandler, op: Op, inputs: Sequence[Output]) -> TreeOutput:
+        """Do what a step would, unless its record is there."""
         key = handler.key(op, inputs)
-        known = self._state.records.get(key)
+        known = self._state.records.get(key) if key is not None else None
         if known is not None and known.layer is not None and self._state.layers.has(known.layer):
             return TreeOutput((known.layer,), known.created)
         layer = handler.run(op, inputs, QuietLog())
+        if key is None or not isinstance(layer, Layer):
+            raise TypeError(op)
         output = TreeOutput((layer,), self._clock.text())
         self._state.records.put(Record(key, output.chain, layer, output.created, ""))
         return output
