@@ -320,6 +320,10 @@ class GraphBuilder:
             self._fresh.add(ref)
         return ref
 
+    def find(self, op: Op) -> Ref | None:
+        """The ref of a vertex without inputs and name, if it was added."""
+        return self._refs.get(Vertex(op))
+
     def build(self) -> Graph:
         """The graph so far."""
         if not self._fresh:

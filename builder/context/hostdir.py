@@ -1,4 +1,4 @@
-"""One directory of the host, read through descriptors: listings, files, links, attributes.
+"""One directory of the host, read through descriptors: listings, files and links.
 
 Owns the promise never to leave the directory and never to open what was not listed. Must not
 know ignore rules, digests or memos.
@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 
 from builder.context.payload import changed
 from builder.context.source import CopyError, join, shown
-from builder.context.xattrs import Xattrs, read_xattrs
 from cache.archive.entry import MAX_PATH, decode, encode
 from cache.errors import PybuildError
 
@@ -153,12 +152,6 @@ class HostDirectory:
                 return decode(os.readlink(encode(name), dir_fd=self.enter(parent)))
             except OSError as error:
                 raise unreadable(path, error) from error
-
-    def xattrs(self, path: str) -> Xattrs:
-        """The attributes of a file or directory that belong into an image."""
-        parent, _, name = path.rpartition("/")
-        with self.lock:
-            return read_xattrs(self.enter(parent), name)
 
 
 def _open_root(path: str) -> int:

@@ -54,7 +54,6 @@ class SeekableLayers(Protocol):
 class LayerTree:
     """A SourceTree over layers, base first. One thread at a time; close it after use."""
 
-    specials = True
     place = ""
 
     def __init__(self, tree: MergedTree, layers: Sequence[Layer], store: SeekableLayers) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, BinaryIO, Self, cast
 
 from builder.context.hostdir import HostDirectory, Listing, unreadable
 from builder.context.payload import PayloadReader, changed
-from builder.context.source import SPECIAL, CopyError, join, resolve, shown
+from builder.context.source import CopyError, join, resolve, shown
 from cache.archive.entry import Entry, Kind
 from cache.archive.mould import make_entry
 from cache.errors import PybuildError
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from builder.context.memo import FileRecord, Stat, StatCache
-    from builder.context.xattrs import Xattrs
     from frontend.ignore import IgnoreMatcher
 
 _CHUNK = 1 << 20
@@ -47,7 +46,6 @@ class LocalContext:
     it is an error when it is opened (B08). Safe to use from several threads.
     """
 
-    specials = False
     lasting = None
 
     def __init__(
@@ -110,7 +108,7 @@ class LocalContext:
         return f"{self._root.st_dev}:{self._root.st_ino}"
 
     def get(self, path: str, /) -> Entry | None:
-        """The entry of a visible path; owners are root's, special files have their kind."""
+        """The entry of a visible path; owner and xattrs are the host's own affair (C10, C11)."""
         known = self._entries.get(path)
         if known is not None:
             return known
@@ -125,17 +123,16 @@ class LocalContext:
     def _entry(self, path: str, status: os.stat_result) -> Entry:
         mode = status.st_mode
         kind = _KINDS[stat.S_IFMT(mode)]
-        size, linkname = 0, ""
-        xattrs: Xattrs = ()
-        if kind is Kind.SYMLINK:
+        size, linkname, device = 0, "", _NO_DEVICE
+        if stat.S_ISREG(mode):
+            size = status.st_size
+        elif kind is Kind.SYMLINK:
             mode, linkname = 0o777, self._host.link(path)
-        elif kind is Kind.DIRECTORY:
-            xattrs = self._host.xattrs(path)
-        elif stat.S_ISREG(mode):
-            xattrs, size = self._host.xattrs(path), status.st_size
+        elif kind is Kind.CHAR or kind is Kind.BLOCK:
+            device = os.major(status.st_rdev), os.minor(status.st_rdev)
         return make_entry(
-            path, kind, mode & 0o7777, 0, 0, size, status.st_mtime_ns, linkname, _NO_DEVICE, xattrs, -1
-        )  # fmt: skip
+            path, kind, mode & 0o7777, 0, 0, size, status.st_mtime_ns, linkname, device, (), -1
+        )
 
     def children(self, path: str, /) -> list[str]:
         """Sorted visible names in a directory."""
@@ -243,12 +240,9 @@ class LocalContext:
         return (status.st_dev, status.st_ino)
 
     def fingerprint(self, path: str, /) -> bytes | None:
-        """Digest the stat of everything at and below a path; reads no file.
-
-        None when a fifo or device is there: whoever looks closer names it.
-        """
+        """Digest the stat of everything at and below a path; reads no file."""
         status = self._status(path)
-        if status is None or _is_special(status):
+        if status is None:
             return None
         numbers = [status.st_mode, *(_stat_key(status) if path else ())]
         rows = [self.place, path, repr(numbers)]
@@ -271,8 +265,8 @@ class LocalContext:
                 if stat.S_IFMT(mode) != stat.S_IFREG:
                     if stat.S_ISDIR(mode):
                         pending.append(f"{here}/{name}" if here else name)
-                    elif _is_special(found):
-                        return None
+                    else:
+                        numbers.append(found.st_rdev)
             rows.append(repr(numbers))
         return hashlib.sha256("\0".join(rows).encode("utf-8", "surrogateescape")).digest()
 
@@ -391,7 +385,3 @@ def _same(now: os.stat_result, then: os.stat_result) -> bool:
         and now.st_ino == then.st_ino
         and now.st_mtime_ns == then.st_mtime_ns
     )
-
-
-def _is_special(status: os.stat_result) -> bool:
-    return _KINDS[stat.S_IFMT(status.st_mode)] in SPECIAL

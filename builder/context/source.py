@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from cache.archive.entry import Entry
 
 MAX_LINKS = 255  # symlinks followed for one path, as for merged trees
+_CAPABILITY = "security.capability"
 _MAX_STEPS = 16_384  # parts walked over them all: targets may be long, too
-SPECIAL = frozenset({Kind.CHAR, Kind.BLOCK, Kind.FIFO})
 
 
 class CopyError(PybuildError):
@@ -36,10 +36,6 @@ class SourceTree(Protocol):
     @property
     def place(self) -> str:
         """What names a tree that may change from build to build; "" for one that never does."""
-
-    @property
-    def specials(self) -> bool:
-        """Whether fifos and devices of this tree may be copied (as entries, never opened)."""
 
     def get(self, path: str, /) -> Entry | None:
         """The entry at a path, its last part not followed; None when absent or ignored."""
@@ -76,6 +72,11 @@ class SourceTree(Protocol):
 
     def hidden(self, path: str, /) -> bool:
         """Whether something is there that ignore rules hide."""
+
+
+def carried(xattrs: tuple[tuple[str, bytes], ...]) -> tuple[tuple[str, bytes], ...]:
+    """What comes along when a file is copied: its capability, and nothing else, as elsewhere."""
+    return tuple(pair for pair in xattrs if pair[0] == _CAPABILITY) if xattrs else ()
 
 
 def join(parent: str, name: str) -> str:

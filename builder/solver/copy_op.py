@@ -9,12 +9,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, BinaryIO, assert_never
 
 from builder.context.source import join
-from builder.solver.destination import Destination, Planned, placed
+from builder.solver.destination import Destination, Planned, copied, placed
 from builder.solver.layer_plan import Payload, StreamFile, TreeFile, write_plan
-from builder.solver.modes import parse_mode
-from builder.solver.ownership import Owner, parse_owner
+from builder.solver.ownership import Owner, parse_owner, unheard
 from builder.solver.selection import select
 from cache.archive.entry import Entry, Kind, encode
+from frontend.filemode import parse_mode
 from frontend.graph import CopyOp, InlineSource, PathSource, RemoteSource, Unpack
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from frontend.graph import Source
 
 _DIRECTORY_MODE = 0o755
+_PERMISSIONS = 0o777  # all that directories made on the way take of --chmod
 _REMOTE_MODE = 0o600
 _INLINE_MODE = 0o644
 
@@ -41,17 +42,19 @@ def write_copy(
     writer: LayerWriter,
     *,
     created_mtime: int,
+    warn: Callable[[str], None] = unheard,
     earlier: EarlierLayer | None = None,
 ) -> None:
     """Write the layer that a COPY or ADD adds to `base`.
 
     `sources` and `remote` are by input index; directories and heredocs get `created_mtime`.
-    Files that did not change since `earlier` was written are taken from it.
+    `warn` is told of owners that are not there. Files that did not change since `earlier` was
+    written are taken from it.
 
     Raises:
         CopyError: a source is missing, or the destination cannot take it.
     """
-    copier = _Copier(op, base, created_mtime)
+    copier = _Copier(op, base, created_mtime, warn)
     for source in op.sources:
         copier.add(source, sources, remote)
     write_plan(copier.plan, copier.archives, writer, earlier)
@@ -60,14 +63,16 @@ def write_copy(
 class _Copier:
     """The sources of one instruction meeting its destination."""
 
-    def __init__(self, op: CopyOp, base: SourceTree, mtime: int) -> None:
+    def __init__(
+        self, op: CopyOp, base: SourceTree, mtime: int, warn: Callable[[str], None]
+    ) -> None:
         self._op = op
         self._base = base
         self._mtime = mtime
-        self._owner = parse_owner(op.owner, base)
-        self._mode = parse_mode(op.mode)
+        self._owner = parse_owner(op.owner, base, warn)
+        self._mode = parse_mode(op.mode) if op.mode else None
         octal = self._mode.octal if self._mode is not None else None
-        mode = octal if octal is not None else _DIRECTORY_MODE
+        mode = octal & _PERMISSIONS if octal is not None else _DIRECTORY_MODE
         self.plan: Destination[Payload] = Destination(base, self._owner or Owner(), mode, mtime)
         self.archives: list[Callable[[], AbstractContextManager[BinaryIO]]] = []
         self._matches = 0  # paths taken so far
@@ -146,7 +151,7 @@ class _Copier:
         mode = entry.mode
         if self._mode is not None and entry.kind is not Kind.SYMLINK:
             mode = self._mode.apply(mode, directory=entry.kind is Kind.DIRECTORY)
-        self.plan.put(path, Planned(placed(entry, path, self._owner, mode), payload, group))
+        self.plan.put(path, Planned(copied(entry, path, self._owner, mode), payload, group))
 
     def _unpacked(self, tree: SourceTree, match: Match) -> bool:
         if self._op.unpack is Unpack.NEVER or match.entry.kind is not Kind.FILE:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
-from builder.context.source import CopyError, join, resolve, shown
+from builder.context.source import CopyError, carried, join, resolve, shown
 from cache.archive.entry import MAX_NAME, MAX_PATH, OPAQUE, WHITEOUT, Entry, Kind, encode
 from cache.archive.mould import make_entry
+from cache.value import replace
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterator
@@ -47,6 +48,12 @@ def placed(entry: Entry, path: str, owner: Owner | None, mode: int) -> Entry:
         entry.xattrs,
         -1,
     )
+
+
+def copied(entry: Entry, path: str, owner: Owner | None, mode: int) -> Entry:
+    """As `placed`, of something that is copied: only what is carried along comes (C11)."""
+    found = placed(entry, path, owner, mode)
+    return replace(found, xattrs=carried(entry.xattrs)) if entry.xattrs else found
 
 
 class Destination(Generic[P]):

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from frontend.graph import Op
 
 _FETCHED = "application/octet-stream"
+_STDERR = 2
 
 
 class FileHandler:
@@ -54,7 +55,7 @@ class FileHandler:
         """The parent's output digest, the instruction and the content it copies (K03)."""
         if not isinstance(op, (CopyOp, MkdirOp)):
             raise TypeError(op)
-        kind = "copy.v1" if isinstance(op, CopyOp) else "mkdir.v1"
+        kind = "copy.v2" if isinstance(op, CopyOp) else "mkdir.v2"
         with contextlib.ExitStack() as stack:
             sources = self._sources(inputs, stack)
             parts = copy_key_parts(op, sources, self._remote(inputs), self._memo)
@@ -64,14 +65,16 @@ class FileHandler:
         """Write the layer."""
         from builder.solver.mkdir_op import write_mkdir  # noqa: PLC0415 - nor makes directories
 
-        del log
+        def warn(text: str) -> None:
+            log.output(_STDERR, f"warning: {text}\n".encode())
+
         with contextlib.ExitStack() as stack:
             base = stack.enter_context(self._trees.opened(inputs[0]))
             writer = stack.enter_context(self._layers.writer())
             if isinstance(op, MkdirOp):
-                write_mkdir(op, base, writer, mtime=self._now())
+                write_mkdir(op, base, writer, mtime=self._now(), warn=warn)
             elif isinstance(op, CopyOp):
-                return self._copy(op, base, inputs, writer, stack)
+                return self._copy(op, base, inputs, writer, stack, warn)
             else:
                 raise TypeError(op)
             return writer.commit()
@@ -83,6 +86,7 @@ class FileHandler:
         inputs: Sequence[Output],
         writer: LayerWriter,
         stack: contextlib.ExitStack,
+        warn: Callable[[str], None],
     ) -> Layer:
         """Write a COPY's layer; what did not change comes from the one it wrote before."""
         from builder.solver.copy_op import write_copy  # noqa: PLC0415 - a cached build copies nothing
@@ -98,6 +102,7 @@ class FileHandler:
             self._remote(inputs),
             writer,
             created_mtime=self._now(),
+            warn=warn,
             earlier=earlier,
         )
         layer = writer.commit()

@@ -13,9 +13,13 @@ from cache.value import value
 from frontend.source import printable
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from builder.context.source import SourceTree
 
-MAX_ID = (1 << 32) - 2  # 2^32-1 means "no change" to the kernel
+_MAX_ID = (1 << 31) - 1  # larger numbers are names to the reference
+_NO_CHANGE = (1 << 32) - 1  # what -1 is to the kernel: new files stay root's
+_MAX_DIGITS = 20  # of a number in a user database
 _MAX_DATABASE = 16 * 1024 * 1024  # bytes of one passwd or group file
 _PASSWD_ID, _PASSWD_GROUP, _GROUP_ID = 2, 3, 2
 
@@ -28,76 +32,86 @@ class Owner:
     gid: int = 0
 
 
-def parse_owner(text: str, tree: SourceTree) -> Owner | None:
+def unheard(_: str, /) -> None:
+    """Take a warning that nobody asked for."""
+
+
+def parse_owner(text: str, tree: SourceTree, warn: Callable[[str], None] = unheard) -> Owner | None:
     """Read `user[:group]`, names looked up in the tree; None for an empty text.
 
-    A user without a group brings its primary group, or its own number when it is numeric.
+    A user without a group brings its primary group, or its own number when it is numeric. An
+    unknown user is root and an unknown group leaves the user's, which `warn` is told.
 
     Raises:
-        CopyError: a number out of range, or a name the tree does not know.
+        CopyError: the user database is no file, or too large.
     """
     if not text:
         return None
-    user, _, group = text.partition(":")
-    owner = _user(user, text, tree)
-    return Owner(owner.uid, _group(group, text, tree)) if group else owner
+    user, colon, group = text.partition(":")
+    owner = _user(user, tree, warn)
+    if not colon:
+        return owner
+    number = _number(group)
+    if number is None:
+        number = _lookup_group(group, tree, owner, warn)
+    return Owner(owner.uid, number)
 
 
-def uses_names(text: str) -> bool:
-    """Whether the text needs a user database."""
-    return any(part and not _is_number(part) and part != "root" for part in text.split(":", 1))
-
-
-def _is_number(text: str) -> bool:
-    return text.isascii() and text.isdigit()
-
-
-def _number(text: str, whole: str) -> int:
-    if len(text) > len(str(MAX_ID)) + 20 or int(text) > MAX_ID:
-        raise CopyError(
-            f"invalid owner {printable(whole[:60])!r}: {text[:20]} is out of range",
-            hint=f"IDs go from 0 to {MAX_ID}",
-        )
-    return int(text)
-
-
-def _user(user: str, whole: str, tree: SourceTree) -> Owner:
-    if user in {"", "root"}:
-        return Owner()
-    if _is_number(user):
-        return Owner(_number(user, whole), _number(user, whole))
-    for fields in _records(tree, "etc/passwd"):
-        if fields[0] == user and len(fields) > _PASSWD_GROUP:
-            uid, gid = fields[_PASSWD_ID], fields[_PASSWD_GROUP]
-            if _is_number(uid) and _is_number(gid):
-                return Owner(_number(uid, whole), _number(gid, whole))
-    raise _unknown("user", user, "/etc/passwd")
-
-
-def _group(group: str, whole: str, tree: SourceTree) -> int:
-    if group == "root":
+def _number(text: str) -> int | None:
+    """What the kernel takes a number for; None for a name."""
+    if text in {"", "root"}:
         return 0
-    if _is_number(group):
-        return _number(group, whole)
+    digits = text[1:] if text[:1] in {"+", "-"} else text
+    if not (digits.isascii() and digits.isdigit()):
+        return None
+    digits = digits.lstrip("0") or "0"
+    if len(digits) > len(str(_MAX_ID)):
+        return None
+    number = -int(digits) if text[0] == "-" else int(digits)
+    if not -_MAX_ID - 1 <= number <= _MAX_ID:
+        return None
+    number &= _NO_CHANGE
+    return 0 if number == _NO_CHANGE else number
+
+
+def _user(user: str, tree: SourceTree, warn: Callable[[str], None]) -> Owner:
+    number = _number(user)
+    if number is not None:
+        return Owner(number, number)
+    for fields in _records(tree, "etc/passwd"):
+        if fields[0] == user:
+            return Owner(_field(fields, _PASSWD_ID), _field(fields, _PASSWD_GROUP))
+    warn(f"there is no user {printable(user[:60])} in /etc/passwd of the image: taking 0")
+    return Owner()
+
+
+def _lookup_group(group: str, tree: SourceTree, owner: Owner, warn: Callable[[str], None]) -> int:
     for fields in _records(tree, "etc/group"):
-        if fields[0] == group and len(fields) > _GROUP_ID and _is_number(fields[_GROUP_ID]):
-            return _number(fields[_GROUP_ID], whole)
-    raise _unknown("group", group, "/etc/group")
+        if fields[0] == group:
+            return _field(fields, _GROUP_ID)
+    name = printable(group[:60])
+    warn(f"there is no group {name} in /etc/group of the image: taking {owner.gid}")
+    return owner.gid
 
 
-def _records(tree: SourceTree, path: str) -> list[list[str]]:
+def _field(fields: list[str], index: int) -> int:
+    """A number of a record; what is none counts as 0, as for the reference."""
+    text = fields[index] if index < len(fields) else ""
+    if not (text.isascii() and text.isdigit()) or len(text) > _MAX_DIGITS:
+        return 0
+    return int(text) & _NO_CHANGE
+
+
+def _records(tree: SourceTree, path: str) -> Iterator[list[str]]:
     place = tree.resolve(path)
     entry = tree.get(place)
-    if entry is None or entry.kind is not Kind.FILE:
-        return []
+    if entry is None:
+        return
+    if entry.kind is not Kind.FILE:
+        raise CopyError(f"/{path} of the image is not a regular file")
     if entry.size > _MAX_DATABASE:
         raise CopyError(f"/{path} of the image is over the limit of {_MAX_DATABASE} bytes")
     text = tree.read(place).decode("utf-8", "surrogateescape")
-    return [line.strip().split(":") for line in text.split("\n")]
-
-
-def _unknown(kind: str, name: str, database: str) -> CopyError:
-    return CopyError(
-        f"unable to find {kind} {printable(name[:60])}: no matching entries in {database}",
-        hint="create it in an earlier RUN, or give a number",
-    )
+    for line in text.split("\n"):
+        if record := line.strip():
+            yield record.split(":")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING, Protocol
 
-from builder.context.source import SPECIAL, CopyError, clean, join, shown
+from builder.context.source import CopyError, carried, clean, join, shown
 from builder.solver.wildcard import Wildcard, is_wildcard, unescape
 from cache.archive.entry import Entry, Kind, encode
 from cache.spec.digest import Digest, frame, framed
@@ -90,8 +90,6 @@ class Selection:
                 if held:
                     yield from held
                     held.clear()
-                if entry.kind in SPECIAL:
-                    _check_kind(self.tree, entry)
                 yield relative, entry
             elif entry.kind is Kind.DIRECTORY and self._descends(match, relative):
                 held.append((relative, entry))
@@ -122,15 +120,6 @@ def _children(tree: SourceTree, match: Match, relative: str, path: str) -> list[
     return tree.entries(path)
 
 
-def _check_kind(tree: SourceTree, entry: Entry) -> None:
-    if entry.kind in SPECIAL and not tree.specials:
-        what = "fifo" if entry.kind is Kind.FIFO else "device"
-        raise CopyError(
-            f'"{shown(entry.path)}": cannot copy a {what} from the build context',
-            hint="list it in .dockerignore or name the files to copy",
-        )
-
-
 def select(
     tree: SourceTree,
     pattern: str,
@@ -152,12 +141,8 @@ def select(
         spelling = cleaned if _there(tree, cleaned) else unescape(cleaned)
         match = Match(spelling.rpartition("/")[2], _literal(tree, spelling))
         return Selection(tree, (match,), wildcard=False, excludes=rules, exclude_texts=(*excludes,))
-    found = []
-    for name, path in _expand(tree, cleaned):
-        entry = _literal(tree, path)
-        if entry.kind is Kind.DIRECTORY or rules is None or not rules.ignores(name):
-            found.append(Match(name, entry))
-    return Selection(tree, tuple(found), wildcard=True, excludes=rules, exclude_texts=(*excludes,))
+    found = tuple(Match(name, _literal(tree, path)) for name, path in _expand(tree, cleaned))
+    return Selection(tree, found, wildcard=True, excludes=rules, exclude_texts=(*excludes,))
 
 
 def path_rules(patterns: Sequence[str]) -> PathRules:
@@ -179,7 +164,6 @@ def _literal(tree: SourceTree, path: str) -> Entry:
     """The entry a path leads to, its last link followed too (C21)."""
     entry = tree.get(tree.resolve(path))
     if entry is not None:
-        _check_kind(tree, entry)
         return entry
     raise _not_found(tree, path)
 
@@ -360,7 +344,6 @@ def _head(relative: str, entry: Entry) -> bytes:
         numbers.encode(),
         encode(entry.linkname),
     ]
-    for name, data in entry.xattrs:
-        if name == "security.capability" or not name.startswith(("security.", "system.")):
-            parts += [encode(name), data]
+    for name, data in carried(entry.xattrs):
+        parts += [encode(name), data]
     return b"".join([frame(part) for part in parts])

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, BinaryIO
 
 from builder.context.source import CopyError, join, shown
-from builder.solver.destination import Planned, placed
+from builder.solver.destination import Planned, copied, placed
 from builder.solver.layer_plan import Member, Payload, TreeFile
 from cache.archive.entry import Entry, Kind
 from cache.archive.reader import read_entries
@@ -59,7 +59,7 @@ class Unpacking:
             planned = self._linked(entry, path)
         else:
             payload = Member(self._number, ordinal) if entry.kind is Kind.FILE else None
-            planned = Planned[Payload](placed(entry, path, self._owner, entry.mode), payload)
+            planned = Planned[Payload](copied(entry, path, self._owner, entry.mode), payload)
         existing = self._plan.get(path)
         self._plan.replace(path, planned)
         turned = existing is not None and existing.kind is not planned.entry.kind
@@ -89,4 +89,4 @@ class Unpacking:
             raise CopyError(f'"{shown(entry.path)}": its hard link target is not there')
         payload = TreeFile(self._base, target) if found.kind is Kind.FILE else None
         group = (id(self._base), target) if payload is not None else None
-        return Planned(placed(found, path, self._owner, found.mode), payload, group)
+        return Planned(copied(found, path, self._owner, found.mode), payload, group)

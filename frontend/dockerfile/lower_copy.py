@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import posixpath
-import re
 from typing import TYPE_CHECKING
 
 from cache.errors import PybuildError
@@ -23,6 +22,7 @@ from frontend.graph import (
     MkdirOp,
     PathSource,
     RemoteSource,
+    ScratchOp,
     Unpack,
 )
 
@@ -33,9 +33,6 @@ if TYPE_CHECKING:
     from frontend.dockerfile.syntax import Copy, Text
     from frontend.graph import Ref, Source
 
-_OCTAL = r"[0-7]{1,8}"  # compiled when first needed, as start-up time counts
-_SYMBOLIC = r"[ugoa]*(?:[-+=](?:[rwxXst]*|[ugo]))+"
-_MAX_MODE = 0o7777
 _PIVOT = "/./"
 
 
@@ -49,9 +46,9 @@ def lower_copy(
     _check_mode(mode)
     _check_checksum(copy, paths)
     link = copy.link and not mode  # the reference falls back as well (CP04)
-    if link:
-        _check_link_owner(owner)
-    inputs = Inputs(session.scratch() if link else work.ref)
+    base = session.scratch() if link else work.ref
+    _check_owner(session, base, owner)
+    inputs = Inputs(base)
     op = CopyOp(
         sources=_sources(session, work, copy, paths, expand, inputs),
         dest=destination(work.draft.config.working_dir, dest),
@@ -216,25 +213,27 @@ def _check_mode(mode: str) -> None:
     """Accept octal up to 07777 and chmod's symbolic lists (CP03)."""
     if not mode:
         return
-    if mode[0].isdigit():
-        valid = re.fullmatch(_OCTAL, mode) is not None and int(mode, 8) <= _MAX_MODE
-    else:
-        valid = all(re.fullmatch(_SYMBOLIC, clause) for clause in mode.split(","))
-    if not valid:
+    from frontend.filemode import parse_mode  # noqa: PLC0415 - few images change modes
+
+    try:
+        parse_mode(mode)
+    except ValueError as error:
+        raise MistakeError(f"invalid chmod parameter: {mode[:60]!r}", hint=str(error)) from error
+
+
+def _check_owner(session: Session, base: Ref, owner: str) -> None:
+    """Refuse names where there is no tree, hence no user database to look them up in (CP02)."""
+    names = [name for name in owner.split(":", 1) if not _is_id(name)]
+    if names and base == session.graph.find(ScratchOp()):
         raise MistakeError(
-            f"invalid chmod parameter: {mode[:60]!r}",
-            hint="give an octal string between 0 and 07777, or symbols such as u=rwX,go=rX",
+            f"there is no user database to look up the owner {owner[:60]!r} in",
+            hint="give numbers: --link and FROM scratch begin with an empty file system",
         )
 
 
-def _check_link_owner(owner: str) -> None:
-    """Refuse names: a linked layer has no passwd file to look them up in (CP02)."""
-    names = [name for name in owner.split(":", 1) if name]
-    if any(name != "root" and not (name.isascii() and name.isdigit()) for name in names):
-        raise MistakeError(
-            f"--link can't look up the owner {owner[:60]!r}",
-            hint="give numbers, or leave out --link",
-        )
+def _is_id(name: str) -> bool:
+    number = name[1:] if name[:1] in {"+", "-"} else name
+    return name in {"", "root"} or (number.isascii() and number.isdigit())
 
 
 def _no_zero(path: str) -> str:
@@ -269,6 +268,7 @@ def lower_workdir(
     path = clean(work.draft.config.working_dir)
     ref = None
     if path != "/":
+        _check_owner(session, work.ref, work.draft.config.user)
         work.ref = ref = session.graph.add(
             MkdirOp(path, work.draft.config.user),
             work.ref,

@@ -49,11 +49,12 @@ class Draft:
         self.triggers = list(config.on_build)
         self._budget = budget
         self._cmd_set = False
+        self.has_workdir = bool(config.working_dir)  # "/" is not stored unless someone said so
 
     @classmethod
     def scratch(cls, platform: Platform, budget: Budget) -> Self:
         """Start from nothing (F05)."""
-        return cls(ImageConfig(platform=platform), budget)
+        return cls(ImageConfig(platform=platform, working_dir="/"), budget)
 
     def child(self) -> Self:
         """Copy for a stage built FROM this one."""
@@ -64,6 +65,7 @@ class Draft:
         copy.ports = dict(self.ports)
         copy.volumes = dict(self.volumes)
         copy.triggers = list(self.triggers)
+        copy.has_workdir = self.has_workdir
         return copy
 
     def take_triggers(self) -> tuple[str, ...]:
@@ -131,6 +133,7 @@ class Draft:
         if not path.startswith("/"):
             path = clean(posixpath.join(self.config.working_dir, path))
         self.config = replace(self.config, working_dir=path)
+        self.has_workdir = True
         return f"WORKDIR {path}"
 
     def set_maintainer(self, text: Text) -> str:
@@ -179,6 +182,7 @@ class Draft:
         return replace(
             self.config,
             platform=replace(platform, os_version=self.config.platform.os_version),
+            working_dir=self.config.working_dir if self.has_workdir else "",
             env=tuple(self.environment.persisted.items()),
             labels=tuple({**self.labels, **dict(labels)}.items()),
             exposed_ports=tuple(sorted(self.ports)),

@@ -51,7 +51,7 @@ def add(data, dest="/x", *, base=None, unpack=Unpack.LOCAL, name="a.tar", **opti
     """ADD one file of the context."""
     writer = FakeWriter()
     op = CopyOp((PathSource(1, name),), dest, unpack=unpack, **options)
-    tree = FakeTree({name: data}, specials=False)
+    tree = FakeTree({name: data})
     write_copy(op, FakeTree(base), {1: tree}, {}, writer, created_mtime=5)
     return writer
 

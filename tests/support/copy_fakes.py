@@ -22,8 +22,7 @@ DIR = Kind.DIRECTORY
 class FakeTree:
     """A SourceTree from a table: path -> text, None for a directory, "-> x" for a link, or Entry."""
 
-    def __init__(self, table=None, *, specials=True, groups=None, hidden=()):
-        self.specials = specials
+    def __init__(self, table=None, *, groups=None, hidden=()):
         self.lasting = None
         self.place = "fake"
         self.known = {}
