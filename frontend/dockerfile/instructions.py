@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from cache.value import value
 from frontend.dockerfile import parser, syntax
 from frontend.dockerfile.copies import parse_copy
 from frontend.dockerfile.duration import parse_duration
@@ -46,6 +47,26 @@ def parse_dockerfile(source: SourceFile) -> syntax.Parsed:
     Raises:
         DockerfileError: with every problem found: those of the shape of lines, then the others.
     """
+    attempt = try_parse(source)
+    if attempt.problems:
+        raise DockerfileError(source, attempt.problems)
+    return attempt.parsed
+
+
+@value
+class Attempt:
+    """The instructions that could be read, and what is wrong with the others.
+
+    `misshapen` if there are lines of which nothing can be made, so that the rest is doubtful.
+    """
+
+    parsed: syntax.Parsed
+    problems: tuple[Diagnostic, ...]
+    misshapen: bool
+
+
+def try_parse(source: SourceFile) -> Attempt:
+    """Read a whole Dockerfile as far as it can be read."""
     split = parser.split(source)
     shapes = list(split.problems)
     problems: list[Diagnostic] = []
@@ -65,10 +86,8 @@ def parse_dockerfile(source: SourceFile) -> syntax.Parsed:
             instructions.append(instruction)
     if not (shapes or problems or staged):
         problems.append(_without_stages(split))
-    if shapes or problems:
-        found = (*sorted(shapes, key=lambda d: d.span), *sorted(problems, key=lambda d: d.span))
-        raise DockerfileError(source, found)
-    return syntax.Parsed(split.directives, tuple(instructions))
+    found = (*sorted(shapes, key=lambda d: d.span), *sorted(problems, key=lambda d: d.span))
+    return Attempt(syntax.Parsed(split.directives, tuple(instructions)), found, bool(shapes))
 
 
 def _without_stages(split: parser.Split) -> Diagnostic:

@@ -6,6 +6,7 @@ stages that are built stand in `steplint`.
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 from cache.errors import PybuildError
@@ -30,14 +31,20 @@ _TARGET = "TARGETPLATFORM"
 
 def check(parsed: Parsed, stages: Stages, problems: Problems) -> None:
     """Apply the rules that need no values: to every instruction, then to names and casing."""
+    check_written(parsed, problems)
+    _stage_names(stages, problems)
+    _casing(stages, problems)
+
+
+def check_written(parsed: Parsed, problems: Problems, end: int = sys.maxsize) -> None:
+    """Apply the rules for what is written: to blank lines, and to instructions before `end`."""
     for instruction in parsed.instructions:
         if instruction.node.empty_continuation:
             last = _last_line(instruction)
             problems.warn("NoEmptyContinuation", "Empty continuation line", Span(last, last))
     for instruction in parsed.instructions:
-        _written(instruction, problems)
-    _stage_names(stages, problems)
-    _casing(stages, problems)
+        if instruction.node.span.start < end:
+            _written(instruction, problems)
 
 
 def _last_line(instruction: Instruction) -> int:

@@ -130,13 +130,13 @@ def begin(
     Raises:
         MistakeError: the request is wrong, or the options of checks are.
     """
-    problems = Problems(source, _lint_config(parsed, request))
+    problems = Problems(source, lint_config(parsed, request))
     stages = group(parsed)
     lint.check(parsed, stages, problems)
     return Session(source, parsed.directives, stages, request, resolver, problems, ignore)
 
 
-def _lint_config(parsed: Parsed, request: LowerRequest) -> LintConfig:
+def lint_config(parsed: Parsed, request: LowerRequest) -> LintConfig:
     check = dict(request.build_args).get(_CHECK, parsed.directives.check)
     nodes = (instruction.node for instruction in parsed.instructions)
     return LintConfig(check, {node.span.start: node.comments for node in nodes if node.comments})
@@ -389,10 +389,11 @@ def _declare(session: Session, work: StageWork, step: Arg, expand: Expander) -> 
     shown: list[tuple[str, str | None]] = []
     for name, default in step.args:
         value = session.given(name)
-        if value is not None or default is not None or name not in session.globals:
-            work.arguments[name] = step
+        own = value is not None or default is not None or name not in session.globals
         if value is None:
             value = expand(default) if default is not None else session.globals.get(name)
         work.draft.environment.declare(name, value)
+        if own:
+            work.arguments[name] = (step, value or "")
         shown.append((name, value))
     return pairs_text("ARG", shown)

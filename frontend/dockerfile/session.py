@@ -104,6 +104,11 @@ class IgnoreRules:
     patterns: tuple[IgnorePattern, ...]
     matcher: IgnoreMatcher
 
+    def anywhere(self) -> IgnoreMatcher:
+        """Give a matcher of the patterns that begin anywhere only."""
+        chosen = (p for p in self.patterns if p.text.startswith("**") or p.text == "*")
+        return type(self.matcher)(tuple(chosen))
+
 
 @state
 class StageWork:
@@ -122,7 +127,7 @@ class StageWork:
     done: int = 0
     has_workdir: bool = False  # a WORKDIR was seen, in this stage or the stages it builds on
     seen_once: dict[str, Span] = field(default_factory=dict)  # CMD and the like, for the linter
-    arguments: dict[str, Arg] = field(default_factory=dict)  # its own ARGs, not the global ones
+    arguments: dict[str, tuple[Arg, str]] = field(default_factory=dict)  # own ARGs, not global ones
 
 
 class Session:
@@ -313,7 +318,7 @@ class Session:
             InvalidDocumentError: the text is no image name.
             LoweringError: the resolver failed; earlier mistakes of the file are reported first.
         """
-        if text == SCRATCH:
+        if text == SCRATCH or text in self._unresolved:
             return None
         name = None if text.startswith(LAYOUT) else Reference.parse(text)
         reference = text if name is None else str(name)

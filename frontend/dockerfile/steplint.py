@@ -122,7 +122,7 @@ def _workdir(session: Session, work: StageWork, step: Text) -> None:
 
 
 def _expose(session: Session, work: StageWork, step: Words) -> None:
-    for written in step.words:
+    for written in sorted(step.words):
         for port in session.peek_words(written, work):
             address, _, protocol = port.partition("/")
             if protocol != protocol.lower():
@@ -160,7 +160,12 @@ def _copy(session: Session, work: StageWork, step: Copy) -> None:
 
 
 def _is_ignored(rules: IgnoreRules, path: str) -> bool:
-    """Whether a path or a directory above it is excluded; the root only if everything is."""
-    if path == ".":
+    """Whether a path or a directory above it is excluded; the root only if everything is.
+
+    A pattern has no leading slash, so only one that may begin anywhere meets a path with one.
+    """
+    if path in {".", "/"}:
         return any(pattern.text in _EVERYTHING for pattern in rules.patterns)
-    return not path.startswith("/") and rules.matcher.ignores(path)
+    if path.startswith("/"):
+        return rules.anywhere().ignores(path[1:])
+    return rules.matcher.ignores(path)
