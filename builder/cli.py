@@ -57,6 +57,9 @@ def _dispatch(words: list[str]) -> int:
     if first in {"version", "--version"}:
         print(f"pybuild {VERSION}")
         return 0
+    if first in {"-D", "--debug"} and words[1:2] == ["build"]:
+        words[:2] = ["build", first]  # where docker has it
+        first = "build"
     command = first if first in COMMANDS else "build"
     rest = words[1:] if first in COMMANDS else words
     if any(word in {"-h", "--help"} for word in rest) and command not in {"build", "run"}:

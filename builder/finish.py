@@ -85,6 +85,9 @@ def outputs_of(request: BuildRequest, *, stdout_is_terminal: bool) -> tuple[Outp
     check_outputs(outputs)
     for output in outputs:
         check_destination(output, stdout_is_terminal=stdout_is_terminal)
+        if request.iidfile and output.type in {OutputType.LOCAL, OutputType.TAR}:
+            msg = f"--iidfile names an image, which an output of type {output.type} is not"
+            raise UsageError(msg, hint="leave --iidfile out, or write type=oci")
         if output.push and not (output.names or request.tags or output.naming.dangling):
             msg = "tag is needed when pushing to registry"
             raise UsageError(msg, hint="name the image with -t REGISTRY/REPOSITORY:TAG")

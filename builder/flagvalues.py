@@ -20,7 +20,7 @@ ULIMITS = (
     "rtprio", "rttime", "sigpending", "stack",
 )  # fmt: skip
 CALLS = ("build", "check", "outline", "targets", "subrequests.describe", "graph")
-ENTITLEMENTS = ("network.host", "security.insecure", "device")
+ENTITLEMENTS = ("network.host", "security.insecure", "device", "buildx.local.delete")
 _ANNOTATED = frozenset({"manifest", "manifest-descriptor", "index", "index-descriptor"})
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40, "p": 1 << 50}
 _MAX_SIZE = (1 << 63) - 1  # what the kernel and docker can count

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from builder.request import SecretSource, SshSource
 
 MAX_KEY = 100 * 1024  # bytes of a private key, as docker's limit
-_OPEN_FILES = ("/dev/fd/", "/proc/self/fd/")
+_OPEN_FILES = ("/dev/fd", "/proc/self/fd")
 
 
 def read_secrets(sources: Iterable[SecretSource], environ: Mapping[str, str]) -> dict[str, bytes]:
@@ -86,8 +86,9 @@ def _read(source: SecretSource, environ: Mapping[str, str]) -> bytes:
 
 
 def _file(name: str, path: str) -> bytes:
-    if path == "/dev/stdin" or path.startswith(_OPEN_FILES):
-        return _open_file(name, path)
+    folder, _, number = path.replace("/dev/stdin", "/dev/fd/0").rpartition("/")
+    if folder in _OPEN_FILES and number.isascii() and number.isdigit():
+        return _open_file(name, path, number)
     data = read_regular(path, MAX_SECRET)
     if data is None:
         msg = f"secret {name}: {path} not found"
@@ -95,11 +96,13 @@ def _file(name: str, path: str) -> bytes:
     return data
 
 
-def _open_file(name: str, path: str) -> bytes:
+def _open_file(name: str, path: str, number: str) -> bytes:
     """Read what the caller opened for us, such as the pipe of a shell's <(command), to its end."""
     try:
-        with open(path, "rb") as file:
+        # Not by its path: a pipe that another user made could not be opened again.
+        with open(os.dup(int(number)), "rb") as file:
             return file.read(MAX_SECRET + 1)
-    except OSError as error:
-        msg = f"secret {name}: cannot read {path}: {error.strerror}"
+    except (OSError, OverflowError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "no such descriptor"
+        msg = f"secret {name}: cannot read {path}: {reason}"
         raise UsageError(msg) from error

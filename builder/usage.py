@@ -19,32 +19,48 @@ Build
   -f, --file FILE            Dockerfile (default CONTEXT/Dockerfile; - is standard input)
   -t, --tag NAME             name the image; repeat for more names
       --target STAGE         stop at this stage
+      --platform P[,P...]    build for these platforms, such as linux/arm64
       --build-arg K[=V]      set an ARG; without =V taken from the environment
+      --build-context N=V    let FROM and --from find N in a directory, an image or a URL
       --label K=V            add a label
-      --platform P           build for this platform, such as linux/arm64
+      --annotation [T:]K=V   annotate the manifest, or what T names, such as index
+
+Steps
       --secret id=ID[,src=PATH | ,env=NAME]
                              give RUN --mount=type=secret,id=ID its value
+      --ssh ID[=SOCKET | =KEY,...]
+                             give RUN --mount=type=ssh,id=ID an agent; "default" is yours
       --network MODE         network of RUN: default, none or host
-      --add-host NAME:IP     add a line to /etc/hosts of RUN
+      --add-host NAME:IP     add a line to /etc/hosts of RUN; host-gateway is this host
+      --allow E              permit network.host, security.insecure or buildx.local.delete
+      --shm-size SIZE        size of /dev/shm in RUN, such as 128m
+      --ulimit NAME=S[:H]    limit a resource in RUN, such as nofile=1024:2048
 
 Output
   -o, --output SPEC          type=oci|docker|local|tar|registry[,dest=PATH][,compression=gzip|zstd|
                              uncompressed]; a bare PATH is type=local; repeat for more
       --push                 push every name given with -t
+      --load                 keep the image in the local store, as every build does
       --iidfile FILE         write the image ID there
       --metadata-file FILE   write digest, config and names there as JSON
 
 Cache
       --no-cache             run every step again
+      --no-cache-filter S,.. run the steps of these stages again
       --pull                 ask the registry for newer base images
       --explain              say of each step why it hit or missed the cache
 
 Show
-      --progress MODE        auto, plain, tty, rawjson or quiet
+      --progress MODE        auto, plain, tty, rawjson, quiet or none
   -q, --quiet                print the image ID only
-      --call graph           print the build graph and build nothing
+  -D, --debug                show warnings at length
+      --check                look for mistakes and build nothing
+      --call NAME[,format=json]
+                             build nothing: check, outline (arguments and secrets), targets or
+                             graph (every step)
       --insecure-registry H  speak plain http or unverified https to this host
 
+Flags may stand anywhere: --tag NAME, --tag=NAME, -t NAME, -tNAME, --push=false.
 State lives in $PYBUILD_ROOT, else $XDG_DATA_HOME/pybuild, else ~/.local/share/pybuild.
 Exit status: 0 done, 1 the build failed, 2 Dockerfile or usage, 3 this host cannot.
 A context named like a sub-command is written ./push.

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from builder import interrupt, pipeline
 from builder.errors import UsageError
+from builder.flags import TRUE
 from builder.options import build_request, read
 from builder.progress.deferred import DeferredReporter
 from builder.proxies import configured
@@ -43,6 +44,8 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
             built = pipeline.build(request, caller)
     finally:
         caller.reporter.close()
+    if request.iidfile or request.metadata_file:
+        _write_results(request, built, environ)
     _report(request, built, time.monotonic() - started)
     return 0
 
@@ -102,8 +105,6 @@ def _remove_stale(path: str) -> None:
 
 
 def _report(request: BuildRequest, built: Built, seconds: float) -> None:
-    if request.iidfile or request.metadata_file:
-        _write_results(request, built)
     if request.progress == "quiet":
         sys.stdout.write(f"{built.finished.id}\n")
         return
@@ -111,15 +112,18 @@ def _report(request: BuildRequest, built: Built, seconds: float) -> None:
         sys.stderr.write(_summary(request, built, seconds))
 
 
-def _write_results(request: BuildRequest, built: Built) -> None:
-    from builder.export.resultfile import metadata, write_result  # noqa: PLC0415
+def _write_results(request: BuildRequest, built: Built, environ: Mapping[str, str]) -> None:
+    from builder.export.resultfile import metadata, warnings_json, write_result  # noqa: PLC0415
 
     finished = built.finished
     made = finished.made
     if request.iidfile:
         write_result(request.iidfile, finished.id.encode())
     if request.metadata_file:
-        data = metadata(made.images, finished.names, index=made.index)
+        more: dict[str, object] = {}
+        if built.warnings and environ.get("BUILDX_METADATA_WARNINGS", "") in TRUE:
+            more["buildx.build.warnings"] = warnings_json(built.source, built.warnings)
+        data = metadata(made.images, finished.names, index=made.index, more=more)
         write_result(request.metadata_file, data)
 
 
@@ -129,6 +133,7 @@ def _summary(request: BuildRequest, built: Built, seconds: float) -> str:
         Summary,
         image_size,
         summary_text,
+        warnings_text,
     )
 
     finished = built.finished
@@ -142,17 +147,12 @@ def _summary(request: BuildRequest, built: Built, seconds: float) -> str:
         written=finished.written,
     )
     parts = [_explanation(built)] if request.explain else []
-    parts += [_warnings(built), _unconsumed(built), summary_text(summary) + "\n"]
+    parts += [
+        warnings_text(built.source, built.warnings, at_length=request.debug),
+        _unconsumed(built),
+        summary_text(summary) + "\n",
+    ]
     return "".join(parts)
-
-
-def _warnings(built: Built) -> str:
-    if not built.warnings:
-        return ""
-    count = len(built.warnings)
-    head = f" {count} warning{'s' if count > 1 else ''} found:\n"
-    lines = (f" - {w.rule}: {w.message} (line {w.span.start})\n" for w in built.warnings)
-    return head + "".join(lines)
 
 
 def _unconsumed(built: Built) -> str:

@@ -5,6 +5,7 @@ A stale file is removed before the build, so that after a failure there is none 
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import os
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from cache.spec.manifest import Image
     from cache.spec.oci import Descriptor
     from cache.spec.reference import Reference
+    from frontend.source import Diagnostic, SourceFile
 
 _MODE = 0o644
 
@@ -52,6 +54,29 @@ def write_result(path: str, data: bytes) -> None:
                 file.write(data)
         finally:
             os.close(directory)
+
+
+def warnings_json(source: SourceFile, warnings: Sequence[Diagnostic]) -> list[object]:
+    """Lint warnings as `buildx.build.warnings` has them: texts in base64, lines from 1."""
+    from frontend.dockerfile.rules import rule  # noqa: PLC0415 - only when asked
+
+    info = {"filename": source.name, "data": _base64(source.text), "language": "Dockerfile"}
+    documents: list[object] = []
+    for warning in warnings:
+        described, span = rule(warning.rule), warning.span
+        document: dict[str, object] = {
+            "level": 1,
+            "short": _base64(f"{warning.rule}: {warning.message} (line {span.start})"),
+            "detail": [_base64(described.description)],
+            "sourceInfo": info,
+            "range": [{"start": {"line": span.start}, "end": {"line": span.end}}],
+        }
+        documents.append(document | ({"url": described.url} if described.url else {}))
+    return documents
+
+
+def _base64(text: str) -> str:
+    return base64.b64encode(text.encode("utf-8", "surrogateescape")).decode()
 
 
 def metadata(

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from builder.progress.events import Event, Reporter
     from cache.spec.digest import Digest
     from cache.spec.manifest import Image
+    from frontend.source import Diagnostic, SourceFile
 
 
 @value
@@ -91,6 +92,23 @@ def summary_text(summary: Summary) -> str:
         lines.append(f"  size     {size}")
     lines += [f"  written  {harmless(path)}" for path in summary.written]
     return "\n".join(lines)
+
+
+def warnings_text(source: SourceFile, warnings: Sequence[Diagnostic], *, at_length: bool) -> str:
+    """What the lint found (O76), with lines: one each, or with the rule, its page and the excerpt."""
+    if not warnings:
+        return ""
+    expand = "" if at_length else " (use --debug to expand)"
+    lines = [f" {_count(len(warnings), 'warning')} found{expand}:"]
+    for warning in warnings:
+        lines.append(f" - {warning.rule}: {harmless(warning.message)} (line {warning.span.start})")
+        if at_length:
+            from frontend.dockerfile.rules import rule  # noqa: PLC0415 - only when asked
+
+            described = rule(warning.rule)
+            more = [f"More info: {described.url}"] if described.url else []
+            lines += [described.description, *more, source.excerpt(warning.span), ""]
+    return "".join(f"{line}\n" for line in lines)
 
 
 def failure_text(name: str, log_tail: Sequence[str]) -> str:

@@ -12,9 +12,11 @@ import pytest
 
 from builder.errors import UsageError
 from builder.flagvalues import parse_secret, parse_ssh
-from builder.options import parse_build, parse_platform
-from builder.request import MAX_SECRET, SecretSource, parse_epoch, parse_pairs
+from builder.options import parse_build, parse_platform, parse_platforms
+from builder.request import MAX_SECRET, SecretSource, SshSource, parse_epoch, parse_pairs
 from builder.secrets import check_agents, read_secrets, unset_variables
+from cache.value import replace
+from frontend.graph import Ulimit
 
 
 def pybuild(*words, cwd=None, **environ):
@@ -63,6 +65,97 @@ def test_bad_options_are_usage_errors(words):
     """Junk and what is not built yet is refused with one line (G14)."""
     with pytest.raises(UsageError):
         parse_build(words, {})
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--cache-from", "x"], "is the cache"),
+        (["--cache-to=type=inline"], "local cache"),
+        (["--attest", "type=sbom"], "leave --attest out"),
+        (["--provenance=mode=max"], "leave --provenance out"),
+        (["--sbom", "true"], "leave --sbom out"),
+        (["-m", "1g"], "systemd-run"),
+        (["--resource", "memory=1g"], "systemd-run"),
+        (["--cgroup-parent", "x"], "systemd-run"),
+        (["--policy", "x"], "leave it out"),
+        (["--builder", "mine"], "leave it out"),
+        (["--no-cache", "--no-cache-filter", "a"], "every stage"),
+        (["--push", "false"], "--push=false"),
+        (["--allow", "everything"], "security.insecure"),
+        (["--network", "bridge"], "default, none, host"),
+        (["--progress", "fancy"], "rawjson"),
+        (["--call", "nothing"], "outline"),
+        (["--chekc"], "--check"),
+    ],
+)
+def test_what_cannot_be_had_says_what_to_do(words, said):
+    """No flag is taken and ignored: an error names the way out."""
+    with pytest.raises(UsageError) as caught:
+        parse_build([*words, "."], {})
+    assert said in str(caught.value.hint)
+
+
+def test_asking_for_what_happens_anyway_is_fine():
+    """--load, no attestations, the default builder, and no limit at all change nothing."""
+    words = (
+        "--load --provenance=false --sbom false --attest type=sbom,disabled=true --builder default"
+    )
+    request = parse_build([*words.split(), "--cache-from=", "--rm", "--force-rm", "."], {})
+    assert request == replace(parse_build(["."], {}), load=True)
+
+
+def test_flags_docker_no_longer_heeds_are_warned_of():
+    """Legacy flags are accepted with a word about each."""
+    words = ["--squash", "--compress", "--isolation", "x", "--security-opt=y", "--squash", "."]
+    assert [text.split()[0] for text in parse_build(words, {}).warnings] == [
+        "--squash",
+        "--compress",
+        "--isolation",
+        "--security-opt",
+    ]
+
+
+def test_flags_with_a_grammar_reach_the_request():
+    """Those that few builds give reach it too."""
+    request = parse_build(
+        ["--ssh", "default", "--allow", "security.insecure", "--network=host", "--shm-size=1m",
+         "--ulimit", "nofile=1", "--build-context", "a=b", "--annotation", "index:k=v",
+         "--no-cache-filter=a,B", "--no-cache-filter", "c", "--call", "outline,format=json", "-D",
+         "--iidfile=i", "."],
+        {},
+    )  # fmt: skip
+    assert request.ssh == (SshSource(),)
+    assert request.allow == ("security.insecure", "network.host")
+    assert (request.shm_size, request.ulimits) == (1 << 20, (Ulimit("nofile", 1, 1),))
+    assert request.contexts == (("a", "b"),)
+    assert request.annotations == ("index:k=v",)
+    assert request.no_cache_filter == ("a", "B", "c")
+    assert (request.call, request.call_format, request.debug) == ("outline", "json", True)
+
+
+def test_platforms_are_each_built_once():
+    """Lists, repetition and `local`; the first is what a single image has."""
+    request = parse_build(["--platform", "arm64, amd64", "--platform=linux/arm64/v8", "."], {})
+    assert [str(platform) for platform in request.platforms] == ["linux/arm64", "linux/amd64"]
+    assert request.platform == request.platforms[0]
+    assert parse_platforms(["local"], {}) == parse_platforms([], {})
+    assert len(parse_platforms([""], {"DOCKER_DEFAULT_PLATFORM": "amd64,arm64"})) == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "mode"),
+    [
+        ([], "tty"),
+        (["-q"], "quiet"),
+        (["-q", "--progress=auto"], "quiet"),
+        (["-q=false", "--progress=none"], "none"),
+        (["--progress", "quiet"], "quiet"),
+    ],
+)
+def test_progress_of_the_flags_wins_over_the_environment(words, mode):
+    """O72: -q excludes others only if they are flags, too."""
+    assert parse_build([*words, "."], {"BUILDKIT_PROGRESS": "tty"}).progress == mode
 
 
 def test_unset_build_arg_is_not_passed():
@@ -128,6 +221,9 @@ def test_secret_from_what_the_caller_opened():
         }
     finally:
         os.close(reading)
+    for nothing in ("12345", "9" * 30, "9" * 5000):
+        with pytest.raises(UsageError, match="cannot read"):
+            read_secrets([parse_secret(f"id=a,src=/dev/fd/{nothing}")], {})
 
 
 @pytest.mark.parametrize("size", [MAX_SECRET, MAX_SECRET + 1])
@@ -189,6 +285,8 @@ def test_exit_status(tmp_path, dockerfile, status, said):
 def test_help_and_version():
     """Both answer on standard output with status 0; no command is a usage error."""
     assert "pybuild [build]" in pybuild("--help").stdout
+    assert pybuild("build", "-t", "x", "--help").stdout == pybuild("--help").stdout
+    assert "no ARG takes" not in pybuild("--build-arg", "--help", "/nowhere").stdout
     assert pybuild("version").stdout.startswith("pybuild ")
     assert pybuild().returncode == 2
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 
@@ -10,8 +11,9 @@ from support.images import World
 
 from builder.errors import ExportError, UsageError
 from builder.export.exporter import BlobForm, publish_index
-from builder.export.resultfile import metadata, remove_stale, write_result
+from builder.export.resultfile import metadata, remove_stale, warnings_json, write_result
 from cache.spec.reference import Reference
+from frontend.source import Diagnostic, SourceFile, Span
 
 
 def test_stale_results_go_before_the_build(tmp_path):
@@ -28,6 +30,20 @@ def test_stale_results_go_before_the_build(tmp_path):
     write_result(str(old), b"new")
     assert canary.read_text() == "alive"
     assert old.read_bytes() == b"new"
+
+
+def test_warnings_are_told_as_buildx_tells_them():
+    """O70: each with its rule, text, page, lines and the file, texts in base64."""
+    source = SourceFile("Dockerfile", "FROM scratch\nENV a b\n")
+    found = [Diagnostic("use =", Span(2, 2), rule="LegacyKeyValueFormat")]
+    (document,) = json.loads(json.dumps(warnings_json(source, found)))
+    short = base64.b64decode(document["short"]).decode()
+    assert short == "LegacyKeyValueFormat: use = (line 2)"
+    assert document["url"].endswith("/legacy-key-value-format/")
+    assert document["range"] == [{"start": {"line": 2}, "end": {"line": 2}}]
+    assert base64.b64decode(document["sourceInfo"]["data"]).decode() == source.text
+    assert document["level"] == 1
+    assert len(document["detail"]) == 1
 
 
 def test_impossible_places_are_refused_early(tmp_path):
