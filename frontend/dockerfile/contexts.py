@@ -157,11 +157,21 @@ def copied_tree(graph: GraphBuilder, context: NamedContext, span: Span) -> Ref:
 def base_tree(graph: GraphBuilder, context: NamedContext, span: Span) -> Ref:
     """Add the file system of a stage that is built FROM a context."""
     tree = copied_tree(graph, context, span)
-    if isinstance(context.source, FileSource):
+    if not isinstance(context.source, DirectorySource):
         return tree
     name = f"[context {context.name}] copy"
     scratch = graph.add(ScratchOp())
     return graph.add(CopyOp((PathSource(1, "/"),), "/"), scratch, tree, name=name, span=span)
+
+
+def base_text(context: NamedContext) -> str:
+    """Word where a context came from, for the history of an image built FROM it."""
+    source = context.source
+    if isinstance(source, FileSource):
+        return f"http url {source.op.url}"
+    if isinstance(source, GitSource):
+        return f"git snapshot for {source.op.url}" + (f"#{source.op.ref}" if source.op.ref else "")
+    return f"local source for {context.name}"
 
 
 def parse_source(name: str, text: str) -> ContextSource:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from frontend.graph import Ref
 
 COMMENT = "buildkit.dockerfile.v0"
+EXPORTED = "buildkit.exporter.image.v0"  # of an entry that no instruction gave
 _SUFFIX = " # buildkit"
 _MILLISECOND = 1_000_000
 _UNITS = ((1, "ns"), (1_000, "µs"), (_MILLISECOND, "ms"))

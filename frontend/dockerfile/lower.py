@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cache.errors import PybuildError
+from cache.spec.config import ImageConfig
 from cache.value import replace, value
 from frontend.dockerfile import lint, steplint
 from frontend.dockerfile.bases import images_needed, origin_of, origins_read, platform_of
@@ -19,6 +20,7 @@ from frontend.dockerfile.lower_run import lower_run
 from frontend.dockerfile.metadata import Draft
 from frontend.dockerfile.problems import LoweringError, MistakeError, Problems
 from frontend.dockerfile.session import ImageResolver, LowerRequest, Origin, Session, StageWork
+from frontend.dockerfile.stagehistory import stage_history
 from frontend.dockerfile.stages import SCRATCH, Stage, global_scope, group, platform_args
 from frontend.dockerfile.syntax import (
     Arg,
@@ -37,7 +39,6 @@ from frontend.source import DockerfileError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from cache.spec.config import ImageConfig
     from cache.spec.oci import Platform
     from frontend.dockerfile.environment import Expander
     from frontend.dockerfile.session import Base
@@ -159,16 +160,12 @@ def evaluate_globals(session: Session) -> None:
 def _lowered(session: Session, target: Stage) -> Lowered:
     work = session.finished[target.index]
     request = session.request
-    parts: list[list[PendingHistory]] = []
-    ancestor: StageWork | None = work
-    while ancestor is not None:
-        parts.append(ancestor.history)
-        ancestor = ancestor.parent
+    graph = session.graph.build()
     return Lowered(
-        graph=session.graph.build(),
+        graph=graph,
         result=work.ref,
         config=work.draft.finished(request.platform, request.labels),
-        history=tuple(entry for part in reversed(parts) for entry in part),
+        history=stage_history(session, work, graph),
         warnings=tuple(dict.fromkeys(session.problems.warnings)),
         stages=tuple(
             LoweredStage(index, w.stage.name, w.stage.origin.image, w.ref, w.stage.origin.node.span)
@@ -253,6 +250,8 @@ def _begin(session: Session, stage: Stage, origin: Origin) -> StageWork:
         return work
     if base is None:
         draft = Draft.scratch(platform, session.budget)
+        if stage.replaced:  # has no working directory in the reference either
+            draft = Draft(ImageConfig(platform=platform), session.budget)
         work = StageWork(stage, origin, platform, session.base(origin, span), draft)
         _plan(session, work)
         return work

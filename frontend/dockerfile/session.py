@@ -147,7 +147,7 @@ class Session:
         self.source = source
         self.directives = directives
         self._contexts = Contexts(request.contexts)
-        self._named: dict[str, NamedContext] = {}
+        self.named: dict[str, NamedContext] = {}
         if self._contexts:
             stages = without_bodies(
                 stages, lambda origin: self._contexts.replaces(origin, request.platform)
@@ -276,7 +276,7 @@ class Session:
         if isinstance(source, ImageSource):
             return Origin(image=source.text)
         if not isinstance(source, StageSource):
-            self._named[context.name] = context
+            self.named[context.name] = context
             return Origin(context=context.name)
         found = self.stages.by_name.get(source.name.lower())
         if found is None:
@@ -291,7 +291,7 @@ class Session:
         if origin.stage is not None:
             return self.finished[origin.stage].ref
         if origin.context:
-            return copied_tree(self.graph, self._named[origin.context], span)
+            return copied_tree(self.graph, self.named[origin.context], span)
         base = self.resolve(origin.image, self.request.platform, span)
         if base is None:
             return self.scratch()
@@ -305,7 +305,7 @@ class Session:
         """Give the file system of a stage that builds on a named context, or on nothing."""
         if not origin.context:
             return self.scratch()
-        return base_tree(self.graph, self._named[origin.context], span)
+        return base_tree(self.graph, self.named[origin.context], span)
 
     def scratch(self) -> Ref:
         """Give the empty tree."""

@@ -31,6 +31,7 @@ class Stage:
     index: int
     origin: From
     instructions: tuple[Instruction, ...]
+    replaced: bool = False  # by a named context, which stands in for all of it
 
     @property
     def name(self) -> str:
@@ -116,7 +117,7 @@ class Stages:
 def without_bodies(stages: Stages, replaced: Callable[[From], bool]) -> Stages:
     """Let stages that a named context replaces build on nothing but their own name (S07)."""
     kept = tuple(
-        Stage(stage.index, replace(stage.origin, image=stage.origin.stage), ())
+        Stage(stage.index, replace(stage.origin, image=stage.origin.stage), (), replaced=True)
         if stage.origin.stage and replaced(stage.origin)
         else stage
         for stage in stages.stages
