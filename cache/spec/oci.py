@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Self, cast
 
 from cache.errors import InvalidDocumentError
@@ -51,22 +52,29 @@ class Platform:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read `os[/arch[/variant]]` or a bare arch or os.
+        """Read `os[(version)][/arch[/variant]]` or a bare arch or os.
 
         Raises:
-            InvalidDocumentError: neither an operating system nor an architecture we know.
+            InvalidDocumentError: a single word that is neither an operating system nor an
+                architecture we know, or several that are not shaped like names.
         """
-        parts = text.lower().split("/")
+        parts = text.split("/")
+        shaped = re.fullmatch(_OS, parts[0])
+        fits = shaped and all(re.fullmatch(_COMPONENT, part) for part in parts[1:])
+        if len(parts) > 1 and not fits:
+            raise _unknown_platform(text)
+        version = shaped[2] or "" if shaped else ""
+        parts = [part.lower() for part in (shaped[1] if shaped else "", *parts[1:])]
         if len(parts) == 1 and parts[0] in _OSES:
-            return cls(os=parts[0])
+            return cls(os=parts[0], os_version=version)
         if len(parts) == 1:
             parts = ["linux", *parts]
-        if len(parts) > _PLATFORM_PARTS or parts[0] not in _OSES or not all(parts):
+        elif len(parts) > _PLATFORM_PARTS:
             raise _unknown_platform(text)
         architecture, variant = _normalise_arch(parts[1], parts[2] if parts[2:] else "")
-        if architecture not in _ARCHES:
+        if "/" not in text and (architecture not in _ARCHES or version):
             raise _unknown_platform(text)
-        return cls(parts[0], architecture, variant)
+        return cls(_OS_ALIASES.get(parts[0], parts[0]), architecture, variant, version)
 
     def __str__(self) -> str:
         """Render as `os/arch[/variant]`."""
@@ -75,6 +83,9 @@ class Platform:
 
 
 _PLATFORM_PARTS = 3
+_OS = r"([A-Za-z0-9_-]+)(?:\(([A-Za-z0-9_.%-]*)\))?"  # compiled when first needed
+_COMPONENT = r"[A-Za-z0-9_-]+"
+_OS_ALIASES = {"macos": "darwin"}
 _OSES = frozenset({"linux", "windows", "darwin", "freebsd", "wasip1"})
 _ARCHES = frozenset(
     [

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from cache.errors import PybuildError
 from cache.spec.oci import Platform
+from cache.spec.reference import Reference
 from frontend.dockerfile.problems import MistakeError
 from frontend.dockerfile.stages import SCRATCH
 from frontend.dockerfile.syntax import Copy, Run
@@ -58,6 +59,31 @@ def platform_of(session: Session, stage: Stage) -> Platform:
     if not value:
         raise MistakeError(f"empty platform value from expression {text[:100]}")
     return Platform.parse(value)
+
+
+def check_names(session: Session) -> None:
+    """Refuse wrong FROMs, and report names that lead nowhere, of stages needed or not (S03).
+
+    Raises:
+        DockerfileError: with all wrong FROMs.
+    """
+    session.problems.check()
+    for stage in session.stages.stages:
+        try:
+            platform_of(session, stage)
+            image = origin_of(session, stage).image
+            if image and image != SCRATCH and "://" not in image:
+                Reference.parse(image)
+        except PybuildError as error:
+            session.problems.add(stage.origin.node.span, error)
+    session.problems.check()
+    for stage in session.stages.stages:
+        for step in stage.instructions:
+            for name, lookup in _names(session, step):
+                try:
+                    session.find(name, stage.index, lookup)
+                except PybuildError as error:
+                    session.problems.add(step.node.span, error)
 
 
 def origins_read(session: Session, stage: Stage, step: Instruction) -> Iterator[Origin]:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 MAX_ENVIRONMENT = 2 * 1024 * 1024  # characters; no kernel starts a process with more
 PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY")  # V42
+_NEVER_SET = dict.fromkeys(("BUILDKIT_SBOM_SCAN_CONTEXT", "BUILDKIT_SBOM_SCAN_STAGE"))  # V43
 
 
 class Expander(Protocol):
@@ -75,9 +76,10 @@ class Environment:
         if self._pairs is None:
             self._budget.spend(self._size)
             scope = self.scope
+            hidden = {**self.persisted, **_NEVER_SET}
             self._pairs = (
                 *((name, scope[name]) for name in self.persisted),
-                *((n, v) for n, v in scope.items() if n not in self.persisted),
+                *((n, v) for n, v in scope.items() if n not in hidden),
             )
         return self._pairs
 
@@ -90,10 +92,8 @@ def check_variable(name: str, value: str) -> None:
     """Refuse what cannot be an environment entry.
 
     Raises:
-        MistakeError: no name, `=` in the name, or a zero byte.
+        MistakeError: `=` in the name, or a zero byte.
     """
-    if not name:
-        raise MistakeError("names can not be blank")
     if "=" in name or "\0" in name:
         raise MistakeError(f"invalid variable name {name[:60]!r}")
     if "\0" in value:

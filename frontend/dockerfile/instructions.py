@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from cache.value import value
+from cache.value import replace, value
 from frontend.dockerfile import parser, syntax
 from frontend.dockerfile.copies import parse_copy
 from frontend.dockerfile.duration import parse_duration
@@ -18,7 +18,7 @@ from frontend.dockerfile.jsonform import ShapeError, parse_json_form
 from frontend.dockerfile.mountoptions import parse_mount
 from frontend.dockerfile.problems import MAX_PROBLEMS, MistakeError, nearest
 from frontend.dockerfile.shell import split_words
-from frontend.dockerfile.words import split_blanks
+from frontend.dockerfile.words import cut, split_blanks
 from frontend.source import Diagnostic, DockerfileError, SourceFile, Span
 
 if TYPE_CHECKING:
@@ -282,7 +282,7 @@ def _text(node: Node, _directives: Directives) -> Instruction:
 def _healthcheck(node: Node, _directives: Directives) -> Instruction:
     if not node.rest:
         raise MistakeError("HEALTHCHECK requires at least one argument")
-    kind, *others = node.rest.split(None, 1)
+    kind, *others = _BLANKS.split(node.rest, maxsplit=1)
     rest = others[0] if others else ""
     if kind.upper() == "NONE":  # which swallows flags silently (P34)
         if rest:
@@ -344,14 +344,27 @@ def _retries(text: str) -> int:
     return retries
 
 
-def _onbuild(node: Node, _directives: Directives) -> Instruction:
+def _onbuild(node: Node, directives: Directives) -> Instruction:
     parse_flags(node.flags, _NO_FLAGS)
     if not node.rest:
         raise MistakeError("ONBUILD requires at least one argument")
     _check_trigger(_BLANKS.split(node.rest, maxsplit=1)[0].upper())
-    trigger = _BLANKS.split(node.original, maxsplit=1)[1]
+    trigger = _BLANKS.split(node.original, maxsplit=1)[1] + node.trailing
+    _check_shape(node, directives)
     bodies = (f"\n{heredoc.body}{heredoc.name}" for heredoc in node.heredocs)
     return syntax.OnBuild("".join((trigger, *bodies)), node)
+
+
+def _check_shape(node: Node, directives: Directives) -> None:
+    """Take a trigger apart, as it is stored; what its words mean is seen when it runs."""
+    command = cut(node.rest, directives.escape)
+    inner = replace(node, keyword=command.keyword.upper(), flags=command.flags, rest=command.rest)
+    try:
+        parse_instruction(inner, directives)
+    except ShapeError:
+        raise
+    except MistakeError:
+        return
 
 
 _PARSERS: dict[str, Callable[[Node, Directives], Instruction]] = {

@@ -11,7 +11,13 @@ from cache.errors import PybuildError
 from cache.spec.config import ImageConfig
 from cache.value import replace, value
 from frontend.dockerfile import lint, steplint
-from frontend.dockerfile.bases import images_needed, origin_of, origins_read, platform_of
+from frontend.dockerfile.bases import (
+    check_names,
+    images_needed,
+    origin_of,
+    origins_read,
+    platform_of,
+)
 from frontend.dockerfile.history import PendingHistory, pairs_text
 from frontend.dockerfile.instructions import parse_trigger
 from frontend.dockerfile.lintconfig import LintConfig
@@ -109,6 +115,7 @@ def lower(
     try:
         target = session.stages.target(request.target)
         evaluate_globals(session)
+        check_names(session)
         if announce is not None:
             announce(images_needed(session, target.index))
         walk(session, target.index)

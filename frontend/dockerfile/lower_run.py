@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import posixpath
-import re
 from typing import TYPE_CHECKING
 
 from frontend.dockerfile.environment import proxies
@@ -12,6 +11,7 @@ from frontend.dockerfile.history import PendingHistory, run_text
 from frontend.dockerfile.metadata import clean
 from frontend.dockerfile.problems import MistakeError
 from frontend.dockerfile.session import Inputs
+from frontend.dockerfile.words import parse_heredoc_word
 from frontend.graph import (
     BindMount,
     CacheMount,
@@ -38,7 +38,6 @@ _INSECURE = "security.insecure"
 _AGENT = "SSH_AUTH_SOCK"
 _AGENTS = "/run/buildkit/ssh_agent."
 _PERMISSIONS = 0o777
-_WHOLE_HEREDOC = r"""[0-9]*<<-?\s*(?:'[^'<]*'|"[^"<]*"|[^\s<'"]+)"""
 
 
 def lower_run(session: Session, work: StageWork, run: Run, expand: Expander, prefix: str) -> None:
@@ -107,10 +106,7 @@ def _command(work: StageWork, run: Run) -> tuple[tuple[str, ...], str, str]:
 
 
 def _is_whole(run: Run) -> bool:
-    return (
-        len(run.heredocs) == 1
-        and re.fullmatch(_WHOLE_HEREDOC, run.command.words[0].strip()) is not None
-    )
+    return len(run.heredocs) == 1 and parse_heredoc_word(run.command.words[0].strip()) is not None
 
 
 def _closed(body: str) -> str:

@@ -181,7 +181,7 @@ class _File:
         self.masked[start] = "x y \\" if last > start else "x y"
         if last > start:
             self.masked[last] = "z"
-        if any("<<" in self.lines[number] for number in range(start, last + 1)):
+        if any("<" in self.lines[number] for number in range(start, last + 1)):
             return self._take_heredocs(start, last, escape)
         return position + 1
 
@@ -200,6 +200,13 @@ class _File:
                 line = line.rstrip(" \t")[:-1]
             pieces.append(line)
         return "".join(pieces).strip()
+
+    def trailing(self, last: int, escape: str) -> str:
+        """The blanks at the end of a logical line."""
+        line = self.lines[last].rstrip("\r")
+        if _is_continued(line, escape):
+            line = line.rstrip(" \t")[:-1]
+        return line[len(line.rstrip()) :]
 
     def _is_dropped(self, number: int) -> bool:
         text = self.lines[number].strip()
@@ -291,6 +298,7 @@ def _nodes(file: _File, escape: str) -> tuple[Node, ...]:
                 original=original,
                 written_keyword=command.keyword,
                 comments=tuple(comments),
+                trailing=file.trailing(last, escape) if original[:7].upper() == "ONBUILD" else "",
                 empty_continuation=start in file.blank_inside,
             )
         )

@@ -317,7 +317,7 @@ class _Scanner:
 
     def _pattern(self, pattern: str, value: str) -> tuple[str, ...]:
         try:
-            tokens = glob.parse_glob(pattern, self._escape)
+            tokens = glob.parse_glob(pattern, "\\")  # whatever the file escapes with
         except ValueError as error:
             shown = pattern[:64]
             raise ExpansionError(f"invalid pattern ({shown}) in substitution: {error}") from error

@@ -65,8 +65,11 @@ class Stages:
         return self.stages[found[-1]]
 
     def base(self, name: str, user: int) -> int | None:
-        """Find the earlier stage a FROM of stage `user` means, None for an image (F02)."""
-        found = self.by_name.get(name.lower(), ())
+        """Find the earlier stage a FROM of stage `user` means, None for an image (F02).
+
+        Stages are named in lower case, and a FROM must name them so.
+        """
+        found = self.by_name.get(name, ())
         position = bisect_left(found, user)
         return found[position - 1] if position else None
 
@@ -98,7 +101,7 @@ class Stages:
         found = self.by_name.get(name.lower(), ())
         if not found:
             return None
-        before = self.base(name, user)
+        before = self.base(name.lower(), user)
         return before if before is not None else self._earlier(found[0], name, user, verb)
 
     def _earlier(self, index: int, name: str, user: int, verb: str) -> int:

@@ -41,6 +41,7 @@ class Node:
     original: str
     written_keyword: str = ""  # as typed, for casing rules
     comments: tuple[str, ...] = ()
+    trailing: str = ""  # blanks at the end of an ONBUILD line, which are stored (P59)
     empty_continuation: bool = False  # a blank line inside (P23)
 
 

@@ -15,7 +15,7 @@ _BLANKS = re.compile(r"[\t\v\f\r ]+")
 # what another one does (possessive). A quote that is never closed is a match of its own.
 # In early releases of 3.11 (Debian 12 has one), a possessive group whose last try got part of the
 # way stays there; a last alternative that never matches brings it back.
-_RAW_WORD = r"""(?:[^\s'"\\<]++|<<\s*+|<|'[^']*+'|"(?:[^"\\]++|\\.|(?!))*+"|\\.|\\\Z|(?!))++|(?P<open>['"])"""
+_RAW_WORD = r"""(?:[^\s'"\\<]++|<<[\t\n\v\f\r ]*+|<|'[^']*+'|"(?:[^"\\]++|\\.|(?!))*+"|\\.|\\\Z|(?!))++|(?P<open>['"])"""
 _HEREDOC = re.compile(r"([0-9]*)<<(-?)\s*([^<]*)\Z", re.ASCII)
 
 
@@ -98,7 +98,7 @@ def _flag_word(text: str, position: int, escape: str) -> tuple[str, int]:
 
 def heredoc_words(text: str) -> tuple[HeredocWord, ...]:
     """Find the words that announce heredocs, in order; none if a quote stays open (P52)."""
-    matches = list(re.finditer(_RAW_WORD, text, re.DOTALL | re.ASCII))
+    matches = list(re.finditer(_RAW_WORD, text, re.DOTALL))
     if any(match["open"] for match in matches):
         return ()
     found = (parse_heredoc_word(match.group()) for match in matches)

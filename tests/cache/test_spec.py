@@ -59,6 +59,8 @@ def test_bad_reference_is_refused(text: str) -> None:
         ("armhf", "linux/arm/v7"),
         ("linux/arm/6", "linux/arm/v6"),
         ("linux", "linux/amd64"),
+        ("Bogus/amd64", "bogus/amd64"),
+        ("macos/x86_64", "darwin/amd64"),
     ],
 )
 def test_platform_is_normalised(text: str, shown: str) -> None:
@@ -66,7 +68,7 @@ def test_platform_is_normalised(text: str, shown: str) -> None:
     assert str(Platform.parse(text)) == shown
 
 
-@pytest.mark.parametrize("text", ["bogus", "linux/amd64/x/y", "/", "linux/", "bogus/amd64"])
+@pytest.mark.parametrize("text", ["bogus", "linux/amd64/x/y", "/", "linux/", "linux/*", "a/"])
 def test_unknown_platform_is_refused(text: str) -> None:
     """Unknown systems and architectures are named (1.7)."""
     with pytest.raises(InvalidDocumentError, match="unknown operating system"):

@@ -61,9 +61,9 @@ def test_environment_child_is_independent() -> None:
     assert child.arguments() == (("X", "x"), ("Y", "y"))
 
 
-@pytest.mark.parametrize(("name", "value"), [("", "x"), ("a=b", "x"), ("a\0", "x"), ("a", "\0")])
+@pytest.mark.parametrize(("name", "value"), [("a=b", "x"), ("a\0", "x"), ("a", "\0")])
 def test_environment_refuses_what_no_process_can_have(name: str, value: str) -> None:
-    """G09: blank names, = in names and zero bytes are mistakes."""
+    """G09: = in names and zero bytes are mistakes."""
     with pytest.raises(MistakeError):
         environment().set(name, value)
 

@@ -59,7 +59,9 @@ def test_from_sees_earlier_stages_only() -> None:
     """F02, S01: the nearest earlier definition counts; later and own ones are images."""
     stages = grouped(from_(1, "a"), from_(2, "b"), from_(3, "a"), from_(4, "c"))
     assert stages.base("a", 0) is None
-    assert stages.base("A", 1) == 0
+    assert stages.base("A", 1) is None
+    assert stages.mounted("A", 1) == 0
+    assert stages.base("a", 1) == 0
     assert stages.base("a", 2) == 0
     assert stages.base("a", 3) == 2
     assert stages.base("busybox", 3) is None
