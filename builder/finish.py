@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from cache.spec.manifest import Image
     from cache.spec.oci import Descriptor
 
+_DELETING = "buildx.local.delete"  # the entitlement that mode=delete takes
 _STORED = BlobForm(compression=Compression.UNCOMPRESSED)
 
 
@@ -88,10 +89,17 @@ def outputs_of(request: BuildRequest, *, stdout_is_terminal: bool) -> tuple[Outp
         if request.iidfile and output.type in {OutputType.LOCAL, OutputType.TAR}:
             msg = f"--iidfile names an image, which an output of type {output.type} is not"
             raise UsageError(msg, hint="leave --iidfile out, or write type=oci")
+        _check_deleting(output, request.allow)
         if output.push and not (output.names or request.tags or output.naming.dangling):
             msg = "tag is needed when pushing to registry"
             raise UsageError(msg, hint="name the image with -t REGISTRY/REPOSITORY:TAG")
     return tuple(outputs)
+
+
+def _check_deleting(output: OutputSpec, allow: Sequence[str]) -> None:
+    if output.delete and _DELETING not in allow:
+        msg = f"mode=delete would remove what is in {output.dest!r} and not in the result"
+        raise UsageError(msg, hint=f"add --allow {_DELETING} to let it")
 
 
 def insecure_hosts(request: BuildRequest, outputs: Sequence[OutputSpec]) -> tuple[str, ...]:
@@ -145,7 +153,9 @@ class Finisher:
         if all(output.naming.store for output in outputs):
             for made, names in kept:
                 self._state.images.put(replace(made.root, platform=None), names)
-        return Finished(shown, self._names(outputs), tuple(written), pushed)
+        named = [name for _, names in kept for name in names]
+        named += [name for output in outputs for name in output.names]
+        return Finished(shown, tuple(dict.fromkeys(named)), tuple(written), pushed)
 
     def _annotations(
         self, images: Sequence[Solved], outputs: Sequence[OutputSpec]
@@ -180,10 +190,6 @@ class Finisher:
         if naming.dangling and not (naming.dangling_only_empty and names):
             found.append(Reference.parse(f"{naming.dangling}@{made.root.digest}"))
         return [(made, tuple(found))] if found else []
-
-    def _names(self, outputs: tuple[OutputSpec, ...]) -> tuple[Reference, ...]:
-        names = [*self._request.tags, *(name for output in outputs for name in output.names)]
-        return tuple(dict.fromkeys(names))
 
     def _publish(
         self,
@@ -224,6 +230,10 @@ class Finisher:
             formed, rewritten = self._timed(images, output, epoch)
             texts = (*annotations, *output.annotations)
             made = self._publish(formed, BlobForm.of(output), texts, rewritten)
+            if output.type in {OutputType.OCI, OutputType.DOCKER}:
+                made = _dated(made, epoch)
+        elif output.annotations:
+            self._warn(f"type={output.type} has no manifest to annotate")
         layers = self._state.layers
         exporter = Exporter(layers, layers, sys.stdout.buffer, self._warn, epoch)
         exporter.write(output, made.images, self._request.tags, index=made.index)
@@ -270,3 +280,17 @@ class Finisher:
             target = replace(name, tag=None) if output.naming.by_digest else name
             push(self._state, self._network, made.images, made.index, target, progress)
         return made.root.digest
+
+
+def _dated(made: Made, epoch: int | None) -> Made:
+    """Say in the root's descriptor when it was made, as archives do (O35)."""
+    from builder.export.layout import CREATED  # noqa: PLC0415 - for archives only
+    from builder.export.timestamp import rfc3339  # noqa: PLC0415 - likewise
+
+    created = made.images[0].config.created if epoch is None else rfc3339(epoch)
+    annotations = {CREATED: created, **made.root.annotations}
+    if made.index is not None:
+        return replace(made, index=replace(made.index, annotations=annotations))
+    first = made.images[0]
+    manifest = replace(first.manifest, annotations=annotations)
+    return replace(made, images=(replace(first, manifest=manifest),))

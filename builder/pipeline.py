@@ -9,6 +9,7 @@ from builder import state as states
 from builder.base_images import BaseImages
 from builder.clock import Clock
 from builder.dockerfile_input import BuildInput, is_directory, read_dockerfile
+from builder.epoch import epoch_of
 from builder.errors import SolveError
 from builder.finish import Finished, Finisher, insecure_hosts, outputs_of
 from builder.options import local_platform
@@ -73,7 +74,7 @@ def build(request: BuildRequest, caller: Caller) -> Built:
         compiled = _compiled(request, caller, stack, secrets)
         state, network, parts = compiled.state, compiled.network, compiled.parts
         solve = Solve(
-            request,
+            compiled.request,
             secrets,
             state,
             network,
@@ -90,12 +91,12 @@ def build(request: BuildRequest, caller: Caller) -> Built:
             span, source = error.vertex.span, compiled.given.source
             error.excerpt = f"{source.name}:{span.start}\n{source.excerpt(span)}"
             raise
-        clock = Clock(request.source_date_epoch)
+        clock = Clock(compiled.request.source_date_epoch)
         images = [solved(part, solver.outputs, clock) for part in parts]
         first_id = len(parts[0].graph.vertices)
         is_multi = makes_index(request)
         finisher = Finisher(
-            request, state, network, caller.reporter, first_id, makes_index=is_multi
+            compiled.request, state, network, caller.reporter, first_id, makes_index=is_multi
         )
         finished = finisher.finish(images, outputs)
     return _built(finished, solver, request, compiled)
@@ -135,6 +136,7 @@ def _unconsumed(request: BuildRequest, compiled: _Compiled) -> tuple[str, ...]:
 
 @value
 class _Compiled:
+    request: BuildRequest  # with the epoch that the Dockerfile declares
     given: BuildInput
     parsed: Parsed
     state: states.State
@@ -163,7 +165,9 @@ def _compiled(
         lower(given.source, parsed, _lower_request(request, platform), images)
         for platform in platforms_of(request)
     ]
-    return _Compiled(given, parsed, state, network, images, joined(parts))
+    epoch = epoch_of(request, given.source.text, parsed)
+    request = replace(request, source_date_epoch=epoch)
+    return _Compiled(request, given, parsed, state, network, images, joined(parts))
 
 
 def _local(request: BuildRequest, network: Network) -> tuple[BuildInput, Parsed] | None:

@@ -32,13 +32,17 @@ def makes_index(request: BuildRequest) -> bool:
     """Whether the result is an index: of several platforms, or of one when told so (O31).
 
     Raises:
-        UsageError: the build argument that tells so is no boolean.
+        UsageError: the build argument that tells so is no boolean, or forbids what is asked.
     """
     text = dict(request.build_args).get(_MULTI, "")
+    several = len(platforms_of(request)) > 1
+    if text and text in _FALSE and several:
+        msg = "conflicting config: returning multiple target platforms is not allowed"
+        raise UsageError(msg, hint=f"leave out --build-arg {_MULTI}, or build one platform")
     if text not in _TRUE | _FALSE:
         msg = f"invalid boolean value for multi-platform: {text[:40]!r}"
         raise UsageError(msg, hint=f"write --build-arg {_MULTI}=1")
-    return text in _TRUE or len(platforms_of(request)) > 1
+    return text in _TRUE or several
 
 
 def joined(parts: Sequence[Lowered]) -> tuple[Lowered, ...]:

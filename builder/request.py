@@ -104,10 +104,12 @@ def parse_pairs(
 def parse_epoch(text: str | None) -> int | None:
     """Read SOURCE_DATE_EPOCH: seconds since 1970; empty means unset (O20).
 
+    `context` is the time of the context, which a local one has not.
+
     Raises:
         UsageError: not a whole number of seconds from 0 to the year 9999.
     """
-    if not text:
+    if not text or text == "context":
         return None
     if not (text.isascii() and text.isdigit() and len(text) <= 12 and int(text) <= MAX_EPOCH):  # noqa: PLR2004 - digits of MAX_EPOCH
         msg = f"invalid SOURCE_DATE_EPOCH {text[:40]!r}"

@@ -103,13 +103,16 @@ def check_annotations(
 ) -> None:
     """Refuse annotations that nothing of the result could carry.
 
+    Without an index, those of a platform that is not built are of no consequence (O33).
+
     Raises:
         UsageError: of an index where there is none, of a platform that is not built, or on
             what docker's media types have no room for.
     """
     of_index = {AnnotationType.INDEX, AnnotationType.INDEX_DESCRIPTOR}
     for annotation in annotations:
-        if annotation.platform is not None and annotation.platform not in platforms:
+        unknown = annotation.platform is not None and annotation.platform not in platforms
+        if unknown and has_index:
             msg = f"invalid annotation: no platform {annotation.platform} found in source"
             raise UsageError(msg, hint=f"built are {', '.join(map(str, platforms))}")
         if not oci_types and annotation.type is not AnnotationType.MANIFEST:

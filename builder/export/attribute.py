@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
 _TRUE = frozenset({"1", "t", "T", "TRUE", "true", "True"})
+_MAX_DIGITS = 9  # more than any level has
 _FALSE = frozenset({"0", "f", "F", "FALSE", "false", "False"})
 # A bare `push=` means yes, as other exporters read it.
 _TRUE_IF_EMPTY = frozenset(
@@ -98,18 +99,21 @@ def names_of(text: str) -> tuple[Reference, ...]:
     return tuple(names)
 
 
-def level_of(text: str, top: int, compression: str) -> int | None:
-    """Read a compression level from 0 to `top`; None for the default.
+def level_of(text: str, top: int) -> int | None:
+    """Read a compression level; None for the default, which a negative one is too.
+
+    A level over `top` is the highest there is, as it is to other builders.
 
     Raises:
-        UsageError: no such level.
+        UsageError: no whole number.
     """
     if not text:
         return None
-    if not (text.isascii() and text.isdigit() and len(text) <= 2 and int(text) <= top):  # noqa: PLR2004 - two digits
-        msg = f"compression-level {text[:20]!r} is not a number from 0 to {top} for {compression}"
-        raise UsageError(msg)
-    return int(text)
+    digits = text.removeprefix("-")
+    if not (digits.isascii() and digits.isdigit() and len(digits) <= _MAX_DIGITS):
+        msg = f"non-integer value {text[:20]} specified for compression-level"
+        raise UsageError(msg, hint=f"write a number from 0 to {top}")
+    return None if digits != text else min(int(digits), top)
 
 
 def suggestion(word: str, choices: Sequence[str]) -> str:

@@ -14,27 +14,32 @@ if TYPE_CHECKING:
 
     from builder.export.layout import Bundle
     from cache.spec.manifest import Image
+    from cache.spec.oci import Descriptor
     from cache.spec.reference import Reference
 
 MANIFEST_FILE = "manifest.json"
 
 
 def docker_bundle(
-    images: Sequence[Image], names: Sequence[Reference], *, created: str = ""
+    images: Sequence[Image],
+    names: Sequence[Reference],
+    *,
+    index: Descriptor | None = None,
+    created: str = "",
 ) -> Bundle:
     """Say what a docker archive of an image holds.
 
     Raises:
         UsageError: several platforms, which the format has no place for.
     """
-    if len(images) != 1:
+    if index is not None or len(images) != 1:
         msg = "docker exporter does not currently support exporting manifest lists"
         raise UsageError(msg, hint="use type=oci, or build one platform")
     (image,) = images
     document = [
         {
             "Config": blob_path(image.config_blob),
-            "RepoTags": [name.familiar for name in names],
+            "RepoTags": [name.familiar for name in names] or None,
             "Layers": [blob_path(layer.blob) for layer in image.layers],
         }
     ]

@@ -90,7 +90,8 @@ def write_tar(content: Bundle, provider: ContentProvider, sink: BinaryIO) -> Non
             tar.add(entry, stream)
             _check_end(stream, blob)
     for name, data in sorted((*_documents(content, content.entries),)):
-        tar.add(Entry(name, Kind.FILE, _DOCUMENT_MODE, size=len(data)), data)
+        mode = _BLOB_MODE if name == LAYOUT_FILE else _DOCUMENT_MODE
+        tar.add(Entry(name, Kind.FILE, mode, size=len(data)), data)
     tar.finish()
 
 
@@ -108,7 +109,7 @@ def write_directory(content: Bundle, provider: ContentProvider, dest: str) -> No
         os.makedirs(dest, exist_ok=True)
         root = os.open(dest, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         owned.callback(os.close, root)
-        entries = _merged(_existing(root, dest), content.entries)
+        entries = _merged(_existing(root, dest), tuple(map(_tagged, content.entries)))
         opened = {"": root}
         for directory in _directories(content):
             parent, _, name = directory.rpartition("/")
@@ -128,6 +129,11 @@ def _named(root: Descriptor, name: Reference | None, created: str) -> Descriptor
         annotations[FULL_NAME] = str(name)
         annotations[REF_NAME] = name.tag or "latest"
     return replace(root, annotations=annotations)
+
+
+def _tagged(entry: Descriptor) -> Descriptor:
+    """An entry of a directory, which others look up by tag, so that it always has one."""
+    return replace(entry, annotations={REF_NAME: "latest", **entry.annotations})
 
 
 def _directories(content: Bundle) -> list[str]:

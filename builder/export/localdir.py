@@ -18,10 +18,10 @@ from builder.errors import ExportError
 from builder.export.destination import writing
 from builder.export.payload import Payloads
 from builder.export.rootfs import dated, merged
-from cache.archive.entry import Kind, encode
+from cache.archive.entry import Kind, decode, encode
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
 
     from cache.archive.entry import Entry
     from cache.archive.tree import Node, Tree
@@ -43,11 +43,12 @@ def write_local(
     *,
     warn: Callable[[str], None],
     epoch: int | None = None,
+    kept: Sequence[Tree] | None = None,
 ) -> None:
     """Write the merged tree into a directory, made if need be.
 
-    Files in the way are replaced, all others kept. What could not be represented is said in one
-    warning per reason.
+    Files in the way are replaced, all others kept; with `kept` what is in none of these trees
+    is removed. What could not be represented is said in one warning per reason.
 
     Raises:
         ExportError: it cannot be written, or a directory is in the way of something else.
@@ -57,15 +58,46 @@ def write_local(
         root = os.open(dest, _FOLLOW)
         try:
             with Payloads(layers, store) as payloads:
-                _LocalWriter(root, dest, payloads, epoch).write(merged(layers, store), warn)
+                writer = _LocalWriter(root, dest, payloads, epoch, kept)
+                writer.write(merged(layers, store), warn)
         finally:
             os.close(root)
+
+
+def remove_others(dest: str, names: Collection[str]) -> None:
+    """Remove everything from a directory but these names; no directory is nothing to do.
+
+    Raises:
+        ExportError: something cannot be removed.
+    """
+    with writing(dest), contextlib.suppress(FileNotFoundError):
+        root = os.open(dest, _FOLLOW)
+        try:
+            _sweep(root, set(names))
+        finally:
+            os.close(root)
+
+
+def _sweep(directory: int, names: set[str]) -> None:
+    from cache.archive.rooted import remove_tree  # noqa: PLC0415 - for mode=delete only
+
+    for name in os.listdir(directory):
+        if decode(os.fsencode(name)) not in names:
+            remove_tree(directory, decode(os.fsencode(name)))
 
 
 class _LocalWriter:
     """One export: the destination, hard links made so far, and what was left out."""
 
-    def __init__(self, root: int, dest: str, payloads: Payloads, epoch: int | None) -> None:
+    def __init__(
+        self,
+        root: int,
+        dest: str,
+        payloads: Payloads,
+        epoch: int | None,
+        kept: Sequence[Tree] | None,
+    ) -> None:
+        self._kept = kept
         self._root = root
         self._dest = dest
         self._payloads = payloads
@@ -96,6 +128,8 @@ class _LocalWriter:
 
     def _fill(self, directory: int, path: str, tree: Tree) -> list[str]:
         """Write what is in one directory; give its subdirectories."""
+        if self._kept is not None:
+            _sweep(directory, {name for kept in self._kept for name in kept.children(path)})
         below: list[str] = []
         for name in tree.children(path):
             child = f"{path}/{name}" if path else name
@@ -200,10 +234,15 @@ class _LocalWriter:
         return True
 
     def _clear(self, directory: int, name: bytes, path: str) -> None:
-        """Remove what is in the way; never a directory, whose contents are not ours."""
+        """Remove what is in the way; a directory, whose contents are not ours, only if told to."""
         try:
             os.unlink(name, dir_fd=directory)
         except IsADirectoryError as error:
+            if self._kept is not None:
+                from cache.archive.rooted import remove_tree  # noqa: PLC0415 - for mode=delete
+
+                remove_tree(directory, decode(name))
+                return
             msg = f"cannot write {path!r} to {self._dest!r}: a directory is in the way"
             raise ExportError(msg, hint="remove it, or choose another destination") from error
 

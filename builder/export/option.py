@@ -71,7 +71,7 @@ def parse_output(text: str) -> OutputSpec:
         return OutputSpec(OutputType.LOCAL, text)
     attributes = attributes_of(text, fields)
     type_ = _type(attributes.pop("type", ""), text)
-    annotations = _annotations(type_, attributes)
+    annotations = _annotations(attributes)
     for key in attributes:
         _check_key(type_, key)
     return _spec(type_, attributes, annotations)
@@ -83,17 +83,14 @@ def _is_attribute(text: str) -> bool:
     return bool(equals) and (key in _KNOWN or key in _REFUSED or key.startswith("annotation"))
 
 
-def _annotations(type_: OutputType, attributes: dict[str, str]) -> tuple[Annotation, ...]:
-    """Take the annotations out of the attributes; a tree has nothing to put one on."""
+def _annotations(attributes: dict[str, str]) -> tuple[Annotation, ...]:
+    """Take the annotations out of the attributes."""
     found: list[Annotation] = []
     for key in [key for key in attributes if key.startswith("annotation")]:
         annotation = annotation_of(key, attributes[key])
         if annotation is None:
             msg = f"unknown output option {key[:40]!r}"
             raise UsageError(msg, hint="write annotation.KEY=VALUE or annotation-index.KEY=VALUE")
-        if not _KEYS[type_] or type_ in {OutputType.LOCAL, OutputType.TAR}:
-            msg = f"output type {str(type_)!r} has nothing to annotate"
-            raise UsageError(msg, hint="use type=image, oci or docker")
         found.append(annotation)
         del attributes[key]
     return tuple(found)
@@ -132,7 +129,7 @@ def _spec(
     if type_ is OutputType.REGISTRY and not push:
         msg = "output type 'registry' always pushes"
         raise UsageError(msg, hint="use type=image,push=false")
-    level = level_of(attributes.get("compression-level", ""), _MAX_LEVEL[compression], compression)
+    level = level_of(attributes.get("compression-level", ""), _MAX_LEVEL[compression])
     return OutputSpec(
         type=type_,
         dest=_dest(type_, attributes.get("dest", ""), tar=tar),

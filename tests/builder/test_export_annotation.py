@@ -63,7 +63,11 @@ def test_platforms_override_what_is_said_for_all():
     [
         ("index:a=b", {}, "index annotations not supported for single platform export"),
         ("index-descriptor:a=b", {}, "index annotations not supported"),
-        ("manifest[linux/arm64]:a=b", {}, "no platform linux/arm64 found in source"),
+        (
+            "manifest[linux/arm64]:a=b",
+            {"has_index": True},
+            "no platform linux/arm64 found in source",
+        ),
         ("manifest-descriptor:a=b", {"oci_types": False}, "oci-mediatypes=false"),
     ],
 )

@@ -114,3 +114,35 @@ def test_a_terminal_gets_no_archive():
     out = replace(exporter(world), stdout=Terminal())
     with pytest.raises(UsageError, match="terminal"):
         out.write(parse_output("type=oci"), [world.small()], NAMES)
+
+
+def test_platforms_in_one_directory_may_not_meet(tmp_path):
+    """Without split, platforms that write the same file are refused before one is written (O40)."""
+    world = World()
+    one = world.small()
+    arm = replace(one, config=replace(one.config, platform=Platform("linux", "arm64")))
+    index = publish_index([one], form=BlobForm(), content=world.content)
+    out = exporter(world)
+    dest = tmp_path / "out"
+    spec = parse_output(f"type=local,platform-split=false,dest={dest}")
+    with pytest.raises(UsageError, match="cannot overwrite bin/alias from linux/amd64"):
+        out.write(spec, [one, arm], NAMES, index=index)
+    assert not dest.exists()
+
+
+def test_delete_removes_what_is_not_in_the_result(tmp_path):
+    """mode=delete leaves nothing but the result, whatever was there (O41)."""
+    world = World()
+    (tmp_path / "old" / "deep").mkdir(parents=True)
+    (tmp_path / "old" / "deep" / "file").touch()
+    (tmp_path / "etc" / "name" / "directory").mkdir(parents=True)
+    (tmp_path / "etc" / "stale").symlink_to("/")
+    out = exporter(world, epoch=7)
+    image = world.small()
+    out.write(parse_output(f"type=local,mode=delete,dest={tmp_path}"), [image], NAMES)
+    assert sorted(os.listdir(tmp_path)) == ["bin", "etc"]
+    assert os.listdir(tmp_path / "etc") == ["name"]
+    spec = parse_output(f"type=local,mode=delete,platform-split=true,dest={tmp_path}")
+    out.write(spec, [image], NAMES)
+    assert os.listdir(tmp_path) == ["linux_amd64"]
+    assert (tmp_path / "linux_amd64").stat().st_mtime == 7

@@ -17,10 +17,13 @@ from cache.localstore import LocalStore
 from cache.memos import SqliteMemos
 from cache.snapshotnames import SqliteSnapshotNames
 from cache.spec import oci
+from cache.spec.config import ImageConfig
 from cache.spec.digest import Digest
-from cache.spec.oci import Descriptor, Layer
+from cache.spec.manifest import Index, Manifest
+from cache.spec.oci import Descriptor, Layer, Platform
 from cache.spec.reference import Reference
 from cache.statcache import StoredStatCache
+from cache.value import replace
 
 
 class Place:
@@ -177,3 +180,49 @@ def test_stat_cache_survives_damage(place):
     assert cache.selection(b"print") == b"digest"
     place.database.rows("UPDATE memos SET value = ?", (b"{broken",))
     assert cache.files("root") == {}
+
+
+def test_an_index_gives_the_image_of_a_platform(place):
+    """A name may lead to an index: its images are found by platform, and by their own IDs (S08)."""
+    images = ImageStore(place.database, place.store)
+    entries = []
+    for architecture in ("amd64", "arm64"):
+        platform = Platform("linux", architecture)
+        config = put(place, ImageConfig(platform=platform).to_json(), oci.OCI_CONFIG)
+        manifest = put(place, Manifest(config, ()).to_json(), oci.OCI_MANIFEST)
+        entries.append(replace(manifest, platform=platform))
+    attestation = replace(entries[0], platform=Platform("unknown", "unknown"))
+    index = put(place, Index((*entries, attestation)).to_json(), oci.OCI_INDEX)
+    name = Reference.parse("several")
+    images.put(index, (name,))
+    stored = images.find(name)
+    assert stored is not None
+    assert stored.id == index.digest == stored.index.digest
+    assert [image.config.platform.architecture for image in stored.images] == ["amd64", "arm64"]
+    assert stored.choose(Platform("linux", "arm64", "v9")).config.platform.architecture == "arm64"
+    assert stored.choose(Platform("linux", "s390x")) == stored.images[0]
+    assert images.find_id(index.digest.hex[:12]) == stored
+    arm = images.find_id(str(stored.images[1].config_blob.digest))
+    assert arm is not None
+    assert not arm.is_index
+    assert arm.root.digest == entries[1].digest
+
+
+def put(place, data, media_type):
+    """Store a document."""
+    with place.store.writer() as writer:
+        writer.write(data)
+        return writer.commit(media_type)
+
+
+@pytest.mark.parametrize("media_type", [oci.OCI_LAYER_GZIP, oci.OCI_LAYER_ZSTD])
+def test_each_level_is_a_form_of_its_own(place, media_type):
+    """Levels give other bytes of the same layer, each kept (O34)."""
+    layer = place.layer(bytes(range(256)) * 900 + os.urandom(999))
+    forms = {place.layers.compressed(layer, media_type, level).digest for level in (None, 1, 9)}
+    assert len(forms) > 1
+    for level in (None, 1, 9):
+        blob = place.layers.compressed(layer, media_type, level)
+        assert blob.media_type == media_type
+        with place.layers.open_tar(Layer(blob, layer.diff_id)) as stream:
+            stream.read()
