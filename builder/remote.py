@@ -96,10 +96,10 @@ class Network:
     def git(self, root: str, request: BuildRequest, secrets: Mapping[str, bytes]) -> GitSource:
         """Git as this build may use it: with its secrets, and the agent of --ssh default."""
         if self._git is None:
-            from builder.git.source import GitSource, agent_socket  # noqa: PLC0415 - rarely used
+            from builder.git.source import GitSource, agent_of  # noqa: PLC0415 - rarely used
 
-            socket = agent_socket(request, self._environ)
-            self._git = GitSource(root, self._environ, secrets, socket)
+            agent = agent_of(request, self._environ)
+            self._git = GitSource(root, self._environ, secrets, agent)
         return self._git
 
 

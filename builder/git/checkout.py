@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
-from builder.git.conversion import conversions
+from builder.git.conversion import converted
+from builder.git.gitdir import NAME
 from builder.git.program import GitError
 from builder.git.submodules import MAX_SUBMODULES, Submodule, submodules
 from cache.archive.entry import MAX_NAME, MAX_PATH, NANOSECOND, Entry, Kind, decode
@@ -16,11 +17,11 @@ from cache.value import state, value
 from frontend.source import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from contextlib import AbstractContextManager
 
+    from builder.git.gitdir import GitDirectory
     from builder.git.remote import Remote
-    from builder.git.repository import Item, Objects, Repository
+    from builder.git.repository import Item, Repository
     from cache.layers import LayerWriter
 
 MAX_ENTRIES = 1_000_000  # entries of one checkout with its submodules
@@ -39,21 +40,29 @@ class Opener(Protocol):
 
 @value
 class Part:
-    """A repository's commit and where it goes; `prefix` is "" or ends in a slash."""
+    """A repository's commit and where it goes; `prefix` is "" or ends in a slash.
+
+    `git` is where its git directory is kept in the checkout.
+    """
 
     repository: Repository
     remote: Remote
     commit: str
     prefix: str = ""
+    git: str = NAME
 
 
 @value
 class Options:
-    """What of a commit is wanted; `mtime` in nanoseconds, None for the commit's time."""
+    """What of a commit is wanted; `mtime` in nanoseconds, None for the commit's time.
+
+    `kept` is the git directory that comes with it, made for the commit already.
+    """
 
     subdir: str = ""
     submodules: bool = True
     mtime: int | None = None
+    kept: GitDirectory | None = None
 
 
 def write_checkout(part: Part, options: Options, writer: LayerWriter, fetch: Opener) -> None:
@@ -100,6 +109,8 @@ class _Checkout:
         todo = [part]
         while todo:
             todo += reversed(self._one(todo.pop()))
+        if self._options.kept is not None:
+            self._options.kept.write(self._writer, self._mtime)
         if not self._found:
             subdir = printable(self._options.subdir)[:200]
             raise GitError(
@@ -111,9 +122,11 @@ class _Checkout:
         """Write one repository's entries; gives the submodules to go on with."""
         items = list(part.repository.listing(part.commit))
         known = self._submodules(part, items)
-        converted = conversions(part.repository, part.commit, items)
         parts: list[Part] = []
-        with part.repository.objects() as objects:
+        with (
+            converted(part.repository, part.commit, items) as changed,
+            part.repository.objects() as objects,
+        ):
             for item in items:
                 path = self._place(part.prefix, item)
                 if item.mode & _TYPE == _GITLINK:
@@ -121,7 +134,8 @@ class _Checkout:
                 elif item.mode & _TYPE == _TREE:
                     self._directory(path)
                 elif (place := self._wanted(path)) is not None:
-                    self._file(objects, item, place, converted.get(item.path))
+                    opener = changed.opener(item.path) or objects.blob(item.object)
+                    self._file(opener, item, place)
         return parts
 
     def _submodules(self, part: Part, items: list[Item]) -> dict[bytes, Submodule]:
@@ -163,17 +177,17 @@ class _Checkout:
             return []
         self._budget.spend(submodules=1)
         repository, remote = self._fetch(part.remote, submodule)
-        return [Part(repository, remote, submodule.commit, f"{path}/")]
+        git = part.git
+        if self._options.kept is not None:
+            git, text = self._options.kept.add(part.git, path, submodule, repository, remote)
+            entry = Entry(f"{path}/{NAME}", Kind.FILE, size=len(text), mtime=self._mtime)
+            self._writer.add(entry, text)
+        return [Part(repository, remote, submodule.commit, f"{path}/", git)]
 
     def _file(
-        self,
-        objects: Objects,
-        item: Item,
-        place: str,
-        converted: Callable[[], AbstractContextManager[tuple[int, BinaryIO]]] | None,
+        self, opener: AbstractContextManager[tuple[int, BinaryIO]], item: Item, place: str
     ) -> None:
-        opened = converted() if converted is not None else objects.blob(item.object)
-        with opened as (size, stream):
+        with opener as (size, stream):
             self._budget.spend(size=size)
             if item.mode & _TYPE != _LINK:
                 mode = 0o755 if item.mode & _EXECUTABLE else 0o644

@@ -85,10 +85,15 @@ class GitFailedError(GitError):
 
 @value
 class Agent:
-    """How ssh proves who the user is and knows the host: an agent's socket, files of known hosts."""
+    """How ssh proves who the user is and knows the host: an agent's socket or key files."""
 
     socket: str = ""
+    keys: tuple[str, ...] = ()
     known_hosts: str = ""
+
+    def __bool__(self) -> bool:
+        """Whether there is anything to prove it with."""
+        return bool(self.socket or self.keys)
 
 
 class GitProgram:
@@ -115,6 +120,7 @@ class GitProgram:
         settings: Settings = (),
         extra: Mapping[str, str] | None = None,
         data: bytes = b"",
+        cwd: str = "/",
         timeout: float = TIMEOUT,
     ) -> bytes:
         """Run a command to its end and give what it prints.
@@ -122,7 +128,7 @@ class GitProgram:
         Raises:
             GitFailedError: it failed. GitError: too slow, too much output, or cancelled.
         """
-        with self.started(*args, settings=settings, extra=extra, errors=True) as process:
+        with self.started(*args, settings=settings, extra=extra, cwd=cwd, errors=True) as process:
             output, stderr = _converse(process, data, time.monotonic() + timeout, args[0])
             status = process.wait()
         if self.cancelled:
@@ -137,6 +143,7 @@ class GitProgram:
         *args: str,
         settings: Settings = (),
         extra: Mapping[str, str] | None = None,
+        cwd: str = "/",
         errors: bool = False,
     ) -> Iterator[subprocess.Popen[bytes]]:
         """Start a command with pipes; whatever happens, it is gone when the block is left."""
@@ -152,7 +159,7 @@ class GitProgram:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE if errors else subprocess.DEVNULL,
                 env=self._environment(settings, extra or {}),
-                cwd="/",
+                cwd=cwd,
                 start_new_session=True,
             )
             self._running.add(process.pid)
@@ -196,6 +203,8 @@ class GitProgram:
         words = ["ssh", "-F", os.devnull, "-o", "BatchMode=yes", "-o", "ConnectTimeout=30"]
         if self._agent.known_hosts:
             words += ["-o", f'UserKnownHostsFile="{self._agent.known_hosts}"']
+        for key in self._agent.keys:
+            words += ["-o", "IdentitiesOnly=yes", "-i", key]
         return shlex.join(words)
 
 

@@ -45,6 +45,11 @@ class Remote:
         return printable(self.url)[:200]
 
     @property
+    def over_ssh(self) -> bool:
+        """Whether ssh carries it."""
+        return self.url.startswith("ssh://") or "://" not in self.url
+
+    @property
     def full(self) -> str:
         """The URL with its credentials, for what is relative to it."""
         scheme, mark, rest = self.url.partition("://")

@@ -50,10 +50,16 @@ class Repository:
         self._program = program
         self.path = path
 
-    def run(self, *args: str, extra: Mapping[str, str] | None = None, data: bytes = b"") -> bytes:
+    def run(
+        self,
+        *args: str,
+        extra: Mapping[str, str] | None = None,
+        data: bytes = b"",
+        cwd: str = "/",
+    ) -> bytes:
         """Run a git command on it; its first argument is the command."""
         place = {"GIT_DIR": self.path}
-        return self._program.run(*args, extra={**place, **(extra or {})}, data=data)
+        return self._program.run(*args, extra={**place, **(extra or {})}, data=data, cwd=cwd)
 
     def has(self, name: str) -> bool:
         """Whether an object and, of a tag, its commit are there."""
@@ -62,6 +68,10 @@ class Repository:
         except GitFailedError:
             return False
         return True
+
+    def keep(self, name: str) -> None:
+        """Give an object a reference, so that it can be fetched from here."""
+        self.run("update-ref", f"refs/pybuild/{name}", name)
 
     def fetch(self, remote: Remote, name: str, ref: str = "") -> None:
         """Bring an object: by its reference, as every server allows that, or by its name.
@@ -81,7 +91,7 @@ class Repository:
             except GitFailedError as error:
                 failure = failure or error
             if self.has(name):
-                self.run("update-ref", f"refs/pybuild/{name}", name)
+                self.keep(name)
                 return
         if failure is not None:
             raise failed(f"failed to fetch remote {remote.shown}", failure)

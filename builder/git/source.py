@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 import threading
@@ -27,11 +28,16 @@ class GitSource:
     """Resolves and writes; safe for several threads."""
 
     def __init__(
-        self, root: str, environ: Mapping[str, str], secrets: Mapping[str, bytes], socket: str = ""
+        self,
+        root: str,
+        environ: Mapping[str, str],
+        secrets: Mapping[str, bytes],
+        agent: Agent | None = None,
     ) -> None:
-        """Keep repositories below `root`/git; `socket` is the ssh agent's, "" for none."""
+        """Keep repositories below `root`/git; what ssh may use is `agent`."""
         self._root = f"{root}/git"
-        self._program = GitProgram(environ, Agent(socket, _known_hosts(environ)))
+        self._agent = agent or Agent()
+        self._program = GitProgram(environ, self._agent)
         self._remotes = Remotes(secrets)
         self._resolved: dict[GitOp, Resolved] = {}
         self._lock = threading.Lock()
@@ -49,7 +55,7 @@ class GitSource:
         with self._lock:
             found = self._resolved.get(op)
             if found is None:
-                remote = self._remotes.of(op.url)
+                remote = self._remote(op.url)
                 try:
                     found = resolve(self._program, remote, op)
                 except GitFailedError as error:
@@ -64,26 +70,42 @@ class GitSource:
             GitError: it cannot be fetched, or is not what the checksum says.
         """
         from builder.git.checkout import Options, Part, write_checkout  # noqa: PLC0415 - on a miss
+        from builder.git.gitdir import git_directory  # noqa: PLC0415 - the same
 
         resolved = self.resolve(op)
-        remote = self._remotes.of(op.url)
+        remote = self._remote(op.url)
         with opened(self._program, self._root, remote, resolved.sha) as repository:
             wanted = "" if op.fetch_by_commit else resolved.full
             repository.fetch(remote, resolved.sha, wanted)
         commit, _ = repository.commit(resolved.sha)
         _verify(op, resolved, commit)
-        options = Options(op.subdir, op.submodules, None if op.mtime == "commit" else mtime)
 
         def fetch(parent: Remote, submodule: Submodule) -> tuple[Repository, Remote]:
             return self._submodule(remote, parent, submodule)
 
-        write_checkout(Part(repository, remote, commit), options, writer, fetch)
+        part = Part(repository, remote, commit)
+        time = None if op.mtime == "commit" else mtime
+        with contextlib.ExitStack() as stack:
+            kept = None
+            if op.keep_git_dir and not op.subdir:
+                kept = stack.enter_context(git_directory(self._program, self._root))
+                kept.make(repository, remote, resolved, commit)
+            write_checkout(part, Options(op.subdir, op.submodules, time, kept), writer, fetch)
+
+    def _remote(self, url: str, main: Remote | None = None) -> Remote:
+        remote = self._remotes.of(url, main)
+        if remote.over_ssh and not self._agent:
+            raise GitError(
+                'no SSH key "default" forwarded from the client',
+                hint="lend your ssh agent with --ssh default",
+            )
+        return remote
 
     def _submodule(
         self, main: Remote, parent: Remote, submodule: Submodule
     ) -> tuple[Repository, Remote]:
         try:
-            remote = self._remotes.of(relative(parent.full, submodule.url), main)
+            remote = self._remote(relative(parent.full, submodule.url), main)
             with opened(self._program, self._root, remote, submodule.commit) as repository:
                 repository.fetch(remote, submodule.commit)
         except GitError as error:
@@ -110,17 +132,28 @@ def _known_hosts(environ: Mapping[str, str]) -> str:
         return ""
 
 
-def agent_socket(request: BuildRequest, environ: Mapping[str, str]) -> str:
-    """The ssh agent that git may use: the one of --ssh default, "" for none.
+def agent_of(request: BuildRequest, environ: Mapping[str, str]) -> Agent:
+    """What ssh may use: the agent or the keys of --ssh default, and the user's known hosts.
 
     A build whose context is cloned over ssh lends its agent without being told to, as docker does.
     """
+    hosts = _known_hosts(environ)
+    socket = environ.get("SSH_AUTH_SOCK", "")
     for source in request.ssh:
-        if source.id == "default":
-            return next(iter(source.paths), "") or environ.get("SSH_AUTH_SOCK", "")
-    if not request.ssh and _over_ssh(request.context):
-        return environ.get("SSH_AUTH_SOCK", "")
-    return ""
+        if source.id != "default":
+            continue
+        if len(source.paths) == 1 and _is_socket(source.paths[0]):
+            return Agent(source.paths[0], (), hosts)
+        return Agent("", source.paths, hosts) if source.paths else Agent(socket, (), hosts)
+    lent = not request.ssh and _over_ssh(request.context)
+    return Agent(socket if lent else "", (), hosts)
+
+
+def _is_socket(path: str) -> bool:
+    try:
+        return stat.S_ISSOCK(os.stat(path).st_mode)
+    except OSError:
+        return False
 
 
 def _over_ssh(url: str) -> bool:
