@@ -123,6 +123,7 @@ class TmpfsMount:
 
     target: str
     size: int = 0
+    readonly: bool = False
 
 
 @value
@@ -168,6 +169,8 @@ class ExecOp:
 
     `env` is complete and ordered. `script` is the body of a `#!` heredoc, mounted read-only
     at /dev/pipes/<script_name> (P56). `proxies` reach the process but are no identity (V42).
+    `after` tells the earlier users of caches apart, which this step may see the work of although
+    no layer has it; "" where the step or all before it mount none.
     """
 
     argv: tuple[str, ...]
@@ -183,6 +186,7 @@ class ExecOp:
     ulimits: tuple[Ulimit, ...] = ()
     script_name: str = ""
     script: str = ""
+    after: str = ""
     proxies: tuple[tuple[str, str], ...] = field(default=(), compare=False)
 
 

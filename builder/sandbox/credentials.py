@@ -31,6 +31,7 @@ class Credentials:
 
 
 def _number(text: str) -> int | None:
+    text = text.removeprefix("+")
     if not (text.isascii() and text.isdigit()) or len(text) > _MAX_DIGITS:
         return None
     return int(text) if int(text) <= MAX_ID else None
@@ -90,7 +91,8 @@ def resolve(user: str, passwd: bytes, group: bytes) -> Credentials:
     Raises:
         SandboxError: the name is not in the file, or the number is no id.
     """
-    name, separator, group_text = user.partition(":")
+    name, separator, rest = user.partition(":")
+    group_text = rest.partition(":")[0]
     name = name or "0"
     _refuse_out_of_range("user", name)
     account = _account(passwd, name)

@@ -16,6 +16,8 @@ from builder.sandbox.spec import Bind, BindOverlay, MemoryFile, StepMount, Tmpfs
 from cache.value import field, value
 
 _PLAIN = syscalls.MOUNT_ATTR_NOSUID | syscalls.MOUNT_ATTR_NODEV
+_PERMISSIONS = 0o777
+_ANYONE = 0o1777  # as /tmp
 _BINDABLE = (stat.S_ISREG, stat.S_ISDIR, stat.S_ISSOCK)
 
 
@@ -124,11 +126,14 @@ def _bind_overlay(root: targets.Root, scratch: Scratch, mount: BindOverlay) -> N
 
 
 def _tmpfs(root: targets.Root, mount: Tmpfs) -> None:
+    existed = targets.exists(root, mount.target)
     target = targets.mount_target(root, mount.target, directory=True)
     try:
         flags = syscalls.MS_NOSUID | syscalls.MS_NODEV
+        flags |= syscalls.MS_RDONLY if mount.readonly else 0
+        mode = stat.S_IMODE(os.fstat(target).st_mode) & _PERMISSIONS if existed else _ANYONE
         size = f",size={mount.size}" if mount.size else ""
-        syscalls.mount("tmpfs", f"/proc/self/fd/{target}", "tmpfs", flags, f"mode=1777{size}")
+        syscalls.mount("tmpfs", f"/proc/self/fd/{target}", "tmpfs", flags, f"mode={mode:o}{size}")
     finally:
         os.close(target)
 

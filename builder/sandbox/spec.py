@@ -36,6 +36,30 @@ class Overlay:
 
 
 @value
+class PlainRoot:
+    """The step's root where nothing can be mounted: a directory, changed in place."""
+
+    path: str
+
+
+@value
+class Recorded:
+    """What a file is meant to be where the kernel did not allow it: kept beside the tree.
+
+    `name` is an in-image path in a specification and `device:inode` in an outcome. Ids are -1
+    and `mode` (type and permission bits) is -1 where the file itself tells; `device` is a
+    device's major and minor number; xattrs are protected ones, such as file capabilities.
+    """
+
+    name: str
+    uid: int = -1
+    gid: int = -1
+    mode: int = -1
+    device: tuple[int, int] = (0, 0)
+    xattrs: tuple[tuple[str, bytes], ...] = ()
+
+
+@value
 class Bind:
     """Mount `source` (a host path; symlinks in its last part are not followed) at `target`.
 
@@ -65,6 +89,7 @@ class Tmpfs:
 
     target: str
     size: int = 0
+    readonly: bool = False
 
 
 @value
@@ -99,7 +124,7 @@ class SandboxSpec:
     filter, nothing masked (R21). `ulimits` are (docker's name, soft, hard), -1 for no limit.
     """
 
-    root: Overlay
+    root: Overlay | PlainRoot
     process: Process
     mounts: tuple[StepMount, ...] = ()
     network: NetworkMode = NetworkMode.HOST
@@ -109,6 +134,7 @@ class SandboxSpec:
     shm_size: int = DEFAULT_SHM_SIZE
     insecure: bool = False
     ulimits: tuple[tuple[str, int, int], ...] = ()
+    recorded: tuple[Recorded, ...] = ()  # of the tree as the step finds it
     interactive: bool = False  # stdin of the caller instead of /dev/null (pybuild run)
 
 
@@ -122,6 +148,7 @@ class Outcome:
 
     exit_code: int
     stubs: tuple[tuple[str, int], ...] = ()
+    recorded: tuple[Recorded, ...] = ()
 
 
 class Sandbox(Protocol):

@@ -11,7 +11,7 @@ import stat
 from typing import TYPE_CHECKING
 
 from builder.sandbox import syscalls, targets
-from builder.sandbox.spec import NetworkMode
+from builder.sandbox.spec import DEFAULT_SHM_SIZE, NetworkMode
 
 if TYPE_CHECKING:
     from builder.sandbox.mounts import Scratch
@@ -43,6 +43,7 @@ _LINKS = (
 )
 _DEV_SIZE = 64 * 1024  # KiB; as other runtimes give
 _AT_FDCWD = -100
+_NOSUID = syscalls.MS_NOSUID
 _STRICT = syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOEXEC
 _STRICT_TREE = syscalls.MOUNT_ATTR_NOSUID | syscalls.MOUNT_ATTR_NODEV | syscalls.MOUNT_ATTR_NOEXEC
 
@@ -116,7 +117,9 @@ def _mount_dev(target: int, path: str, shm_size: int) -> None:
     syscalls.mount(
         "devpts", f"{path}/pts", "devpts", pts, "newinstance,ptmxmode=0666,mode=0620,gid=5"
     )
-    syscalls.mount("shm", f"{path}/shm", "tmpfs", _STRICT, f"mode=1777,size={shm_size}")
+    # One of another size is a mount the build asked for, and as plain as others of those.
+    kind, flags = ("shm", _STRICT) if shm_size == DEFAULT_SHM_SIZE else ("tmpfs", _NOSUID)
+    syscalls.mount(kind, f"{path}/shm", "tmpfs", flags, f"mode=1777,size={shm_size}")
     syscalls.mount("mqueue", f"{path}/mqueue", "mqueue", _STRICT)
 
 
@@ -131,6 +134,7 @@ def _add_devices(path: str) -> None:
 
 def _restrict(root_path: str, scratch: Scratch) -> None:
     empty = scratch.directory()
+    os.chmod(empty, 0o1777)  # noqa: S103 - read-only below; as other runtimes show it
     readonly = syscalls.MOUNT_ATTR_RDONLY | _STRICT_TREE
     for name in _READ_ONLY:
         path = f"{root_path}/{name}"

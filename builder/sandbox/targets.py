@@ -133,6 +133,11 @@ def _refuse_wrong_target(
         raise SandboxError(f'mount target "{path}" is not {wanted}')
 
 
+def exists(root: Root, path: str) -> bool:
+    """Whether mount_target() would have nothing to create."""
+    return "\0" not in path and not isinstance(_walk(root, path), _Missing)
+
+
 def mount_target(root: Root, path: str, directory: bool) -> int:
     """An O_PATH fd of the place to mount on, created when missing.
 

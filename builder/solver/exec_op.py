@@ -117,8 +117,8 @@ class ExecHandler:
                 return json.dumps(["bind", target, path, readonly, content])
             case CacheMount():
                 return json.dumps(["cache", *self._cache_identity(mount, inputs)])
-            case TmpfsMount(target, size):
-                return json.dumps(["tmpfs", target, size])
+            case TmpfsMount(target, size, readonly):
+                return json.dumps(["tmpfs", target, size, *(["ro"] if readonly else [])])
             case SecretMount():
                 owner = [mount.mode, mount.uid, mount.gid]
                 return json.dumps(["secret", mount.id, mount.target, mount.env, owner])
@@ -167,6 +167,8 @@ def _unusual(op: ExecOp) -> list[tuple[str, str]]:
     parts = []
     if op.insecure:
         parts.append(("security", "insecure"))
+    if op.after:
+        parts.append(("earlier users of caches", op.after))
     if op.shm_size:
         parts.append(("shm size", str(op.shm_size)))
     if op.ulimits:

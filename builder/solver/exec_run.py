@@ -119,8 +119,8 @@ class Step:
             case CacheMount(target):
                 inside = mount.source.strip("/")
                 return Bind(next(caches), target, inside, readonly=mount.readonly)
-            case TmpfsMount(target, size):
-                return Tmpfs(target, size)
+            case TmpfsMount(target, size, readonly):
+                return Tmpfs(target, size, readonly)
             case SecretMount():
                 return self._secret(mount)
             case SshMount():

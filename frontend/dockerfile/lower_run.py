@@ -5,12 +5,14 @@ from __future__ import annotations
 import posixpath
 from typing import TYPE_CHECKING
 
+from cache.spec.digest import framed
 from frontend.dockerfile.environment import proxies
 from frontend.dockerfile.heredocs import body_as_file, file_name
 from frontend.dockerfile.history import PendingHistory, run_text
 from frontend.dockerfile.metadata import clean
 from frontend.dockerfile.problems import MistakeError
 from frontend.dockerfile.session import Inputs
+from frontend.dockerfile.stages import SCRATCH
 from frontend.dockerfile.words import parse_heredoc_word
 from frontend.graph import (
     BindMount,
@@ -42,15 +44,12 @@ _PERMISSIONS = 0o777
 
 def lower_run(session: Session, work: StageWork, run: Run, expand: Expander, prefix: str) -> None:
     """Append a RUN to a stage."""
-    argv, script_name, script = _command(work, run)
-    if not argv:
-        raise MistakeError("RUN needs a command", hint='write RUN ["program", "argument"]')
-    if any("\0" in word for word in argv):
-        raise MistakeError("the command contains a zero byte")
+    argv, script_name, script = _checked_command(work, run)
     inputs = Inputs(work.ref)
     requests = _requests(run, expand)
     environment = work.draft.environment
     mounts = _mounts(session, work, run, requests, inputs)
+    caches = any(isinstance(mount, CacheMount) for mount in mounts)
     op = ExecOp(
         argv=argv,
         env=_with_agent(environment.pairs(), requests),
@@ -65,8 +64,11 @@ def lower_run(session: Session, work: StageWork, run: Run, expand: Expander, pre
         extra_hosts=session.request.extra_hosts,
         script_name=script_name,
         script=script,
+        after=_earlier(work) if caches else "",
         proxies=proxies(session.build_args, environment.scope),
     )
+    if caches:
+        work.cache_users = _and_this(op)
     session.budget.spend(len(op.env))  # hashing it costs as much, however often it is shared
     work.ref = session.graph.add(
         op,
@@ -81,12 +83,38 @@ def lower_run(session: Session, work: StageWork, run: Run, expand: Expander, pre
     work.history.append(PendingHistory(text, work.ref))
 
 
+def _earlier(work: StageWork) -> str:
+    """Tell the steps with caches before this one apart, in this stage or those it is built on."""
+    stage: StageWork | None = work
+    while stage is not None:
+        if stage.cache_users:
+            return stage.cache_users
+        stage = stage.parent
+    return ""
+
+
+def _and_this(op: ExecOp) -> str:
+    mounts = "\0".join(repr(mount) for mount in op.mounts)
+    env = "\0".join(f"{name}={value}" for name, value in op.env)
+    parts = (op.after, "\0".join(op.argv), op.script, mounts, op.cwd, op.user, env)
+    return framed("pybuild.cacheusers.v1", [p.encode("utf-8", "surrogatepass") for p in parts]).hex
+
+
 def _requests(run: Run, expand: Expander) -> list[MountRequest]:
     if not run.mounts:
         return []
     from frontend.dockerfile import mounts  # noqa: PLC0415 - start-up time; many files have none
 
     return [mounts.parse(options, expand) for options in run.mounts]
+
+
+def _checked_command(work: StageWork, run: Run) -> tuple[tuple[str, ...], str, str]:
+    command = _command(work, run)
+    if not command[0]:
+        raise MistakeError("RUN needs a command", hint='write RUN ["program", "argument"]')
+    if any("\0" in word for word in command[0]):
+        raise MistakeError("the command contains a zero byte")
+    return command
 
 
 def _command(work: StageWork, run: Run) -> tuple[tuple[str, ...], str, str]:
@@ -148,9 +176,7 @@ def _insecure(session: Session, run: Run) -> bool:
 
 
 def _secret_names(requests: list[MountRequest]) -> tuple[str, ...]:
-    return tuple(
-        r.env or r.secret_id() for r in requests if r.type == "secret" and r.env is not None
-    )
+    return tuple(request.env for request in requests if request.type == "secret" and request.env)
 
 
 def _with_agent(
@@ -188,7 +214,7 @@ def _mount(
         case "ssh":
             return _ssh(request, target)
         case "tmpfs":
-            return TmpfsMount(target, request.size)
+            return TmpfsMount(target, request.size, request.is_readonly())
         case "cache":
             place = -1 if origin is None else inputs.add(origin)
             return _cache(session, request, target, place)
@@ -203,6 +229,10 @@ def _origin(session: Session, work: StageWork, run: Run, request: MountRequest) 
     if not request.source_from:
         return None
     origin = session.find(request.source_from, work.stage.index, session.stages.mounted)
+    if origin.image == SCRATCH and request.type == "cache":
+        return None  # the same cache as one that begins empty
+    if origin.image == SCRATCH:
+        request.source = ""  # any path of nothing is nothing
     return session.tree(origin, run.node.span)
 
 
@@ -239,7 +269,7 @@ def _secret(work: StageWork, request: MountRequest) -> SecretMount:
     return SecretMount(
         id=name,
         target=_target(work, target) if target else "",
-        env="" if request.env is None else request.env or name,
+        env=request.env or "",
         mode=0o400 if request.mode is None else request.mode & _PERMISSIONS,
         uid=request.uid or 0,
         gid=request.gid or 0,

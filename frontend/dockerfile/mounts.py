@@ -58,7 +58,7 @@ class MountRequest:
 
     def secret_id(self) -> str:
         """The id of a secret: id, or source, or the target's last part (M13)."""
-        return self.id or self.source or posixpath.basename(self.target)
+        return self.id or self.source or posixpath.basename(self.target.rstrip("/"))
 
 
 def parse(options: tuple[MountOption, ...], expand: Expander) -> MountRequest:
@@ -116,8 +116,6 @@ def _check_secret(request: MountRequest) -> None:
         )
     if request.source and request.id:
         raise MistakeError("both source and id can't be set", hint="id names the secret")
-    if posixpath.basename(request.secret_id().rstrip("/")) in {"", ".", ".."}:
-        raise MistakeError(f"invalid secret id '{request.secret_id()[:60]}'")
     if request.env is not None and "=" in request.env:
         raise MistakeError(f"invalid variable name '{request.env[:60]}' of a secret")
 

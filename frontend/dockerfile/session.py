@@ -125,6 +125,7 @@ class StageWork:
     history: list[PendingHistory] = field(default_factory=list)
     total: int = 0
     done: int = 0
+    cache_users: str = ""  # tells the steps with cache mounts so far apart
     has_workdir: bool = False  # a WORKDIR was seen, in this stage or the stages it builds on
     seen_once: dict[str, Span] = field(default_factory=dict)  # CMD and the like, for the linter
     arguments: dict[str, tuple[Arg, str]] = field(default_factory=dict)  # own ARGs, not global ones

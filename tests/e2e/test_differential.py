@@ -42,7 +42,22 @@ def _arguments(context, options, output, secrets):
         (secrets / name).write_text(value)
         words += ["--secret", f"id={name},src={secrets / name}"]
     words += ["--no-cache"] if options.get("no_cache") else []
-    return [*words, context]
+    return [*words, *_of_steps(options, secrets), context]
+
+
+def _of_steps(options, secrets):
+    words = []
+    if "shm_size" in options:
+        words += ["--shm-size", str(options["shm_size"])]
+    for name, value in options.get("ulimits", {}).items():
+        words += ["--ulimit", f"{name}={value}"]
+    if "network" in options:
+        words += ["--network", options["network"]]
+    for entitlement in options.get("allow", []):
+        words += ["--allow", entitlement]
+    for name in options.get("ssh", []):
+        words += ["--ssh", f"{name}={differential.agent_socket(secrets)}"]
+    return words
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -84,6 +84,15 @@ def _content(item):
     return bytes.fromhex(item["hex"]) if "hex" in item else item["text"].encode()
 
 
+def agent_socket(directory):
+    """The path of a socket like that of an ssh agent, which nobody listens to."""
+    path = directory / "agent"
+    if not path.exists():
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.bind(str(path))
+    return path
+
+
 def builds(directory, names, dockerfile, case):
     """Each build of a case, in order: its context is changed, then its options are given."""
     directory.mkdir()

@@ -28,6 +28,12 @@ def _command(address, context, options, output, secrets):
     frontend |= {f"label:{k}": v for k, v in options.get("labels", {}).items()}
     if "add_hosts" in options:
         frontend["add-hosts"] = ",".join(f"{k}={v}" for k, v in options["add_hosts"].items())
+    if "shm_size" in options:
+        frontend["shm-size"] = str(options["shm_size"])
+    if "ulimits" in options:
+        frontend["ulimit"] = ",".join(f"{k}={v}" for k, v in options["ulimits"].items())
+    if "network" in options:
+        frontend["force-network-mode"] = options["network"]
     words = ["buildctl", "--addr", address, "build", "--progress=plain"]
     words += ["--frontend", "dockerfile.v0", "--local", f"context={context}"]
     words += ["--local", f"dockerfile={context}", "--output", f"type=oci,dest={output}"]
@@ -38,6 +44,10 @@ def _command(address, context, options, output, secrets):
         path = secrets / key
         path.write_text(value)
         words += ["--secret", f"id={key},src={path}"]
+    for entitlement in options.get("allow", []):
+        words += ["--allow", entitlement]
+    for key in options.get("ssh", []):
+        words += ["--ssh", f"{key}={differential.agent_socket(secrets)}"]
     return words
 
 
