@@ -11,7 +11,7 @@ from cache.errors import PybuildError
 from cache.spec.oci import Platform
 from cache.spec.reference import Reference
 from frontend.dockerfile.problems import MistakeError
-from frontend.dockerfile.stages import SCRATCH
+from frontend.dockerfile.stages import SCRATCH, TooEarlyError
 from frontend.dockerfile.syntax import Copy, Run
 
 if TYPE_CHECKING:
@@ -82,6 +82,8 @@ def check_names(session: Session) -> None:
             for name, lookup in _names(session, step):
                 try:
                     session.find(name, stage.index, lookup)
+                except TooEarlyError:
+                    continue  # the step itself says so if it is built
                 except PybuildError as error:
                     session.problems.add(step.node.span, error)
 

@@ -72,7 +72,10 @@ def try_parse(source: SourceFile) -> Attempt:
     problems: list[Diagnostic] = []
     instructions: list[Instruction] = []
     staged = False
+    broken = {problem.span.start for problem in split.problems}
     for node in split.nodes:
+        if node.span.start in broken:
+            continue  # which says enough about it
         if len(problems) + len(shapes) >= MAX_PROBLEMS:
             break
         staged = staged or node.keyword == "FROM"

@@ -115,7 +115,6 @@ def lower(
     try:
         target = session.stages.target(request.target)
         evaluate_globals(session)
-        check_names(session)
         if announce is not None:
             announce(images_needed(session, target.index))
         walk(session, target.index)
@@ -145,7 +144,7 @@ def begin(
 
 
 def lint_config(parsed: Parsed, request: LowerRequest) -> LintConfig:
-    check = dict(request.build_args).get(_CHECK, parsed.directives.check)
+    check = dict(request.build_args).get(_CHECK, parsed.directives.check.partition(" ")[0])
     nodes = (instruction.node for instruction in parsed.instructions)
     return LintConfig(check, {node.span.start: node.comments for node in nodes if node.comments})
 
@@ -162,6 +161,7 @@ def evaluate_globals(session: Session) -> None:
         stages.global_args, automatic, session.build_args, session.expand, session.problems.add
     )
     lint.check_origins(stages, session.globals, session.problems, escape)
+    check_names(session)
 
 
 def _lowered(session: Session, target: Stage) -> Lowered:

@@ -239,8 +239,7 @@ class _Scanner:
 
     def _lookup(self, name: str) -> str | None:
         value = self._env.get(name)
-        special = not name or name in _SPECIAL_PARAMETERS or name[0].isdigit()  # rarely set (V01)
-        if value is None and self._undefined and not special:
+        if value is None and self._undefined and name:
             self._undefined(name)
         return value
 

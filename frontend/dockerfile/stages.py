@@ -24,6 +24,10 @@ SCRATCH = "scratch"
 _MAX_INDEX_DIGITS = 9
 
 
+class TooEarlyError(MistakeError):
+    """A stage is read by one above it, which matters only if that one is built."""
+
+
 @value
 class Stage:
     """A FROM and what follows it."""
@@ -109,7 +113,7 @@ class Stages:
         if index == user:
             raise MistakeError(f"circular dependency detected on stage: {current}")
         if index > user:
-            raise MistakeError(
+            raise TooEarlyError(
                 f'cannot {verb} from stage "{name[:100]}", it needs to be defined before current'
                 f' stage "{current}"',
                 hint="move that stage up in the file",
