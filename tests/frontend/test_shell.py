@@ -139,10 +139,10 @@ def test_backtick_escape():
 
 
 def test_undefined_names_are_reported_whatever_the_form():
-    """Every reference to an unset name is heard of, special parameters are not (V12)."""
+    """Every reference to an unset name is heard of, positions and special parameters as well (V12)."""
     seen = []
     shell.expand("$a ${b:-$c} ${d+e} $1 $@ $x '$f'", ENV, undefined=seen.append)
-    assert seen == ["a", "c", "b", "d"]
+    assert seen == ["a", "c", "b", "d", "1", "@"]
 
 
 def test_expand_words_splits_what_variables_hold():
