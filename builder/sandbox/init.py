@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from builder.errors import HostUnsupportedError, SandboxError
 from builder.sandbox import credentials, mounts, overlay, process, syscalls, system, targets, wire
-from builder.sandbox.spec import MemoryFile, NetworkMode
+from builder.sandbox.spec import MemoryFile, NetworkMode, Overlay
 from cache.value import value
 
 if TYPE_CHECKING:
@@ -58,8 +58,8 @@ def run(descriptors: Descriptors, scratch: str, tools: process.Tools) -> NoRetur
     code = process.NOT_EXECUTABLE
     try:
         syscalls.prctl(syscalls.PR_SET_PDEATHSIG, 9)
-        _arrange(descriptors, tools.trampoline)
-        spec = wire.decode_spec(_read_all(descriptors.spec))
+        arrange(descriptors, tools.trampoline)
+        spec = wire.decode_spec(read_all(descriptors.spec))
         os.close(descriptors.spec)
         ready = _prepare(spec, scratch)
         _enter(ready)
@@ -81,7 +81,7 @@ def _report(fd: int, report: wire.Report) -> None:
     os.write(fd, wire.encode_report(report))
 
 
-def _arrange(descriptors: Descriptors, trampoline: int) -> None:
+def arrange(descriptors: Descriptors, trampoline: int) -> None:
     """Put the standard streams in place and close what belongs to the launcher."""
     stdin = descriptors.stdin
     if stdin < 0:
@@ -96,7 +96,8 @@ def _arrange(descriptors: Descriptors, trampoline: int) -> None:
     syscalls.close_from(first)
 
 
-def _read_all(fd: int) -> bytes:
+def read_all(fd: int) -> bytes:
+    """Everything in a file, from its start."""
     os.lseek(fd, 0, os.SEEK_SET)
     parts = []
     while part := os.read(fd, _READ_SIZE):
@@ -106,6 +107,8 @@ def _read_all(fd: int) -> bytes:
 
 def _prepare(spec: SandboxSpec, scratch_path: str) -> Ready:
     """Make the root and everything in it."""
+    if not isinstance(spec.root, Overlay):
+        raise SandboxError("this sandbox needs an overlay as the root of a step")
     _leave(spec)
     syscalls.mount(
         "scratch", scratch_path, "tmpfs", syscalls.MS_NOSUID | syscalls.MS_NODEV, "mode=700"

@@ -209,4 +209,4 @@ def _outcome(status: bytes, report: bytes) -> Outcome:
         return Outcome(_KILLED)
     if told.error is not None:
         raise told.error
-    return Outcome(code, told.stubs)
+    return Outcome(code, told.stubs, told.recorded)

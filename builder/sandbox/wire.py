@@ -16,7 +16,9 @@ from builder.sandbox.spec import (
     MemoryFile,
     NetworkMode,
     Overlay,
+    PlainRoot,
     Process,
+    Recorded,
     SandboxSpec,
     StepMount,
     Tmpfs,
@@ -44,11 +46,37 @@ def _fields(value: Any) -> dict[str, Any]:
 def encode_spec(spec: SandboxSpec) -> bytes:
     """A specification as JSON."""
     document = _fields(spec) | {
+        "recorded": [_recorded_row(r) for r in spec.recorded],
         "root": _fields(spec.root),
         "process": _fields(spec.process),
         "mounts": [{"kind": _NAMES[type(m)], **_fields(m)} for m in spec.mounts],
     }
     return json.dumps(document).encode("ascii")
+
+
+def _recorded_row(recorded: Recorded) -> list[Any]:
+    xattrs = [[name, _text(data)] for name, data in recorded.xattrs]
+    return [
+        recorded.name,
+        recorded.uid,
+        recorded.gid,
+        recorded.mode,
+        recorded.device,
+        xattrs,
+    ]
+
+
+def _recorded(row: list[Any]) -> Recorded:
+    name, uid, gid, mode, (major, minor), xattrs = row
+    values = tuple((key, binascii.a2b_base64(data)) for key, data in xattrs)
+    return Recorded(name, uid, gid, mode, (major, minor), values)
+
+
+def _root(document: dict[str, Any]) -> Overlay | PlainRoot:
+    if "path" in document:
+        return PlainRoot(document["path"])
+    lowers = tuple(document["lowers"])
+    return Overlay(document["base"], lowers, document["upper"], document["work"])
 
 
 def _mount(document: dict[str, Any]) -> StepMount:
@@ -65,7 +93,8 @@ def decode_spec(data: bytes) -> SandboxSpec:
     document = json.loads(data)
     root, process = document.pop("root"), document.pop("process")
     return SandboxSpec(
-        root=Overlay(root["base"], tuple(root["lowers"]), root["upper"], root["work"]),
+        root=_root(root),
+        recorded=tuple(_recorded(row) for row in document.pop("recorded")),
         process=Process(
             tuple(process["argv"]),
             tuple((name, value) for name, value in process["env"]),
@@ -83,16 +112,18 @@ def decode_spec(data: bytes) -> SandboxSpec:
 
 @value
 class Report:
-    """What init says once: the stubs it made, or why there is no step."""
+    """What is said of a step: the stubs made for it and what was recorded, or why there is none."""
 
     stubs: tuple[tuple[str, int], ...] = ()
+    recorded: tuple[Recorded, ...] = ()
     error: SandboxError | HostUnsupportedError | None = None
 
 
 def encode_report(report: Report) -> bytes:
     """A report as JSON."""
     if report.error is None:
-        return json.dumps({"stubs": report.stubs}).encode("ascii")
+        rows = [_recorded_row(recorded) for recorded in report.recorded]
+        return json.dumps({"stubs": report.stubs, "recorded": rows}).encode("ascii")
     host = isinstance(report.error, HostUnsupportedError)
     document = {"error": report.error.message, "hint": report.error.hint, "host": host}
     return json.dumps(document).encode("ascii")
@@ -106,4 +137,7 @@ def decode_report(data: bytes) -> Report | None:
     if "error" in document:
         kind = HostUnsupportedError if document["host"] else SandboxError
         return Report(error=kind(document["error"], hint=document["hint"]))
-    return Report(stubs=tuple((path, mtime) for path, mtime in document["stubs"]))
+    return Report(
+        stubs=tuple((path, mtime) for path, mtime in document["stubs"]),
+        recorded=tuple(_recorded(row) for row in document["recorded"]),
+    )

@@ -1,0 +1,397 @@
+"""Calls that open, make, move and remove names, done for a step in its tree."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import stat
+import threading
+from typing import TYPE_CHECKING
+
+from builder.sandbox.engine import kernel
+from builder.sandbox.engine.kernel import AT_FDCWD, Request
+from builder.sandbox.engine.records import key_of
+from builder.sandbox.engine.step import CONTINUE
+from builder.sandbox.engine.view import fail, fd_path, signed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from builder.sandbox.engine.step import Handler, Step
+
+_REMOVE_DIRECTORY = 0x200
+_TEMPORARY = 0o20000000  # the bit O_TMPFILE has beside O_DIRECTORY
+_ACCESS = os.O_WRONLY | os.O_RDWR
+_CREATION = os.O_CREAT | os.O_EXCL | os.O_TRUNC | os.O_NOCTTY | os.O_CLOEXEC
+_OWNER_READS_AND_WRITES = 0o600
+_OWNER_DOES_ALL = 0o700
+_RENAME_EXCHANGE = 2
+
+
+def _openat(step: Step, request: Request) -> int | None:
+    directory, path, flags, mode = request.arguments[:4]
+    return _open(step, request, directory, path, flags, mode)
+
+
+def _open2(step: Step, request: Request) -> int | None:
+    path, flags, mode = request.arguments[:3]
+    return _open(step, request, AT_FDCWD, path, flags, mode)
+
+
+def _creat(step: Step, request: Request) -> int | None:
+    path, mode = request.arguments[:2]
+    flags = os.O_CREAT | os.O_WRONLY | os.O_TRUNC
+    return _open(step, request, AT_FDCWD, path, flags, mode)
+
+
+def _open(
+    step: Step, request: Request, directory: int, address: int, flags: int, mode: int
+) -> int | None:
+    task = request.task
+    flags &= 0xFFFFFFFF
+    path = kernel.read_path(task, address)
+    if not path:
+        fail(errno.ENOENT)
+    if flags & os.O_PATH and flags & os.O_NOFOLLOW and _is_name(path):
+        return CONTINUE  # no link is followed, and only the kernel can give such an fd
+    path = step.view(task).absolute(task, directory, path)
+    opener = _create if flags & os.O_CREAT or flags & _TEMPORARY else _open_existing
+    fd = opener(step, task, path, flags, mode)
+    try:
+        if flags & os.O_PATH:
+            kernel.give_fd(step.listener, request.id, fd, flags)
+        elif not flags & os.O_NONBLOCK and stat.S_ISFIFO(os.fstat(fd).st_mode):
+            _open_fifo(step, request, fd, flags)
+            return None
+        else:
+            if not flags & os.O_NONBLOCK:
+                fcntl.fcntl(fd, fcntl.F_SETFL, flags & ~(os.O_NONBLOCK | _ACCESS | _CREATION))
+            kernel.give_fd(step.listener, request.id, fd, flags)
+    finally:
+        os.close(fd)
+    return None
+
+
+def _is_name(path: bytes) -> bool:
+    """Whether a path is one name in a directory that is open already."""
+    return b"/" not in path and path not in {b"..", b"."}
+
+
+def _open_existing(step: Step, task: int, path: bytes, flags: int, _mode: int) -> int:
+    if flags & os.O_PATH:  # one that can be read does as well, and can be given
+        kept = os.O_DIRECTORY | os.O_NOFOLLOW
+        return step.view(task).open(task, path, flags & kept | os.O_NONBLOCK)
+    # Never wait here: other calls of the step are answered by the same thread.
+    try:
+        return step.view(task).open(task, path, flags | os.O_NOCTTY | os.O_NONBLOCK)
+    except OSError as error:
+        if error.errno != errno.ENXIO or flags & os.O_NONBLOCK or not flags & _ACCESS:
+            raise
+        return step.view(task).reference(task, path)  # a FIFO without reader
+
+
+def _create(step: Step, task: int, path: bytes, flags: int, mode: int) -> int:
+    """Open with O_CREAT or O_TMPFILE; what is new gets its owner and mode."""
+    view, identity = step.view(task), step.identities.of(task)
+    wanted = mode & 0o7777 & ~identity.umask
+    real = (wanted & 0o777) | _OWNER_READS_AND_WRITES
+    flags |= os.O_NOCTTY | os.O_NONBLOCK
+    if flags & _TEMPORARY:
+        fd = view.open(task, path, flags, real)
+    else:
+        try:
+            fd = view.open(task, path, flags | os.O_CREAT | os.O_EXCL, real)
+        except FileExistsError:
+            if flags & os.O_EXCL:
+                raise
+            try:
+                return view.open(task, path, flags & ~os.O_CREAT)
+            except FileNotFoundError:  # a link whose target is to be made
+                return view.open(task, path, flags, real)
+    _note_new(step, task, fd, wanted, real, os.path.dirname(path.rstrip(b"/")))
+    return fd
+
+
+def _note_new(step: Step, task: int, fd: int, wanted: int, real: int, above: bytes) -> None:
+    """Record what a new inode is meant to be where it differs from what it is."""
+    view = step.view(task)
+    parent = view.reference(task, above or b"/")
+    try:
+        note_new(step, task, fd, parent, wanted, real)
+    finally:
+        os.close(parent)
+
+
+def note_new(step: Step, task: int, fd: int, parent: int, wanted: int, real: int) -> None:
+    """Record owner and mode of the new inode of `fd` in the directory `parent`."""
+    identity = step.identities.of(task)
+    key, status = key_of(fd)
+    step.records.forget(key)  # the number may have been another file's
+    gid = identity.egid
+    mode, _, directory_gid = step.records.shown(os.fstat(parent))
+    if mode & stat.S_ISGID:
+        gid = directory_gid
+        if stat.S_ISDIR(status.st_mode):
+            wanted |= stat.S_ISGID
+    if identity.euid or gid:
+        record = step.records.make(key)
+        record.uid, record.gid = identity.euid, gid
+    if wanted != real:
+        step.records.make(key).mode = stat.S_IFMT(status.st_mode) | wanted
+
+
+def _open_fifo(step: Step, request: Request, fd: int, flags: int) -> None:
+    """Open a FIFO as patiently as the step wants to, in a thread of its own."""
+    held = os.dup(fd)  # what we opened keeps the other side from waiting
+
+    def wait() -> None:
+        try:
+            opened = os.open(fd_path(held), flags & ~_CREATION & ~os.O_NOFOLLOW | os.O_CLOEXEC)
+        except OSError as error:
+            kernel.answer(step.listener, request.id, 0, error.errno or errno.EIO)
+        else:
+            with contextlib.suppress(OSError):
+                kernel.give_fd(step.listener, request.id, opened, flags)
+            os.close(opened)
+        finally:
+            os.close(held)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+def _in_parent(
+    step: Step, task: int, directory: int, address: int, act: Callable[[int, bytes], int | None]
+) -> int:
+    view = step.view(task)
+    path = kernel.read_path(task, address)
+    if not path:
+        fail(errno.ENOENT)
+    parent, name = view.parent(task, view.absolute(task, directory, path))
+    try:
+        return act(parent, name) or 0
+    finally:
+        os.close(parent)
+
+
+def make_directory(step: Step, request: Request, directory: int, address: int, mode: int) -> int:
+    """Make a directory, as mkdir and mkdirat do."""
+    task = request.task
+    wanted = mode & 0o1777 & ~step.identities.of(task).umask
+    real = (wanted & 0o777) | _OWNER_DOES_ALL
+
+    def act(parent: int, name: bytes) -> None:
+        os.mkdir(name, real, dir_fd=parent)
+        fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+        try:
+            note_new(step, task, fd, parent, wanted, real)
+        finally:
+            os.close(fd)
+
+    try:
+        return _in_parent(step, task, directory, address, act)
+    except OSError as error:
+        if error.errno in {errno.EBUSY, errno.ENOTEMPTY}:  # "/" and ".."
+            fail(errno.EEXIST)
+        raise
+
+
+def _remove(step: Step, request: Request, directory: int, address: int, is_directory: bool) -> int:
+    def act(parent: int, name: bytes) -> None:
+        status = _status(parent, name)
+        (os.rmdir if is_directory else os.unlink)(name, dir_fd=parent)
+        if status is not None and (status.st_nlink <= 1 or is_directory):
+            step.records.forget((status.st_dev, status.st_ino))
+
+    return _in_parent(step, request.task, directory, address, act)
+
+
+def _status(parent: int, name: bytes) -> os.stat_result | None:
+    try:
+        return os.stat(name, dir_fd=parent, follow_symlinks=False)
+    except OSError:
+        return None
+
+
+def _rename(step: Step, request: Request, ends: tuple[int, int, int, int], flags: int) -> int:
+    task = request.task
+    old_directory, old_path, new_directory, new_path = ends
+
+    def act(old: int, old_name: bytes) -> int:
+        def onto(new: int, new_name: bytes) -> None:
+            source, status = _status(old, old_name), _status(new, new_name)
+            kernel.rename(old, old_name, new, new_name, flags)
+            if status is None or flags & _RENAME_EXCHANGE or source is None:
+                return
+            same = (status.st_dev, status.st_ino) == (source.st_dev, source.st_ino)
+            if not same and (status.st_nlink <= 1 or stat.S_ISDIR(status.st_mode)):
+                step.records.forget((status.st_dev, status.st_ino))
+
+        return _in_parent(step, task, new_directory, new_path, onto)
+
+    return _in_parent(step, task, old_directory, old_path, act)
+
+
+def _link(step: Step, request: Request, ends: tuple[int, int, int, int], flags: int) -> int:
+    task = request.task
+    old_directory, old_path, new_directory, new_path = ends
+    follow = bool(flags & kernel.AT_SYMLINK_FOLLOW)
+    source = reference(step, task, old_directory, old_path, flags & kernel.AT_EMPTY_PATH, follow)
+    try:
+        return _in_parent(
+            step, task, new_directory, new_path, lambda new, name: kernel.link_fd(source, new, name)
+        )
+    finally:
+        os.close(source)
+
+
+def _symlink(step: Step, request: Request, text: int, directory: int, address: int) -> int:
+    task = request.task
+    target = kernel.read_path(task, text)
+
+    def act(parent: int, name: bytes) -> None:
+        os.symlink(target, name, dir_fd=parent)
+        fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+        try:
+            note_new(step, task, fd, parent, 0, 0)
+        finally:
+            os.close(fd)
+
+    return _in_parent(step, task, directory, address, act)
+
+
+def reference(
+    step: Step, task: int, directory: int, address: int, flags: int, follow: bool = True
+) -> int:
+    """An O_PATH fd of what a call names: a path, or with AT_EMPTY_PATH a descriptor itself."""
+    path = kernel.read_path(task, address) if address else b""
+    if path:
+        view = step.view(task)
+        return view.reference(task, view.absolute(task, directory, path), follow=follow)
+    if not flags & kernel.AT_EMPTY_PATH:
+        fail(errno.ENOENT)
+    return descriptor(task, directory)
+
+
+def descriptor(task: int, number: int) -> int:
+    """An O_PATH fd of what a descriptor of a task refers to, or of its working directory."""
+    number = signed(number)
+    name = b"/proc/%d/cwd" % task if number == AT_FDCWD else b"/proc/%d/fd/%d" % (task, number)
+    try:
+        return os.open(name, os.O_PATH | os.O_CLOEXEC)
+    except FileNotFoundError:
+        fail(errno.EBADF)
+
+
+def _readlink(step: Step, request: Request, directory: int, rest: tuple[int, int, int]) -> int:
+    task = request.task
+    address, buffer, size = rest
+    path = kernel.read_path(task, address)
+    view = step.view(task)
+    name = view.absolute(task, directory, path) if path else b""
+    text = _program(step, task, name) if name.startswith(b"/proc/") else None
+    if text is None:
+        fd = view.reference(task, name, follow=False) if path else descriptor(task, directory)
+        try:
+            text = os.readlink(b"", dir_fd=fd)
+        except FileNotFoundError:
+            fail(errno.EINVAL)
+        finally:
+            os.close(fd)
+        if name.startswith((b"/proc/", b"/dev/fd")):
+            text = view.guest_name(text)
+    if signed(size) <= 0:
+        fail(errno.EINVAL)
+    kernel.write(task, buffer, text[:size])
+    return min(len(text), size)
+
+
+def _program(step: Step, task: int, name: bytes) -> bytes | None:
+    """What /proc/self/exe and its like lead to: the program, not the loader it was started by."""
+    if name in {b"/proc/self", b"/proc/thread-self"}:
+        return b"%d" % step.process_of(task) if name == b"/proc/self" else None
+    parts = name.split(b"/")
+    if len(parts) != 4 or parts[3] != b"exe":  # noqa: PLR2004 - "", proc, PID, exe
+        return None
+    process = (
+        step.process_of(task)
+        if parts[2] == b"self"
+        else int(parts[2])
+        if parts[2].isdigit()
+        else -1
+    )
+    return step.programs.get(process)
+
+
+def _truncate(step: Step, request: Request) -> int:
+    address, size = request.arguments[:2]
+    fd = reference(step, request.task, AT_FDCWD, address, 0)
+    try:
+        os.truncate(fd_path(fd), size - (1 << 64) if size >> 63 else size)
+    finally:
+        os.close(fd)
+    return 0
+
+
+def _statfs(step: Step, request: Request) -> int:
+    fd = reference(step, request.task, AT_FDCWD, request.arguments[0], 0)
+    try:
+        kernel.write(request.task, request.arguments[1], kernel.statfs_bytes(fd))
+    finally:
+        os.close(fd)
+    return 0
+
+
+def _getcwd(step: Step, request: Request) -> int:
+    buffer, size = request.arguments[:2]
+    name = step.view(request.task).guest_name(os.readlink(b"/proc/%d/cwd" % request.task)) + b"\0"
+    if len(name) > size:
+        fail(errno.ERANGE)
+    kernel.write(request.task, buffer, name)
+    return len(name)
+
+
+def _umask(step: Step, request: Request) -> int:
+    identity = step.identities.of(request.task)
+    step.identities.become(request.task, identity._replace(umask=request.arguments[0] & 0o777))
+    return identity.umask
+
+
+def _chroot(step: Step, request: Request) -> int:
+    if step.identities.of(request.task).euid:
+        fail(errno.EPERM)
+    step.change_root(request.task, kernel.read_path(request.task, request.arguments[0]))
+    return 0
+
+
+CALLS: dict[str, Handler] = {
+    "openat": _openat,
+    "open": _open2,
+    "creat": _creat,
+    "mkdir": lambda s, r: make_directory(s, r, AT_FDCWD, r.arguments[0], r.arguments[1]),
+    "mkdirat": lambda s, r: make_directory(s, r, *r.arguments[:3]),
+    "unlink": lambda s, r: _remove(s, r, AT_FDCWD, r.arguments[0], is_directory=False),
+    "rmdir": lambda s, r: _remove(s, r, AT_FDCWD, r.arguments[0], is_directory=True),
+    "unlinkat": lambda s, r: _remove(
+        s,
+        r,
+        r.arguments[0],
+        r.arguments[1],
+        is_directory=bool(r.arguments[2] & _REMOVE_DIRECTORY),
+    ),
+    "rename": lambda s, r: _rename(s, r, (AT_FDCWD, r.arguments[0], AT_FDCWD, r.arguments[1]), 0),
+    "renameat": lambda s, r: _rename(s, r, r.arguments[:4], 0),  # type: ignore[arg-type]
+    "renameat2": lambda s, r: _rename(s, r, r.arguments[:4], r.arguments[4] & 3),  # type: ignore[arg-type]
+    "link": lambda s, r: _link(s, r, (AT_FDCWD, r.arguments[0], AT_FDCWD, r.arguments[1]), 0),
+    "linkat": lambda s, r: _link(s, r, r.arguments[:4], r.arguments[4]),  # type: ignore[arg-type]
+    "symlink": lambda s, r: _symlink(s, r, r.arguments[0], AT_FDCWD, r.arguments[1]),
+    "symlinkat": lambda s, r: _symlink(s, r, *r.arguments[:3]),
+    "readlink": lambda s, r: _readlink(s, r, AT_FDCWD, r.arguments[:3]),  # type: ignore[arg-type]
+    "readlinkat": lambda s, r: _readlink(s, r, r.arguments[0], r.arguments[1:4]),  # type: ignore[arg-type]
+    "truncate": _truncate,
+    "statfs": _statfs,
+    "getcwd": _getcwd,
+    "umask": _umask,
+    "chroot": _chroot,
+}

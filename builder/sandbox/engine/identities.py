@@ -1,0 +1,65 @@
+"""Who each process of a step believes to be: virtual ids, groups and umask.
+
+The kernel carries them from process to process: an identity is a number that is kept in the
+soft limit of POSIX message queues, which fork and exec hand down and one call reads back.
+"""
+
+from __future__ import annotations
+
+import resource
+from typing import NamedTuple
+
+from builder.errors import SandboxError
+
+LIMIT = resource.RLIMIT_MSGQUEUE
+_MOST = 100_000  # identities of one step; each is a change of ids, groups or umask
+NOBODY = 65534
+
+
+class Identity(NamedTuple):
+    """Real, effective and saved ids, groups, umask, and the guest path of a chroot."""
+
+    ruid: int = 0
+    euid: int = 0
+    suid: int = 0
+    rgid: int = 0
+    egid: int = 0
+    sgid: int = 0
+    groups: tuple[int, ...] = ()
+    umask: int = 0o022
+    root: bytes = b""
+
+
+class Identities:
+    """Identities by process."""
+
+    def __init__(self, first: Identity) -> None:
+        """Give every process the first identity until it changes."""
+        self._known = [first]
+        self._numbers = {first: 0}
+        soft, hard = resource.getrlimit(LIMIT)
+        limits = [limit for limit in (soft, hard) if limit != resource.RLIM_INFINITY]
+        self._base = min(limits) if limits else 819_200
+        self._hard = hard
+
+    def of(self, task: int) -> Identity:
+        """Who a task is."""
+        if len(self._known) == 1:
+            return self._known[0]
+        number = self._base - resource.prlimit(task, LIMIT)[0]
+        return self._known[number] if 0 <= number < len(self._known) else self._known[0]
+
+    def become(self, task: int, identity: Identity) -> None:
+        """Change who a task's process is.
+
+        Raises:
+            SandboxError: more identities than a step can have.
+        """
+        number = self._numbers.get(identity)
+        if number is None:
+            number = len(self._known)
+            if number >= min(_MOST, self._base):
+                raise SandboxError("the step took on more identities than can be told apart")
+            self._known.append(identity)
+            self._numbers[identity] = number
+        resource.prlimit(task, LIMIT, (self._base - number, self._hard))

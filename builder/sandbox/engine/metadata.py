@@ -1,0 +1,242 @@
+"""Calls about what a file is like: status, access, mode, owner, times, device nodes."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import struct
+from typing import TYPE_CHECKING
+
+from builder.sandbox.engine import files, kernel
+from builder.sandbox.engine.kernel import (
+    AT_EMPTY_PATH,
+    AT_FDCWD,
+    AT_SYMLINK_NOFOLLOW,
+    Request,
+)
+from builder.sandbox.engine.records import KEPT, is_device, key_of
+from builder.sandbox.engine.view import fail, fd_path, signed
+
+if TYPE_CHECKING:
+    from builder.sandbox.engine.step import Handler, Step
+
+_STATX_FLAGS = 0x6000  # AT_STATX_FORCE_SYNC and AT_STATX_DONT_SYNC
+_EXECUTE = 1
+_ANY_EXECUTE = 0o111
+_UNCHANGED = -1
+_MICRO = 1_000_000
+_CAPABILITY = b"security.capability"
+
+
+def _named(step: Step, request: Request, directory: int, address: int, flags: int) -> int:
+    """An O_PATH fd of what a call names."""
+    follow = not flags & AT_SYMLINK_NOFOLLOW
+    return files.reference(step, request.task, directory, address, flags, follow)
+
+
+def _stat(step: Step, request: Request, directory: int, rest: tuple[int, int], flags: int) -> int:
+    address, buffer = rest
+    fd = _named(step, request, directory, address, flags)
+    try:
+        data = step.records.patched(kernel.stat_bytes(fd))
+    finally:
+        os.close(fd)
+    kernel.write(request.task, buffer, data)
+    return 0
+
+
+def _statx(step: Step, request: Request) -> int:
+    directory, address, flags, mask, buffer = request.arguments[:5]
+    fd = _named(step, request, directory, address, flags)
+    try:
+        data = kernel.statx_bytes(fd, b"", AT_EMPTY_PATH | flags & _STATX_FLAGS, mask)
+    finally:
+        os.close(fd)
+    kernel.write(request.task, buffer, step.records.patched_statx(data))
+    return 0
+
+
+def _access(step: Step, request: Request, directory: int, rest: tuple[int, int], flags: int) -> int:
+    address, wanted = rest
+    fd = _named(step, request, directory, address, flags)
+    try:
+        status = os.fstat(fd)
+        mode = step.records.shown(status)[0]
+    finally:
+        os.close(fd)
+    if wanted & _EXECUTE and not stat.S_ISDIR(mode) and not mode & _ANY_EXECUTE:
+        fail(errno.EACCES)
+    return 0
+
+
+def _chmod(step: Step, fd: int, mode: int) -> None:
+    """Keep the file usable by us; what it is to be is recorded where that differs."""
+    key, status = key_of(fd)
+    if stat.S_ISLNK(status.st_mode):
+        fail(errno.EOPNOTSUPP)
+    wanted = mode & 0o7777
+    real = wanted & 0o777 | (0o700 if stat.S_ISDIR(status.st_mode) else 0o600)
+    os.chmod(fd_path(fd), real)
+    record = step.records.get(key)
+    kind = stat.S_IFMT(step.records.shown(status)[0])
+    if wanted != real or (record is not None and record.mode != KEPT):
+        step.records.make(key).mode = kind | wanted
+
+
+def _chown(step: Step, task: int, fd: int, uid: int, gid: int) -> None:
+    key, status = key_of(fd)
+    identity = step.identities.of(task)
+    mode, owner, _ = step.records.shown(status)
+    uid, gid = signed(uid), signed(gid)
+    if identity.euid:
+        mine = owner == identity.euid and uid in {_UNCHANGED, owner}
+        if not mine or gid not in {_UNCHANGED, identity.egid, *identity.groups}:
+            fail(errno.EPERM)
+    record = step.records.make(key)
+    if uid != _UNCHANGED:
+        record.uid = uid & 0xFFFFFFFF
+    if gid != _UNCHANGED:
+        record.gid = gid & 0xFFFFFFFF
+    record.xattrs.pop(_CAPABILITY, None)
+    if stat.S_ISREG(mode) and mode & 0o6000:  # the kernel takes these away, too
+        kept = mode & ~stat.S_ISUID
+        record.mode = kept & ~stat.S_ISGID if mode & stat.S_IXGRP else kept
+
+
+def _make_node(step: Step, request: Request, directory: int, rest: tuple[int, int, int]) -> int:
+    address, mode, device = rest
+    task = request.task
+    kind = stat.S_IFMT(mode) or stat.S_IFREG
+    wanted = mode & 0o7777 & ~step.identities.of(task).umask
+    real = wanted & 0o777 | 0o600
+
+    def act(parent: int, name: bytes) -> None:
+        made = stat.S_IFREG if is_device(mode) else kind
+        os.mknod(name, made | real, dir_fd=parent)
+        fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+        try:
+            files.note_new(step, task, fd, parent, wanted, real)
+            if is_device(mode):
+                record = step.records.make(key_of(fd)[0])
+                record.mode, record.device = kind | wanted, _wide_device(device)
+        finally:
+            os.close(fd)
+
+    view = step.view(task)
+    path = kernel.read_path(task, address)
+    parent, name = view.parent(task, view.absolute(task, directory, path))
+    try:
+        act(parent, name)
+    finally:
+        os.close(parent)
+    return 0
+
+
+def _wide_device(device: int) -> int:
+    """A device number of mknod(2) as stat shows it."""
+    return os.makedev(os.major(device), os.minor(device))
+
+
+def _on(step: Step, request: Request, named: tuple[int, int, int]) -> int:
+    directory, address, flags = named
+    return _named(step, request, directory, address, flags)
+
+
+def _change_mode(step: Step, request: Request, named: tuple[int, int, int], mode: int) -> int:
+    fd = _on(step, request, named)
+    try:
+        _chmod(step, fd, mode)
+    finally:
+        os.close(fd)
+    return 0
+
+
+def _change_owner(
+    step: Step, request: Request, named: tuple[int, int, int], ids: tuple[int, int]
+) -> int:
+    fd = _on(step, request, named)
+    try:
+        _chown(step, request.task, fd, *ids)
+    finally:
+        os.close(fd)
+    return 0
+
+
+def _change_times(
+    step: Step, request: Request, named: tuple[int, int, int], times: bytes | None
+) -> int:
+    fd = _on(step, request, named)
+    try:
+        kernel.set_times(fd, times)
+    finally:
+        os.close(fd)
+    return 0
+
+
+def _utimensat(step: Step, request: Request) -> int:
+    directory, address, times, flags = request.arguments[:4]
+    data = kernel.read_exactly(request.task, times, 32) if times else None
+    flags |= 0 if address else AT_EMPTY_PATH
+    return _change_times(step, request, (directory, address, flags), data)
+
+
+def _utime(step: Step, request: Request) -> int:
+    address, times = request.arguments[:2]
+    data = None
+    if times:
+        seconds = struct.unpack("<qq", kernel.read_exactly(request.task, times, 16))
+        data = struct.pack("<4q", seconds[0], 0, seconds[1], 0)
+    return _change_times(step, request, (AT_FDCWD, address, 0), data)
+
+
+def _utimes(step: Step, request: Request, directory: int, rest: tuple[int, int]) -> int:
+    address, times = rest
+    data = None
+    if times:
+        values = struct.unpack("<4q", kernel.read_exactly(request.task, times, 32))
+        if not (0 <= values[1] < _MICRO and 0 <= values[3] < _MICRO):
+            fail(errno.EINVAL)
+        data = struct.pack("<4q", values[0], values[1] * 1000, values[2], values[3] * 1000)
+    flags = 0 if address else AT_EMPTY_PATH
+    return _change_times(step, request, (directory, address, flags), data)
+
+
+def _pair(arguments: tuple[int, ...], first: int) -> tuple[int, int]:
+    return arguments[first], arguments[first + 1]
+
+
+CALLS: dict[str, Handler] = {
+    "stat": lambda s, r: _stat(s, r, AT_FDCWD, _pair(r.arguments, 0), 0),
+    "lstat": lambda s, r: _stat(s, r, AT_FDCWD, _pair(r.arguments, 0), AT_SYMLINK_NOFOLLOW),
+    "fstat": lambda s, r: _stat(s, r, r.arguments[0], (0, r.arguments[1]), AT_EMPTY_PATH),
+    "newfstatat": lambda s, r: _stat(s, r, r.arguments[0], _pair(r.arguments, 1), r.arguments[3]),
+    "statx": _statx,
+    "access": lambda s, r: _access(s, r, AT_FDCWD, _pair(r.arguments, 0), 0),
+    "faccessat": lambda s, r: _access(s, r, r.arguments[0], _pair(r.arguments, 1), 0),
+    "faccessat2": lambda s, r: _access(s, r, r.arguments[0], _pair(r.arguments, 1), r.arguments[3]),
+    "chmod": lambda s, r: _change_mode(s, r, (AT_FDCWD, r.arguments[0], 0), r.arguments[1]),
+    "fchmod": lambda s, r: _change_mode(s, r, (r.arguments[0], 0, AT_EMPTY_PATH), r.arguments[1]),
+    "fchmodat": lambda s, r: _change_mode(
+        s, r, (r.arguments[0], r.arguments[1], 0), r.arguments[2]
+    ),
+    "fchmodat2": lambda s, r: _change_mode(
+        s, r, (r.arguments[0], r.arguments[1], r.arguments[3]), r.arguments[2]
+    ),
+    "chown": lambda s, r: _change_owner(s, r, (AT_FDCWD, r.arguments[0], 0), _pair(r.arguments, 1)),
+    "lchown": lambda s, r: _change_owner(
+        s, r, (AT_FDCWD, r.arguments[0], AT_SYMLINK_NOFOLLOW), _pair(r.arguments, 1)
+    ),
+    "fchown": lambda s, r: _change_owner(
+        s, r, (r.arguments[0], 0, AT_EMPTY_PATH), _pair(r.arguments, 1)
+    ),
+    "fchownat": lambda s, r: _change_owner(
+        s, r, (r.arguments[0], r.arguments[1], r.arguments[4]), _pair(r.arguments, 2)
+    ),
+    "mknod": lambda s, r: _make_node(s, r, AT_FDCWD, r.arguments[:3]),  # type: ignore[arg-type]
+    "mknodat": lambda s, r: _make_node(s, r, r.arguments[0], r.arguments[1:4]),  # type: ignore[arg-type]
+    "utimensat": _utimensat,
+    "utime": _utime,
+    "utimes": lambda s, r: _utimes(s, r, AT_FDCWD, _pair(r.arguments, 0)),
+    "futimesat": lambda s, r: _utimes(s, r, r.arguments[0], _pair(r.arguments, 1)),
+}

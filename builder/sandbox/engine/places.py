@@ -1,0 +1,142 @@
+"""What would be mounted into a step, as a table of names: system trees, binds, memory files.
+
+Targets are found and made in the step's tree as for real mounts, so that the same stubs come
+and go. Holds what the table refers to until the step ends.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from builder.errors import SandboxError
+from builder.sandbox import targets
+from builder.sandbox.engine.records import Records, key_of
+from builder.sandbox.engine.view import Place, fd_path
+from builder.sandbox.spec import Bind, BindOverlay, MemoryFile, Tmpfs
+from builder.sandbox.syscalls import open_in_root
+
+if TYPE_CHECKING:
+    from builder.sandbox.spec import SandboxSpec, StepMount
+
+_SYSTEM = (b"proc", b"dev", b"sys")
+_DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+
+
+class Places:
+    """The table of one step while it is made."""
+
+    def __init__(self, root: targets.Root, path: bytes, scratch: bytes, records: Records) -> None:
+        """Make stubs in `root`, which lies at `path`; temporary directories go below `scratch`."""
+        self._root = root
+        self._path = path
+        self._scratch = scratch
+        self._records = records
+        self._made = 0
+        self.table: list[Place] = []
+
+    def add_system(self, spec: SandboxSpec) -> None:
+        """/proc, /dev, /sys, a shared memory directory, /etc/resolv.conf and /etc/hosts."""
+        for name in _SYSTEM:
+            os.close(targets.system_directory(self._root, name.decode()))
+            self.table.append(Place(b"/" + name, b"/" + name, readonly=name == b"sys"))
+        self.table.insert(0, Place(b"/dev/shm", self._directory(0o1777)))
+        for path, data in (("/etc/resolv.conf", spec.resolv_conf), ("/etc/hosts", spec.hosts)):
+            if data:
+                self.add(MemoryFile(path, data, mode=0o644))
+
+    def add(self, mount: StepMount) -> None:
+        """Put a mount into the table; later ones hide earlier ones.
+
+        Raises:
+            SandboxError: its source or target will not do.
+        """
+        match mount:
+            case Bind():
+                self._bind(mount.source, mount.subpath, mount.target, readonly=mount.readonly)
+            case BindOverlay():
+                source = os.path.join(mount.base, mount.lowers[0])
+                self._bind(source, mount.subpath, mount.target, readonly=mount.readonly)
+            case Tmpfs():
+                place = self._directory(0o1777)
+                self._put(mount.target, place, directory=True, readonly=mount.readonly)
+            case MemoryFile():
+                self._memory_file(mount)
+
+    def working_directory(self, path: str, owner: tuple[int, int]) -> bytes:
+        """The host's name of WORKDIR; what is missing of it is made for `owner` (R03)."""
+        missing = self._missing(path)
+        fd = targets.working_directory(self._root, path, (os.geteuid(), os.getegid()))
+        try:
+            for name in missing:
+                made = open_in_root(self._root.fd, name, os.O_PATH)
+                record = self._records.make(key_of(made)[0])
+                record.uid, record.gid = owner
+                os.close(made)
+            return os.readlink(fd_path(fd))
+        finally:
+            os.close(fd)
+
+    def _missing(self, path: str) -> list[str]:
+        parts = [part for part in path.split("/") if part]
+        found = []
+        for count in range(1, len(parts) + 1):
+            name = "/".join(parts[:count])
+            try:
+                os.close(open_in_root(self._root.fd, name, os.O_PATH))
+            except OSError:
+                found.append(name)
+        return found
+
+    def writable(self) -> list[bytes]:
+        """Host paths a step may change."""
+        return [self._path, *(p.host for p in self.table if not p.readonly and p.host != b"/proc")]
+
+    def readable(self) -> list[bytes]:
+        """Host paths a step may read only."""
+        return [b"/proc", *(p.host for p in self.table if p.readonly)]
+
+    def _directory(self, mode: int) -> bytes:
+        self._made += 1
+        path = b"%s/%d.%d" % (self._scratch, os.getpid(), self._made)
+        os.mkdir(path, 0o700)
+        os.chmod(path, mode)
+        return path
+
+    def _bind(self, source: str, subpath: str, target: str, *, readonly: bool) -> None:
+        try:
+            base = os.open(source, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                fd = open_in_root(base, subpath, os.O_PATH) if subpath else os.dup(base)
+            finally:
+                os.close(base)
+        except OSError as error:
+            reason = (error.strerror or "").lower()
+            raise SandboxError(f"source of the mount at {target}: {reason}") from error
+        host = os.readlink(fd_path(fd))
+        self._put(target, host, directory=os.path.isdir(fd_path(fd)), readonly=readonly)
+        os.close(fd)
+
+    def _memory_file(self, mount: MemoryFile) -> None:
+        fd = os.memfd_create("step", os.MFD_CLOEXEC)
+        view = memoryview(mount.data)
+        while view:
+            view = view[os.write(fd, view) :]
+        os.fchmod(fd, 0o400 | mount.mode & 0o111)
+        key, status = key_of(fd)
+        record = self._records.make(key)
+        record.uid, record.gid = mount.uid, mount.gid
+        record.mode = status.st_mode & ~0o7777 | mount.mode & 0o7777
+        self._put(mount.target, fd_path(fd), directory=False, readonly=True)
+
+    def _put(self, target: str, host: bytes, *, directory: bool, readonly: bool) -> None:
+        fd = targets.mount_target(self._root, target, directory)
+        try:
+            place = os.readlink(fd_path(fd))
+        finally:
+            os.close(fd)
+        if not place.startswith(self._path + b"/"):
+            raise SandboxError(f'mount target "{target}" is outside the step')
+        guest = place[len(self._path) :]
+        self.table[:] = [known for known in self.table if known.guest != guest]
+        self.table.insert(0, Place(guest, host, readonly))

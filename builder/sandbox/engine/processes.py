@@ -1,0 +1,90 @@
+"""Calls that reach other processes: allowed within the step, and as if nobody else were there."""
+
+from __future__ import annotations
+
+import errno
+import os
+from typing import TYPE_CHECKING
+
+from builder.sandbox.engine import identities
+from builder.sandbox.engine.step import CONTINUE
+from builder.sandbox.engine.view import fail, signed
+
+if TYPE_CHECKING:
+    from builder.sandbox.engine.kernel import Request
+    from builder.sandbox.engine.step import Handler, Step
+
+_EVERYONE = -1
+_PTRACE_TRACEME = 0
+
+
+def _one(position: int) -> Handler:
+    """Let a call on a process through if that is ours."""
+
+    def handle(step: Step, request: Request) -> int:
+        target = signed(request.arguments[position])
+        if not step.is_ours(target):
+            fail(errno.ESRCH)
+        return CONTINUE
+
+    return handle
+
+
+def _limits(step: Step, request: Request) -> int:
+    """prlimit64 within the step; the limit that carries identities stays as it is."""
+    target, resource, new = request.arguments[:3]
+    if signed(target) and not step.is_ours(signed(target)):
+        fail(errno.ESRCH)
+    return 0 if new and resource == identities.LIMIT else CONTINUE
+
+
+def _set_limit(_step: Step, request: Request) -> int:
+    return 0 if request.arguments[0] == identities.LIMIT else CONTINUE
+
+
+def _kill(step: Step, request: Request) -> int:
+    target, number = (signed(argument) for argument in request.arguments[:2])
+    if target == _EVERYONE:
+        own = step.process_of(request.task)
+        for process in set(step.processes.values()) - {own}:
+            os.kill(process, number)
+        return 0
+    if target > 0 and not step.is_ours(target):
+        fail(errno.ESRCH)
+    if target < 0 and not _is_our_group(step, -target):
+        fail(errno.ESRCH)
+    return CONTINUE
+
+
+def _is_our_group(step: Step, group: int) -> bool:
+    for process in set(step.processes.values()):
+        try:
+            if os.getpgid(process) == group:
+                return True
+        except ProcessLookupError:
+            continue
+    return False
+
+
+def _ptrace(step: Step, request: Request) -> int:
+    """Refused: a process has one tracer, and that is the engine."""
+    if signed(request.arguments[0]) != _PTRACE_TRACEME and not step.is_ours(
+        signed(request.arguments[1])
+    ):
+        fail(errno.ESRCH)
+    fail(errno.EPERM)
+
+
+CALLS: dict[str, Handler] = {
+    "kill": _kill,
+    "tkill": _one(0),
+    "tgkill": _one(0),
+    "rt_sigqueueinfo": _one(0),
+    "rt_tgsigqueueinfo": _one(0),
+    "pidfd_open": _one(0),
+    "process_vm_readv": _one(0),
+    "process_vm_writev": _one(0),
+    "prlimit64": _limits,
+    "setrlimit": _set_limit,
+    "ptrace": _ptrace,
+}

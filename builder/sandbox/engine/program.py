@@ -1,0 +1,74 @@
+"""The seccomp program that hands calls to the engine: what is notified, what is traced, bit tests.
+
+Pure: builds bytes, installs nothing. Which calls go where is a plan by name; docker's allow-list
+is a program of its own, and where both speak the kernel takes the refusal.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from typing import TYPE_CHECKING
+
+from cache.value import value
+
+if TYPE_CHECKING:
+    from builder.sandbox.engine.abi import Abi
+
+_LOAD, _EQUAL, _ANY_BIT, _RETURN = 0x20, 0x15, 0x45, 0x06
+_ALLOW, _NOTIFY, _TRACE, _ERRNO = 0x7FFF0000, 0x7FC00000, 0x7FF00000, 0x00050000
+_NOT_IMPLEMENTED = 38
+_NUMBER, _ARCHITECTURE, _ARGUMENTS = 0, 4, 16
+
+Instruction = tuple[int, int, int, int]
+
+
+@value
+class Plan:
+    """What happens to calls by name; those not named run as usual.
+
+    `bits` are notified only if an argument (by position) has one of some bits.
+    """
+
+    notify: tuple[str, ...] = ()
+    trace: tuple[str, ...] = ()
+    refuse: tuple[tuple[str, int], ...] = ()  # with the errno
+    bits: tuple[tuple[str, int, int], ...] = ()
+
+
+CREATING = (("openat", 2, os.O_CREAT), ("open", 1, os.O_CREAT))
+
+
+def program(abi: Abi, plan: Plan) -> bytes:
+    """The program for a machine as instructions of eight bytes."""
+    code: list[Instruction] = [
+        (_LOAD, 0, 0, _ARCHITECTURE),
+        (_EQUAL, 1, 0, abi.audit),
+        (_RETURN, 0, 0, _ERRNO | _NOT_IMPLEMENTED),
+        (_LOAD, 0, 0, _NUMBER),
+    ]
+    for names, action in ((plan.notify, _NOTIFY), (plan.trace, _TRACE)):
+        for number in _numbers(abi, names):
+            code += [(_EQUAL, 0, 1, number), (_RETURN, 0, 0, action)]
+    for name, errno in plan.refuse:
+        for number in _numbers(abi, (name,)):
+            code += [(_EQUAL, 0, 1, number), (_RETURN, 0, 0, _ERRNO | errno)]
+    for name, position, mask in plan.bits:
+        for number in _numbers(abi, (name,)):
+            code += _if_bits(number, position, mask)
+    code.append((_RETURN, 0, 0, _ALLOW))
+    return b"".join(struct.pack("=HBBI", *instruction) for instruction in code)
+
+
+def _if_bits(number: int, position: int, mask: int) -> list[Instruction]:
+    return [
+        (_EQUAL, 0, 4, number),
+        (_LOAD, 0, 0, _ARGUMENTS + 8 * position),
+        (_ANY_BIT, 0, 1, mask),
+        (_RETURN, 0, 0, _NOTIFY),
+        (_RETURN, 0, 0, _ALLOW),
+    ]
+
+
+def _numbers(abi: Abi, names: tuple[str, ...]) -> list[int]:
+    return [abi.numbers[name] for name in names if name in abi.numbers]

@@ -1,0 +1,129 @@
+"""What the kernel would not do for a step: owners, modes, devices, protected attributes, by inode.
+
+Pure bookkeeping over device and inode numbers, and the patching of stat results with it.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import struct
+from typing import TYPE_CHECKING
+
+from builder.sandbox import syscalls
+from cache.value import field, state
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+Key = tuple[int, int]  # device and inode number
+
+KEPT = -1  # an id or mode that is the kernel's
+_AARCH64 = syscalls.MACHINE == "aarch64"
+# Where struct stat has mode, uid, gid and rdev.
+_MODE, _UID, _RDEV = (16, 24, 32) if _AARCH64 else (24, 28, 40)
+_KEY = struct.Struct("<QQ")
+_IDS = struct.Struct("<II")
+_STATX_UID, _STATX_MODE, _STATX_INODE, _STATX_RDEV, _STATX_DEVICE = 20, 28, 32, 128, 136
+
+
+@state
+class Record:
+    """One inode. `mode` has the type bits; `device` is a device number as in st_rdev."""
+
+    uid: int = KEPT
+    gid: int = KEPT
+    mode: int = KEPT
+    device: int = 0
+    xattrs: dict[bytes, bytes] = field(default_factory=dict)
+
+
+class Records:
+    """Records by inode. `own_uid` and `own_gid` are shown as root's."""
+
+    def __init__(self, own_uid: int, own_gid: int) -> None:
+        """Start empty."""
+        self._own_uid = own_uid
+        self._own_gid = own_gid
+        self._table: dict[Key, Record] = {}
+
+    def __iter__(self) -> Iterator[tuple[Key, Record]]:
+        """Everything recorded."""
+        return iter(self._table.items())
+
+    def get(self, key: Key) -> Record | None:
+        """What is recorded of an inode."""
+        return self._table.get(key)
+
+    def make(self, key: Key) -> Record:
+        """The record of an inode, made when missing."""
+        return self._table.setdefault(key, Record())
+
+    def move(self, old: Key, new: Key) -> None:
+        """A copy-up gave a file another inode."""
+        if old != new and old in self._table:
+            self._table[new] = self._table.pop(old)
+
+    def forget(self, key: Key) -> None:
+        """The last name of an inode is gone; its number may come back."""
+        self._table.pop(key, None)
+
+    def shown(self, status: os.stat_result) -> tuple[int, int, int]:
+        """Mode, uid and gid of an inode as the step is to see them."""
+        record = self._table.get((status.st_dev, status.st_ino))
+        uid = 0 if status.st_uid == self._own_uid else status.st_uid
+        gid = 0 if status.st_gid == self._own_gid else status.st_gid
+        if record is None:
+            return status.st_mode, uid, gid
+        return (
+            status.st_mode if record.mode == KEPT else record.mode,
+            uid if record.uid == KEPT else record.uid,
+            gid if record.gid == KEPT else record.gid,
+        )
+
+    def patched(self, data: bytes) -> bytes:
+        """A struct stat as the step is to see it."""
+        record = self._table.get(_KEY.unpack_from(data))
+        uid, gid = _IDS.unpack_from(data, _UID)
+        uid, gid = self._ids(record, uid, gid)
+        result = bytearray(data)
+        _IDS.pack_into(result, _UID, uid, gid)
+        if record is not None and record.mode != KEPT:
+            struct.pack_into("<I", result, _MODE, record.mode)
+            struct.pack_into("<Q", result, _RDEV, record.device)
+        return bytes(result)
+
+    def patched_statx(self, data: bytes) -> bytes:
+        """A struct statx as the step is to see it."""
+        major, minor = _IDS.unpack_from(data, _STATX_DEVICE)
+        (inode,) = struct.unpack_from("<Q", data, _STATX_INODE)
+        record = self._table.get((os.makedev(major, minor), inode))
+        uid, gid = self._ids(record, *_IDS.unpack_from(data, _STATX_UID))
+        result = bytearray(data)
+        _IDS.pack_into(result, _STATX_UID, uid, gid)
+        if record is not None and record.mode != KEPT:
+            struct.pack_into("<H", result, _STATX_MODE, record.mode & 0xFFFF)
+            numbers = os.major(record.device), os.minor(record.device)
+            _IDS.pack_into(result, _STATX_RDEV, *numbers)
+        return bytes(result)
+
+    def _ids(self, record: Record | None, uid: int, gid: int) -> tuple[int, int]:
+        uid = 0 if uid == self._own_uid else uid
+        gid = 0 if gid == self._own_gid else gid
+        if record is None:
+            return uid, gid
+        return (
+            uid if record.uid == KEPT else record.uid,
+            gid if record.gid == KEPT else record.gid,
+        )
+
+
+def key_of(fd: int) -> tuple[Key, os.stat_result]:
+    """The inode of an fd and its status."""
+    status = os.fstat(fd)
+    return (status.st_dev, status.st_ino), status
+
+
+def is_device(mode: int) -> bool:
+    """Whether a mode is that of a character or block device."""
+    return stat.S_ISCHR(mode) or stat.S_ISBLK(mode)

@@ -1,0 +1,61 @@
+"""A step under the engine: everything a call's handler works with."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from builder.sandbox.engine.view import View, fail
+from cache.value import field, state
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from builder.sandbox.engine.identities import Identities
+    from builder.sandbox.engine.kernel import Request
+    from builder.sandbox.engine.records import Records
+
+CONTINUE = -(1 << 62)  # a handler's answer: the kernel is to do the call as it stands
+
+# Gives the result of a call, CONTINUE, or None when it was answered already.
+if TYPE_CHECKING:
+    Handler = Callable[["Step", Request], int | None]
+
+
+@state
+class Step:
+    """One step. `programs` are guest paths of what processes execute, by process."""
+
+    listener: int
+    views: dict[bytes, View]  # by the guest path of the chroot they show; b"" for the step's own
+    records: Records
+    identities: Identities
+    processes: dict[int, int] = field(default_factory=dict)  # thread to process
+    programs: dict[int, bytes] = field(default_factory=dict)
+
+    def view(self, task: int) -> View:
+        """What a task sees."""
+        return self.views[self.identities.of(task).root]
+
+    def process_of(self, task: int) -> int:
+        """The process of a thread."""
+        return self.processes.get(task, task)
+
+    def is_ours(self, process: int) -> bool:
+        """Whether a process or thread belongs to the step."""
+        return process in self.processes
+
+    def change_root(self, task: int, path: bytes) -> None:
+        """chroot(2): show a task and its children the tree below a guest path."""
+        view = self.view(task)
+        fd = view.reference(task, view.absolute(task, -100, path))
+        try:
+            if not os.path.isdir(b"/proc/self/fd/%d" % fd):
+                fail(20)  # ENOTDIR
+            host = os.readlink(b"/proc/self/fd/%d" % fd)
+        finally:
+            os.close(fd)
+        identity = self.identities.of(task)
+        if host not in self.views:
+            self.views[host] = View(host, (), self.is_ours, self.process_of)
+        self.identities.become(task, identity._replace(root=host))

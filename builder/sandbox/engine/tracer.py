@@ -1,0 +1,328 @@
+"""The ptrace half of the engine: calls that only the task itself can do, with arguments rewritten.
+
+execve gets the host's path of the loader, chdir that of the directory, bind and connect that of
+a socket. Every new process is held until its parent's event has told whose it is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import signal
+import struct
+from typing import TYPE_CHECKING, Any
+
+from builder.sandbox.engine import kernel, registers
+from builder.sandbox.engine.files import reference
+from builder.sandbox.engine.programs import Programs
+from builder.sandbox.engine.registers import Registers, ptrace
+from builder.sandbox.engine.view import fd_path
+from cache.value import value
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from builder.sandbox.engine.abi import Abi
+    from builder.sandbox.engine.programs import Execution
+    from builder.sandbox.engine.step import Step
+
+TRACED = ("execve", "execveat", "chdir", "bind", "connect")
+_OPTIONS = (
+    registers.O_EXITKILL
+    | registers.O_SYSGOOD
+    | registers.O_TRACEFORK
+    | registers.O_TRACEVFORK
+    | registers.O_TRACECLONE
+    | registers.O_TRACEEXEC
+    | registers.O_TRACESECCOMP
+)
+_FORK, _VFORK, _CLONE, _EXEC, _SECCOMP, _STOP = 1, 2, 3, 4, 7, 128
+_STOPPING = (signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU)
+_ALL_CHILDREN = 0x40000000  # __WALL
+_RED_ZONE = 256  # bytes below the stack pointer that are the task's
+_SCRATCH = 64 * 1024
+_MAX_ARGUMENTS = 1 << 17
+_UNIX = 1
+_MAX_SOCKET_NAME = 107
+_READ_WRITE, _PRIVATE_ANONYMOUS = 3, 0x22
+
+
+@value
+class _Scratch:
+    address: int
+    size: int
+
+
+class Tracer:
+    """The tasks of one step, all of them traced."""
+
+    def __init__(self, step: Step, abi: Abi) -> None:
+        """Trace nothing yet."""
+        self._step = step
+        self._programs = Programs(step)
+        self._names = abi.names()
+        self._mmap = abi.numbers["mmap"]
+        self._held: set[int] = set()  # stopped before their parent's event
+        self._memory: dict[int, int] = {}  # a vfork's child to whose memory it uses
+        self._scratch: dict[int, _Scratch] = {}
+        self._mapping: dict[int, Registers] = {}  # tasks that map scratch, as they were before
+        self._restore: dict[int, Registers] = {}  # rewritten calls, as they were before
+        self._executing: dict[int, Execution] = {}
+        self._acts: dict[str, Callable[[int, Registers], None]] = {
+            "execve": self._execve,
+            "execveat": self._execveat,
+            "chdir": self._chdir,
+            "bind": self._socket,
+            "connect": self._socket,
+        }
+        self.status: dict[int, int] = {}  # of processes that ended
+
+    def seize(self, process: int) -> None:
+        """Begin with the step's first process."""
+        ptrace(registers.SEIZE, process, 0, _OPTIONS)
+        self._step.processes[process] = process
+
+    def reap(self) -> bool:
+        """Handle everything that has happened to tasks; whether any are left."""
+        while True:
+            try:
+                task, status = os.waitpid(-1, os.WNOHANG | _ALL_CHILDREN)
+            except ChildProcessError:
+                return False
+            if task == 0:
+                return True
+            with contextlib.suppress(ProcessLookupError):  # killed meanwhile
+                self._happened(task, status)
+
+    def kill(self) -> None:
+        """Kill what is left of the step."""
+        for process in set(self._step.processes.values()):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
+
+    def _happened(self, task: int, status: int) -> None:
+        if os.WIFEXITED(status) or os.WIFSIGNALED(status):
+            self._ended(task, status)
+            return
+        number, event = os.WSTOPSIG(status), status >> 16
+        if event == _SECCOMP:
+            self._call(task)
+        elif event in {_FORK, _VFORK, _CLONE}:
+            self._born(task, event)
+        elif event == _EXEC:
+            self._executed(task)
+        elif event == _STOP:
+            self._stopped(task, number)
+        elif number == signal.SIGTRAP | 0x80:
+            self._returned(task)
+        else:
+            ptrace(registers.CONT, task, 0, number)
+
+    def _ended(self, task: int, status: int) -> None:
+        self.status[task] = status
+        tables: tuple[dict[int, Any], ...] = (
+            *(self._step.processes, self._step.programs, self._memory, self._scratch),
+            *(self._mapping, self._restore, self._executing),
+        )
+        for table in tables:
+            table.pop(task, None)
+        self._held.discard(task)
+
+    def _born(self, parent: int, event: int) -> None:
+        child = registers.event_message(parent)
+        process = _process_of(child) if event == _CLONE else child
+        step = self._step
+        step.processes[child] = process
+        if process == child:
+            step.programs[child] = step.programs.get(step.process_of(parent), b"/")
+        if event == _VFORK:
+            self._memory[child] = self._owner(parent)
+        if child in self._held:
+            self._held.discard(child)
+            with contextlib.suppress(ProcessLookupError):
+                ptrace(registers.CONT, child)
+        ptrace(registers.CONT, parent)
+
+    def _owner(self, task: int) -> int:
+        process = self._step.process_of(task)
+        return self._memory.get(process, process)
+
+    def _stopped(self, task: int, number: int) -> None:
+        if task not in self._step.processes:
+            self._held.add(task)
+        elif number in _STOPPING:
+            ptrace(registers.LISTEN, task)
+        else:
+            ptrace(registers.CONT, task)
+
+    def _executed(self, task: int) -> None:
+        former = registers.event_message(task)
+        execution = self._executing.pop(former, None)
+        step = self._step
+        step.processes.pop(former, None)
+        step.processes[task] = task
+        self._memory.pop(task, None)
+        self._scratch.pop(task, None)
+        if execution is not None:
+            step.programs[task] = execution.guest
+            self._take_ids(task, execution)
+        ptrace(registers.CONT, task)
+
+    def _take_ids(self, task: int, execution: Execution) -> None:
+        identity = self._step.identities.of(task)
+        if execution.uid >= 0:
+            identity = identity._replace(euid=execution.uid)
+        if execution.gid >= 0:
+            identity = identity._replace(egid=execution.gid)
+        identity = identity._replace(suid=identity.euid, sgid=identity.egid)
+        if identity != self._step.identities.of(task):
+            self._step.identities.become(task, identity)
+
+    def _call(self, task: int) -> None:
+        found = Registers.of(task)
+        name = self._names.get(found.number, "")
+        try:
+            self._acts[name](task, found)
+        except OSError as error:
+            if isinstance(error, ProcessLookupError) and not os.path.exists(f"/proc/{task}"):
+                raise
+            found.skip(error.errno or errno.EIO)
+            ptrace(registers.CONT, task)
+
+    def _execve(self, task: int, found: Registers) -> None:
+        path = kernel.read_path(task, found.argument(0))
+        absolute = self._step.view(task).absolute(task, kernel.AT_FDCWD, path)
+        self._execute(task, found, (absolute if path else b"", path), (0, 1))
+
+    def _execveat(self, task: int, found: Registers) -> None:
+        path = kernel.read_path(task, found.argument(1))
+        absolute = b""
+        if path or found.argument(4) & kernel.AT_EMPTY_PATH:
+            absolute = self._step.view(task).absolute(task, found.argument(0), path)
+        self._execute(task, found, (absolute, path or absolute), (1, 2))
+
+    def _execute(
+        self, task: int, found: Registers, paths: tuple[bytes, bytes], places: tuple[int, int]
+    ) -> None:
+        path, written = paths
+        if not path:
+            raise OSError(errno.ENOENT, "")
+        pointers = kernel.read_pointers(task, found.argument(places[1]), _MAX_ARGUMENTS)
+        argv0 = kernel.read_string(task, pointers[0]) if pointers else path
+        execution = self._programs.plan(task, path, argv0, written)
+        kept = pointers[execution.rest :]
+        size = 8 * (len(kept) + len(execution.leading) + 4)
+        size += sum(len(text) + 1 for text in (execution.host, *execution.leading)) + _RED_ZONE
+        top = self._room(task, found, size)
+        if top is None:
+            return  # the task maps some, then comes again
+        host, array = _write_arguments(task, top, execution, kept)
+        if places[0]:  # execveat: by an absolute path, without flags
+            found.set_argument(0, kernel.AT_FDCWD)
+            found.set_argument(4, 0)
+        found.set_argument(places[0], host)
+        found.set_argument(places[1], array)
+        found.store()
+        self._executing[task] = execution
+        ptrace(registers.CONT, task)
+
+    def _room(self, task: int, found: Registers, size: int) -> int | None:
+        """The end of writable memory: the stack's free part, or scratch where memory is shared."""
+        if task not in self._memory:
+            return found.stack - _RED_ZONE
+        owner = self._memory[task]
+        scratch = self._scratch.get(owner)
+        if scratch is not None and scratch.size >= size:
+            return scratch.address + scratch.size
+        self._mapping[task] = found.copy()
+        length = (max(size, _SCRATCH) + 4095) & ~4095
+        self._scratch[owner] = _Scratch(0, length)
+        found.call_instead(self._mmap, 0, length, _READ_WRITE, _PRIVATE_ANONYMOUS, (1 << 64) - 1, 0)
+        ptrace(registers.SYSCALL, task)
+        return None
+
+    def _returned(self, task: int) -> None:
+        """A rewritten call returned: give the task its own registers back."""
+        before = self._mapping.pop(task, None)
+        now = Registers.of(task)
+        if before is not None:
+            owner = self._memory.get(task, task)
+            length = self._scratch[owner].size
+            if now.result < 0 and now.result > -4096:  # noqa: PLR2004 - the range of errnos
+                del self._scratch[owner]
+                before.skip(errno.ENOMEM)
+            else:
+                self._scratch[owner] = _Scratch(now.result, length)
+                before.again()
+        elif task in self._restore:
+            old = self._restore.pop(task)
+            for position in range(3):
+                if position or not registers.RESULT_IS_ARGUMENT:
+                    now.set_argument(position, old.argument(position))
+            now.store()
+        ptrace(registers.CONT, task)
+
+    def _chdir(self, task: int, found: Registers) -> None:
+        fd = reference(self._step, task, kernel.AT_FDCWD, found.argument(0), 0)
+        try:
+            host = os.readlink(fd_path(fd))
+        finally:
+            os.close(fd)
+        self._rewrite(task, found, 0, host + b"\0")
+
+    def _socket(self, task: int, found: Registers) -> None:
+        """Do bind and connect: a unix socket's name becomes that of the host."""
+        size = min(found.argument(2) & 0xFFFFFFFF, 110)
+        address = kernel.read(task, found.argument(1), size)
+        family = struct.unpack_from("<H", address)[0] if len(address) > 2 else -1  # noqa: PLR2004 - the family's bytes
+        name = address[2:].split(b"\0")[0]
+        if family != _UNIX or not name:
+            ptrace(registers.CONT, task)  # no path: another family, or an abstract name
+            return
+        view = self._step.view(task)
+        parent, last = view.parent(task, view.absolute(task, kernel.AT_FDCWD, name))
+        try:
+            host = os.readlink(fd_path(parent)) + b"/" + last
+        finally:
+            os.close(parent)
+        if len(host) > _MAX_SOCKET_NAME:
+            raise OSError(errno.ENAMETOOLONG, "")
+        found.set_argument(2, 2 + len(host) + 1)
+        self._rewrite(task, found, 1, struct.pack("<H", _UNIX) + host + b"\0")
+
+    def _rewrite(self, task: int, found: Registers, position: int, data: bytes) -> None:
+        """Point an argument at data below the stack, and put the old one back afterwards."""
+        self._restore[task] = Registers.of(task)
+        place = (found.stack - _RED_ZONE - len(data)) & ~15
+        kernel.write(task, place, data)
+        found.set_argument(position, place)
+        found.store()
+        ptrace(registers.SYSCALL, task)
+
+
+def _write_arguments(task: int, top: int, execution: Execution, kept: list[int]) -> tuple[int, int]:
+    """Write path, new strings and the array of pointers; the addresses of path and array."""
+    texts = [text + b"\0" for text in (execution.host, *execution.leading)]
+    start = place = top - sum(len(text) for text in texts)
+    addresses: list[int] = []
+    for text in texts:
+        addresses.append(place)
+        place += len(text)
+    pointers = [*addresses[1:], *kept, 0]
+    array = (start - 8 * len(pointers)) & ~15
+    kernel.write(task, start, b"".join(texts))
+    kernel.write(task, array, struct.pack(f"<{len(pointers)}Q", *pointers))
+    return addresses[0], array
+
+
+def _process_of(task: int) -> int:
+    """Whose thread a new task is."""
+    try:
+        with open(f"/proc/{task}/status", "rb") as stream:
+            for line in stream:
+                if line.startswith(b"Tgid:"):
+                    return int(line.split()[1])
+    except OSError:
+        pass
+    return task

@@ -1,0 +1,298 @@
+"""A step's file names and what they stand for on this host, where nothing can be mounted.
+
+A guest path is resolved by the kernel inside the step's tree (openat2, RESOLVE_IN_ROOT). What
+would be mounts is a table: names below a target lead to another directory or file of the host.
+/proc, /dev and /sys are such targets whose names the kernel resolves as they stand.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import posixpath
+import stat
+from collections import deque
+from typing import TYPE_CHECKING, NoReturn
+
+from builder.sandbox.engine import kernel
+from cache.value import value
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+_REFERENCE = os.O_PATH | os.O_CLOEXEC
+_MAX_LINKS = 40  # as the kernel's
+_STREAMS = {b"/dev/stdin": b"0", b"/dev/stdout": b"1", b"/dev/stderr": b"2"}
+_DEVICES = frozenset({b"null", b"zero", b"full", b"random", b"urandom", b"tty", b"fd", b"pts",
+                      b"ptmx", b"shm", b"stdin", b"stdout", b"stderr"})  # fmt: skip
+_MASKED = (
+    *(
+        b"/proc/" + name
+        for name in (
+            b"acpi asound interrupts kcore keys latency_stats timer_list timer_stats"
+            b" sched_debug scsi"
+        ).split()
+    ),
+    b"/sys/firmware",
+    b"/sys/devices/virtual/powercap",
+)
+
+
+@value
+class Place:
+    """A target of the table: `guest` stands for the host's `host`, a directory or a file."""
+
+    guest: bytes
+    host: bytes
+    readonly: bool = False
+
+
+def fail(number: int) -> NoReturn:
+    """Raise what a system call would return."""
+    raise OSError(number, os.strerror(number))
+
+
+def fd_path(fd: int) -> bytes:
+    """A name for what an fd refers to."""
+    return b"/proc/self/fd/%d" % fd
+
+
+class View:
+    """Names of one step."""
+
+    def __init__(
+        self,
+        root: bytes,
+        places: Sequence[Place],
+        is_ours: Callable[[int], bool],
+        process_of: Callable[[int], int],
+    ) -> None:
+        """`is_ours` says whether a process belongs to the step, `process_of` whose a thread is."""
+        self.root = root
+        self.root_fd = os.open(root, _REFERENCE | os.O_DIRECTORY)
+        self._places = {place.guest: place for place in places}
+        self._is_ours = is_ours
+        self._process_of = process_of
+        # What a host path of a descriptor or working directory is called in the step.
+        pairs = [(place.host, place.guest) for place in places]
+        self._names = sorted([(root, b""), *pairs], key=lambda pair: -len(pair[0]))
+
+    def close(self) -> None:
+        """Give the root back."""
+        os.close(self.root_fd)
+
+    def guest_name(self, host: bytes) -> bytes:
+        """What the step calls a path of the host; passed-through trees keep their names."""
+        for prefix, guest in self._names:
+            if host == prefix:
+                return guest or b"/"
+            if host.startswith(prefix + b"/"):
+                return guest + host[len(prefix) :]
+        return host
+
+    def absolute(self, task: int, directory: int, path: bytes) -> bytes:
+        """The guest path that a path means to a task, links unresolved."""
+        if path[:1] == b"/":
+            return path
+        number = signed(directory)
+        where = b"/proc/%d/cwd" % task if number == kernel.AT_FDCWD else b"/proc/%d/fd/%d" % (
+            task,
+            number,
+        )  # fmt: skip
+        try:
+            base = self.guest_name(os.readlink(where))
+        except FileNotFoundError:
+            fail(errno.EBADF)
+        if not path:
+            return base
+        return (base if base != b"/" else b"") + b"/" + path
+
+    def reference(self, task: int, path: bytes, *, follow: bool = True) -> int:
+        """An O_PATH fd of an absolute guest path."""
+        return self.open(task, path, _REFERENCE | (0 if follow else os.O_NOFOLLOW))
+
+    def open(self, task: int, path: bytes, flags: int, mode: int = 0) -> int:
+        """Open an absolute guest path.
+
+        Raises:
+            OSError: as the kernel would say in a root where the table is mounted.
+        """
+        place, host = self.passed(task, path)
+        if place is not None:
+            return self._open_host(place, host, flags, mode)
+        try:
+            fd = kernel.open_in(self.root_fd, path, flags, mode)
+        except OSError as error:
+            if error.errno not in {errno.ENOENT, errno.ELOOP, errno.ENOTDIR}:
+                raise
+            if not self._leads_out(path, flags):
+                raise
+            return self._walk_and_open(task, path, flags, mode)
+        if self._places_hide(fd):
+            os.close(fd)
+            return self._walk_and_open(task, path, flags, mode)
+        return fd
+
+    def parent(self, task: int, path: bytes) -> tuple[int, bytes]:
+        """An O_PATH fd of the directory of a name, and the name, which is not followed."""
+        stripped = path.rstrip(b"/") or b"/"
+        directory, name = posixpath.split(stripped)
+        if name in {b"", b"."}:
+            fail(errno.EBUSY)
+        if name == b"..":
+            fail(errno.ENOTEMPTY)
+        fd = self.open(task, directory or b"/", _REFERENCE | os.O_DIRECTORY)
+        if self._places:
+            self._refuse_readonly(fd)
+        return fd, name
+
+    def passed(self, task: int, path: bytes) -> tuple[Place | None, bytes]:
+        """The place that a path lies in as it is written, and the host path it means there."""
+        if not path.startswith(self._first_letters()):
+            return None, b""
+        name = plain(path)
+        for guest, place in self._places.items():
+            if name == guest or name.startswith(guest + b"/"):
+                return place, self._host_path(task, place, name)
+        return None, b""
+
+    def _first_letters(self) -> tuple[bytes, ...]:
+        return (b"//", b"/.", *(guest[:3] for guest in self._places))
+
+    def _host_path(self, task: int, place: Place, name: bytes) -> bytes:
+        if place.guest == b"/proc":
+            return self._process_path(task, name)
+        if place.guest == b"/dev":
+            if name in _STREAMS:
+                return b"/proc/%d/fd/%s" % (self._process_of(task), _STREAMS[name])
+            if name == b"/dev/fd" or name.startswith(b"/dev/fd/"):
+                return b"/proc/%d/fd%s" % (self._process_of(task), name[7:])
+            if name.count(b"/") >= 2 and name.split(b"/")[2] not in _DEVICES:  # noqa: PLR2004 - the part after /dev
+                fail(errno.ENOENT)
+        if name in _MASKED:
+            fail(errno.ENOENT)
+        return place.host + name[len(place.guest) :]
+
+    def _process_path(self, task: int, name: bytes) -> bytes:
+        parts = name.split(b"/")
+        if len(parts) > 2:  # noqa: PLR2004 - the part after /proc
+            if parts[2] == b"self":
+                parts[2] = b"%d" % self._process_of(task)
+            elif parts[2] == b"thread-self":
+                parts[2] = b"%d/task/%d" % (self._process_of(task), task)
+            elif parts[2].isdigit() and not self._is_ours(int(parts[2])):
+                fail(errno.ENOENT)
+        if name in _MASKED:
+            fail(errno.ENOENT)
+        return b"/".join(parts)
+
+    def _open_host(self, place: Place, host: bytes, flags: int, mode: int) -> int:
+        writes = flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC)
+        if place.readonly and writes and not flags & os.O_PATH:
+            fail(errno.EROFS)
+        if place.guest in {b"/proc", b"/dev", b"/sys"}:
+            return os.open(host, flags | os.O_CLOEXEC, mode)
+        inside = host[len(place.host) :]
+        base = os.open(place.host, _REFERENCE)
+        try:
+            if not inside:
+                return os.open(fd_path(base), flags | os.O_CLOEXEC, mode)
+            return kernel.open_in(base, inside, flags, mode)
+        finally:
+            os.close(base)
+
+    def _leads_out(self, path: bytes, flags: int) -> bool:
+        """Whether a name that is not in the tree may be one beyond a link into a place."""
+        if not self._places:
+            return False
+        directory, name = posixpath.split(path.rstrip(b"/"))
+        try:
+            above = kernel.open_in(self.root_fd, directory or b"/", _REFERENCE)
+        except OSError:
+            return bool(directory)  # somewhere above may be the link
+        try:
+            if self._places_hide(above):
+                return True
+            if flags & os.O_NOFOLLOW:
+                return False
+            return stat.S_ISLNK(os.stat(name, dir_fd=above, follow_symlinks=False).st_mode)
+        except (OSError, ValueError):
+            return False
+        finally:
+            os.close(above)
+
+    def _places_hide(self, fd: int) -> bool:
+        """Whether what was found in the tree lies under a place, which would be mounted over it."""
+        if len(self._places) <= 3:  # noqa: PLR2004 - /proc, /dev and /sys are empty in the tree
+            return False
+        name = self.guest_name(os.readlink(fd_path(fd)))
+        return any(name == guest or name.startswith(guest + b"/") for guest in self._places)
+
+    def _refuse_readonly(self, directory: int) -> None:
+        host = os.readlink(fd_path(directory))
+        for place in self._places.values():
+            inside = host == place.host or host.startswith(place.host + b"/")
+            if place.readonly and inside:
+                fail(errno.EROFS)
+
+    def _walk_and_open(self, task: int, path: bytes, flags: int, mode: int) -> int:
+        """Resolve part by part, so that links lead into places and out of them."""
+        found = self._walk(task, path, follow=not flags & os.O_NOFOLLOW)
+        place, host = self.passed(task, found)
+        if place is not None:
+            return self._open_host(place, host, flags, mode)
+        return kernel.open_in(self.root_fd, found, flags, mode)
+
+    def _walk(self, task: int, path: bytes, *, follow: bool) -> bytes:
+        todo = deque(part for part in path.split(b"/") if part not in {b"", b"."})
+        here: list[bytes] = []
+        links = 0
+        while todo:
+            part = todo.popleft()
+            if part == b"..":
+                del here[-1:]
+                continue
+            here.append(part)
+            name = b"/" + b"/".join(here)
+            if self.passed(task, name)[0] is not None and here[0] in {b"proc", b"dev", b"sys"}:
+                return b"/".join((name, *todo))
+            if not todo and not follow:
+                break
+            target = self._link(task, name)
+            if target is None:
+                continue
+            links += 1
+            if links > _MAX_LINKS:
+                fail(errno.ELOOP)
+            here = [] if target.startswith(b"/") else here[:-1]
+            todo.extendleft(reversed([p for p in target.split(b"/") if p not in {b"", b"."}]))
+        return b"/" + b"/".join(here)
+
+    def _link(self, task: int, name: bytes) -> bytes | None:
+        """The text of a link at a name whose parents hold none."""
+        place, host = self.passed(task, name)
+        try:
+            if place is not None:
+                return os.readlink(host)
+            fd = kernel.open_in(self.root_fd, name, _REFERENCE | os.O_NOFOLLOW)
+        except OSError:
+            return None
+        try:
+            return os.readlink(b"", dir_fd=fd)
+        except OSError:
+            return None
+        finally:
+            os.close(fd)
+
+
+def plain(path: bytes) -> bytes:
+    """A path without empty, `.` and `..` parts, as it is written."""
+    if b"//" not in path and b"/." not in path:
+        return path.rstrip(b"/") or b"/"
+    name = posixpath.normpath(path)
+    return name[1:] if name[:2] == b"//" else name
+
+
+def signed(number: int) -> int:
+    """A 32-bit argument as the int it is."""
+    return ((number & 0xFFFFFFFF) ^ 0x80000000) - 0x80000000
