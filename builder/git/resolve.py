@@ -88,7 +88,7 @@ def _asked(program: GitProgram, remote: Remote, ref: str) -> Resolved:
     tag = _TAGS + ref.removeprefix(_TAGS)
     # Git prefers branches when a name is a tag's as well.
     full = next((name for name in (partial, head, tag) if name in known), None)
-    if full is None:
+    if full is None or full.endswith(_PEELED):
         raise GitError(
             f"repository does not contain ref {printable(ref)[:100]}",
             hint="give a branch, a tag or a whole commit hash",

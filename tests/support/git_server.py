@@ -19,11 +19,13 @@ _IDENTITY = {
 
 
 class GitServer:
-    """Serves the repositories below a directory; `requests` has the query lines it got."""
+    """Serves the repositories below a directory; `requests` has the paths that it was asked for."""
 
     def __init__(self, root):
         self.root = Path(root)
         self.requests = []
+        self.wants = []  # bodies that asked for objects
+        self.protocol = None  # the protocol to speak whatever is asked for
         self.tokens = []
         self.needed = ""
         outer = self
@@ -50,6 +52,8 @@ class GitServer:
         """Hand a request to git's own CGI program."""
         path, _, query = handler.path.partition("?")
         self.requests.append(handler.path)
+        if b"want " in body:
+            self.wants.append(body)
         self.tokens.append(handler.headers.get("Authorization", ""))
         if self.needed and self.tokens[-1] != self.needed:
             handler.send_response(401)
@@ -65,7 +69,7 @@ class GitServer:
             "REQUEST_METHOD": handler.command,
             "CONTENT_TYPE": handler.headers.get("Content-Type", ""),
             "HTTP_CONTENT_ENCODING": handler.headers.get("Content-Encoding", ""),
-            "GIT_PROTOCOL": handler.headers.get("Git-Protocol", ""),
+            "GIT_PROTOCOL": self._protocol(handler),
             "REMOTE_ADDR": "127.0.0.1",
         }
         done = subprocess.run(
@@ -80,6 +84,10 @@ class GitServer:
                 handler.send_header(name, value)
         handler.end_headers()
         handler.wfile.write(rest)
+
+    def _protocol(self, handler):
+        asked = handler.headers.get("Git-Protocol", "")
+        return asked if self.protocol is None else self.protocol
 
     def close(self):
         """Stop serving."""
