@@ -13,7 +13,7 @@ from builder.epoch import epoch_of
 from builder.errors import SolveError
 from builder.finish import Finished, Finisher, insecure_hosts, outputs_of
 from builder.options import local_platform
-from builder.platforms import joined, makes_index, platforms_of
+from builder.platforms import foreign_hint, joined, makes_index, platforms_of
 from builder.remote import Network
 from builder.results import solved
 from builder.solve import Solve
@@ -89,6 +89,7 @@ def build(request: BuildRequest, caller: Caller) -> Built:
             solver = solve.run()
         except SolveError as error:
             span, source = error.vertex.span, compiled.given.source
+            error.hint = error.hint or foreign_hint(error.log_tail, local_platform())
             error.excerpt = f"{source.name}:{span.start}\n{source.excerpt(span)}"
             raise
         clock = Clock(compiled.request.source_date_epoch)

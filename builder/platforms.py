@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from cache.spec.oci import Platform
     from frontend.dockerfile.lower import Lowered
 
+_FOREIGN = "exec format error"  # what the kernel says of programs of another machine
 _MULTI = "BUILDKIT_MULTI_PLATFORM"
 _TRUE = frozenset({"1", "t", "T", "TRUE", "true", "True"})
 _FALSE = frozenset({"0", "f", "F", "FALSE", "false", "False", ""})
@@ -86,4 +87,14 @@ def _moved(part: Lowered, graph: Graph, place: list[Ref]) -> Lowered:
             for entry in part.history
         ),
         stages=tuple(replace(stage, ref=place[stage.ref]) for stage in part.stages),
+    )
+
+
+def foreign_hint(log_tail: Sequence[str], host: Platform) -> str | None:
+    """What to do when a step failed because its programs are for another machine."""
+    if not any(line.endswith(_FOREIGN) for line in log_tail):
+        return None
+    return (
+        f"this machine runs {host} programs: start the stage with FROM --platform=$BUILDPLATFORM,"
+        " or register an emulator for the other platform with binfmt_misc"
     )

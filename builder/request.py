@@ -111,7 +111,9 @@ def parse_epoch(text: str | None) -> int | None:
     """
     if not text or text == "context":
         return None
-    if not (text.isascii() and text.isdigit() and len(text) <= 12 and int(text) <= MAX_EPOCH):  # noqa: PLR2004 - digits of MAX_EPOCH
+    digits = text.removeprefix("+")
+    known = digits.isascii() and digits.isdigit() and len(digits) <= 12  # noqa: PLR2004 - digits of MAX_EPOCH
+    if not (known and int(digits) <= MAX_EPOCH):
         msg = f"invalid SOURCE_DATE_EPOCH {text[:40]!r}"
         raise UsageError(msg, hint="give whole seconds since 1970, such as 1700000000")
-    return int(text)
+    return int(digits)

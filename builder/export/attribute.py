@@ -102,10 +102,8 @@ def names_of(text: str) -> tuple[Reference, ...]:
 def level_of(text: str, top: int) -> int | None:
     """Read a compression level; None for the default, which a negative one is too.
 
-    A level over `top` is the highest there is, as it is to other builders.
-
     Raises:
-        UsageError: no whole number.
+        UsageError: no whole number, or more than `top`.
     """
     if not text:
         return None
@@ -113,7 +111,12 @@ def level_of(text: str, top: int) -> int | None:
     if not (digits.isascii() and digits.isdigit() and len(digits) <= _MAX_DIGITS):
         msg = f"non-integer value {text[:20]} specified for compression-level"
         raise UsageError(msg, hint=f"write a number from 0 to {top}")
-    return None if digits != text else min(int(digits), top)
+    if digits != text:
+        return None
+    if int(digits) > top:
+        msg = f"invalid compression level: {int(digits)}"
+        raise UsageError(msg, hint=f"write a number from 0 to {top}")
+    return int(digits)
 
 
 def suggestion(word: str, choices: Sequence[str]) -> str:

@@ -32,15 +32,21 @@ if TYPE_CHECKING:
     )
 
 _DEFAULT_SHELL = ("/bin/sh", "-c")
+_WINDOWS = "windows"
+_WINDOWS_SHELL = ("cmd", "/S", "/C")
 
 
 class Draft:
     """The image config of a stage while its instructions are applied."""
 
     def __init__(self, config: ImageConfig, budget: Budget) -> None:
-        """Start from a base image's config (F04); its PATH, or the default one, is kept (F05)."""
+        """Start from a base image's config (F04); its PATH, or the default one, is kept (F05).
+
+        Windows has no default PATH, and another shell (T11).
+        """
         env = dict(config.env)
-        env.setdefault("PATH", DEFAULT_PATH)
+        if config.platform.os != _WINDOWS:
+            env.setdefault("PATH", DEFAULT_PATH)
         self.environment = Environment(env.items(), budget)
         self.config = replace(config, created="", working_dir=config.working_dir or "/")
         self.labels = dict(config.labels)
@@ -80,7 +86,8 @@ class Draft:
     @property
     def shell(self) -> tuple[str, ...]:
         """What shell-form commands are given to (I10)."""
-        return self.config.shell or _DEFAULT_SHELL
+        default = _WINDOWS_SHELL if self.config.platform.os == _WINDOWS else _DEFAULT_SHELL
+        return self.config.shell or default
 
     def argv(self, command: Command) -> tuple[str, ...]:
         """Arguments of a command: as they are, or the shell and one text (R01)."""
@@ -179,10 +186,13 @@ class Draft:
 
     def finished(self, platform: Platform, labels: tuple[tuple[str, str], ...]) -> ImageConfig:
         """The config of the built image: --label last (O04), the target's platform (O05)."""
+        working_dir = self.config.working_dir if self.has_workdir else ""
+        if platform.os == _WINDOWS:
+            working_dir = working_dir.replace("/", "\\")
         return replace(
             self.config,
             platform=replace(platform, os_version=self.config.platform.os_version),
-            working_dir=self.config.working_dir if self.has_workdir else "",
+            working_dir=working_dir,
             env=tuple(self.environment.persisted.items()),
             labels=tuple({**self.labels, **dict(labels)}.items()),
             exposed_ports=tuple(sorted(self.ports)),

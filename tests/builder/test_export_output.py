@@ -131,6 +131,7 @@ def test_outputs_are_read_as_docker_reads_them(text, expected):
         ("type=oci,tar=false", "needs a directory", None),
         ("type=oci,tar=maybe", "'tar' is not true or false", None),
         ("type=oci,compression=gzp", "unknown compression 'gzp'", "did you mean 'gzip'?"),
+        ("type=oci,compression-level=10", "invalid compression level: 10", "from 0 to 9"),
         ("type=oci,compression-level=best", "non-integer value best", "from 0 to 9"),
         ("type=registry,push=false", "always pushes", None),
         ("type=image,name=../x", "in image name", None),

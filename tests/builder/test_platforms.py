@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from builder.errors import UsageError
-from builder.platforms import joined, makes_index, platforms_of
+from builder.platforms import foreign_hint, joined, makes_index, platforms_of
 from builder.request import BuildRequest
 from cache.spec.config import ImageConfig
 from cache.spec.oci import Platform
@@ -73,3 +73,11 @@ def test_one_platform_stays_as_it_is():
     """A build for one platform is not touched."""
     alone = lowered("/a")
     assert joined([alone]) == (alone,)
+
+
+def test_a_program_of_another_machine_is_told_apart():
+    """A RUN that cannot start what the image holds says how to build for the platform (S08)."""
+    hint = foreign_hint(('exec: "/bin/sh": exec format error',), AMD)
+    assert "linux/amd64" in hint
+    assert "$BUILDPLATFORM" in hint
+    assert foreign_hint(("not found",), AMD) is None
