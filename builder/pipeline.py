@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+from functools import partial
 from typing import TYPE_CHECKING
 
 from builder import state as states
 from builder.base_images import BaseImages
 from builder.clock import Clock
-from builder.dockerfile_input import BuildInput, is_directory, read_dockerfile
-from builder.epoch import epoch_of
+from builder.dockerfile_input import BuildInput, is_directory, read_dockerfile, read_ignore
+from builder.epoch import with_epoch
 from builder.errors import SolveError
 from builder.finish import Finished, Finisher, insecure_hosts, outputs_of
 from builder.options import local_platform
@@ -18,18 +19,24 @@ from builder.remote import Network
 from builder.results import solved
 from builder.solve import Solve
 from cache.value import replace, value
-from frontend.dockerfile.instructions import parse_dockerfile
+from frontend.dockerfile.instructions import try_parse
 from frontend.dockerfile.lower import Lowered, LowerRequest, lower
+from frontend.source import DockerfileError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping
 
     from builder.progress.deferred import DeferredReporter
     from builder.request import BuildRequest
     from builder.solver.scheduler import Explained, Solver
     from cache.spec.oci import Platform
     from frontend.dockerfile.syntax import Parsed
+    from frontend.ignore import IgnorePattern
     from frontend.source import Diagnostic, SourceFile
+
+
+def _unheard(source: SourceFile, warnings: tuple[Diagnostic, ...]) -> None:
+    """Nobody asks for warnings before the build is over."""
 
 
 @value
@@ -40,6 +47,7 @@ class Caller:
     reporter: DeferredReporter
     notice: Callable[[str], None]
     stdout_is_terminal: bool
+    warned: Callable[[SourceFile, tuple[Diagnostic, ...]], None] = _unheard
 
 
 @value
@@ -109,7 +117,7 @@ def _built(finished: Finished, solver: Solver, request: BuildRequest, compiled: 
         solver.ran,
         solver.cached,
         tuple(solver.explained[ref] for ref in sorted(solver.explained)),
-        _warnings(compiled.parts),
+        compiled.parts[0].warnings,
         compiled.given.source,
         _unconsumed(request, compiled),
     )
@@ -136,6 +144,36 @@ def _unconsumed(request: BuildRequest, compiled: _Compiled) -> tuple[str, ...]:
 
 
 @value
+class Examined:
+    """What a Dockerfile can be looked at with, without building it."""
+
+    given: BuildInput
+    request: LowerRequest
+    images: BaseImages
+    ignore: Callable[[], tuple[IgnorePattern, ...]]
+
+
+def examined(request: BuildRequest, caller: Caller, stack: contextlib.ExitStack) -> Examined:
+    """Get the Dockerfile, and open what resolves its images (--call); nothing is parsed.
+
+    Raises:
+        UsageError: there is no Dockerfile that can be read.
+    """
+    network = Network(caller.environ, request.insecure_registries)
+    local = _local(request, network)
+    state = stack.enter_context(
+        states.opened(states.locate(caller.environ), network, network.progress)
+    )
+    network.origin = state.layers.origin
+    given = local or _loaded(request, caller, state, network, _lent(request, caller))
+    images = BaseImages(
+        state, network, pull=request.pull, platform=request.platform, notice=caller.notice
+    )
+    asked = _lower_request(request, request.platform)
+    return Examined(given, asked, images, lambda: _ignore(request, given))
+
+
+@value
 class _Compiled:
     request: BuildRequest  # with the epoch that the Dockerfile declares
     given: BuildInput
@@ -154,29 +192,60 @@ def _compiled(
 ) -> _Compiled:
     network = Network(caller.environ, request.insecure_registries)
     local = _local(request, network)
+    parsed = local and _parsed(local.source, request, caller)
     state = stack.enter_context(
         states.opened(states.locate(caller.environ), network, network.progress)
     )
     network.origin = state.layers.origin
-    given, parsed = local or _loaded(request, caller, state, network, secrets)
+    given = local or _loaded(request, caller, state, network, secrets)
+    parsed = parsed or _parsed(given.source, request, caller)
+    request = with_epoch(request, given, parsed)
     images = BaseImages(
         state, network, pull=request.pull, platform=request.platform, notice=caller.notice
     )
     parts = [
-        lower(given.source, parsed, _lower_request(request, platform), images)
+        lower(
+            given.source,
+            parsed,
+            _lower_request(request, platform),
+            images,
+            ignore=lambda: _ignore(request, given),
+            warned=partial(caller.warned, given.source) if platform == request.platform else None,
+        )
         for platform in platforms_of(request)
     ]
-    epoch = epoch_of(request, given.source.text, parsed)
-    request = replace(request, source_date_epoch=epoch)
     return _Compiled(request, given, parsed, state, network, images, joined(parts))
 
 
-def _local(request: BuildRequest, network: Network) -> tuple[BuildInput, Parsed] | None:
+def _local(request: BuildRequest, network: Network) -> BuildInput | None:
     """Read the Dockerfile of a directory, before any state is touched; None for other contexts."""
     if not is_directory(request.context):
         return None
-    source, path = read_dockerfile(request.context, request.dockerfile, network.read)
-    return BuildInput(source, path), parse_dockerfile(source)
+    return BuildInput(*read_dockerfile(request.context, request.dockerfile, network.read))
+
+
+def _parsed(source: SourceFile, request: BuildRequest, caller: Caller) -> Parsed:
+    """Parse; what deserves a warning before the first mistake is told first (T14)."""
+    attempt = try_parse(source)
+    if attempt.problems:
+        from frontend.dockerfile.check import written_warnings  # noqa: PLC0415 - rarely needed
+
+        asked = _lower_request(request, request.platform)
+        caller.warned(source, written_warnings(source, attempt, asked))
+        raise DockerfileError(source, attempt.problems)
+    return attempt.parsed
+
+
+def _ignore(request: BuildRequest, given: BuildInput) -> tuple[IgnorePattern, ...]:
+    """Give the patterns of the ignore file that a local context has."""
+    if given.layers is not None:
+        return ()
+    name, text = read_ignore(request.context, given.path)
+    if not text:
+        return ()
+    from frontend.ignore import parse_ignore  # noqa: PLC0415 - start-up time
+
+    return parse_ignore(text, name)
 
 
 def _loaded(
@@ -185,16 +254,11 @@ def _loaded(
     state: states.State,
     network: Network,
     secrets: Mapping[str, bytes],
-) -> tuple[BuildInput, Parsed]:
+) -> BuildInput:
     from builder.remote_context import RemoteContext  # noqa: PLC0415 - most are directories
 
     clock = Clock(request.source_date_epoch)
-    given = RemoteContext(request, state, network, secrets, clock, caller.notice).load()
-    return given, parse_dockerfile(given.source)
-
-
-def _warnings(parts: Sequence[Lowered]) -> tuple[Diagnostic, ...]:
-    return tuple(dict.fromkeys(warning for part in parts for warning in part.warnings))
+    return RemoteContext(request, state, network, secrets, clock, caller.notice).load()
 
 
 def _lower_request(request: BuildRequest, platform: Platform) -> LowerRequest:

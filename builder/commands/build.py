@@ -7,19 +7,20 @@ import time
 from typing import TYPE_CHECKING
 
 from builder import interrupt, pipeline
-from builder.errors import UsageError
 from builder.flags import TRUE
 from builder.options import build_request, read
 from builder.progress.deferred import DeferredReporter
 from builder.proxies import configured
+from cache.errors import PybuildError
 from cache.value import replace
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from builder.pipeline import Built, Caller
     from builder.progress.events import Reporter
     from builder.request import BuildRequest
+    from frontend.source import Diagnostic, SourceFile
 
 
 def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
@@ -32,30 +33,29 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
         return 0
     request = _with_proxies(build_request(words, environ), environ)
     started = time.monotonic()
-    caller = _caller(request, environ)
+    found: list[tuple[SourceFile, tuple[Diagnostic, ...]]] = []
+    caller = _caller(request, environ, lambda source, warnings: found.append((source, warnings)))
     for text in (*request.warnings, *_empty_secrets(request, environ)):
         caller.notice(f"warning: {text}")
     if request.call != "build":
-        return _call(request, caller)
+        from builder.commands.call import answer  # noqa: PLC0415 - rarely asked
+
+        return answer(request, caller)
     for path in filter(None, (request.iidfile, request.metadata_file)):
         _remove_stale(path)
     try:
         with interrupt.raised():
             built = pipeline.build(request, caller)
+    except PybuildError:
+        caller.reporter.close()
+        for source, warnings in found:
+            caller.notice(_warnings(request, source, warnings))
+        raise
     finally:
         caller.reporter.close()
     if request.iidfile or request.metadata_file:
         _write_results(request, built, environ)
     _report(request, built, time.monotonic() - started)
-    return 0
-
-
-def _call(request: BuildRequest, caller: Caller) -> int:
-    """Answer --call, which builds nothing."""
-    if request.call != "graph":
-        msg = f"--call {request.call} is not supported yet"
-        raise UsageError(msg, hint="use --call graph to see what a Dockerfile means")
-    sys.stdout.write(pipeline.graph(request, caller))
     return 0
 
 
@@ -77,7 +77,19 @@ def _empty_secrets(request: BuildRequest, environ: Mapping[str, str]) -> list[st
     ]
 
 
-def _caller(request: BuildRequest, environ: Mapping[str, str]) -> Caller:
+def _warnings(request: BuildRequest, source: SourceFile, warnings: tuple[Diagnostic, ...]) -> str:
+    """Word the warnings of a build that failed all the same (T14)."""
+    from builder.progress.summary import warnings_text  # noqa: PLC0415 - only when it failed
+
+    once = tuple(dict.fromkeys(warnings))
+    return warnings_text(source, once, at_length=request.debug).removesuffix("\n")
+
+
+def _caller(
+    request: BuildRequest,
+    environ: Mapping[str, str],
+    warned: Callable[[SourceFile, tuple[Diagnostic, ...]], None],
+) -> Caller:
     from builder.progress.choose import make_reporter  # noqa: PLC0415 - after parsing
 
     quiet = request.progress in {"quiet", "none", "rawjson"}
@@ -87,7 +99,7 @@ def _caller(request: BuildRequest, environ: Mapping[str, str]) -> Caller:
         return make_reporter(kind, sys.stderr, environ)
 
     def notice(text: str) -> None:
-        if not quiet:
+        if text and not quiet:
             print(text, file=sys.stderr, flush=True)  # noqa: T201 - the terminal renderer is not up yet
 
     return pipeline.Caller(
@@ -95,6 +107,7 @@ def _caller(request: BuildRequest, environ: Mapping[str, str]) -> Caller:
         DeferredReporter(lambda: make_reporter(request.progress, sys.stderr, environ), cheap),
         notice,
         stdout_is_terminal=sys.stdout.isatty(),
+        warned=warned,
     )
 
 
