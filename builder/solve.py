@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from builder.clock import Clock
 from builder.runtime import RuntimeStarter
 from builder.sandbox.network import RESOLV_CONF, hosts, resolv_conf
-from builder.solver.cachemount import CacheMounts
+from builder.solver.cachemount import CacheMounts, renewed_ids
 from builder.solver.earlier import EarlierLayers
 from builder.solver.exec_op import ExecHandler, StepFiles
 from builder.solver.file_op import FileHandler, StoredMountContent
@@ -99,7 +99,9 @@ class Solve:
         self._secrets = secrets
         self._clock = Clock(request.source_date_epoch)
         self._memo = StoredStatCache(state.memos)
-        self._http = HttpHandler(network.get, state.store, state.memos)
+        self._http = HttpHandler(
+            network.get, state.store, state.memos, self._secrets, network.is_unchanged
+        )
         self._git = GitHandler(
             lambda: network.git(state.root, request, self._secrets),
             state.layers,
@@ -190,7 +192,7 @@ class Solve:
             CacheMounts(
                 self._state.root,
                 lambda: self._runtime.cancelled,
-                use_cache=not self._request.no_cache,
+                renewed_ids(self._lowered.graph, everything=self._request.no_cache),
             ),
             self._secrets,
             StepFiles(step_resolv_conf, hosts),

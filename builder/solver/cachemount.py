@@ -12,14 +12,16 @@ from typing import TYPE_CHECKING
 
 from cache.spec.digest import framed
 from cache.value import value
-from frontend.graph import CacheMount, Sharing
+from frontend.graph import CacheMount, ExecOp, Sharing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Container, Iterator, Sequence
+
+    from frontend.graph import Graph
 
 _COPIES = 1024  # directories of one cache at most; more users at a time than that is a mistake
 _POLL_SECONDS = 0.02
-_GENERATION_SIZE = 64
+_LIFE_SIZE = 32  # hex digits
 
 
 @value
@@ -43,16 +45,16 @@ class CacheMounts:
     """
 
     def __init__(
-        self, root: str, is_cancelled: Callable[[], bool], *, use_cache: bool = True
+        self, root: str, is_cancelled: Callable[[], bool], renewed: Container[str] = ()
     ) -> None:
         """Make the directory on first use only; waiting for a lock ends when cancelled.
 
-        Without `use_cache` a cache with an owner or a mode begins anew (T99).
+        Caches whose id is in `renewed` begin anew, once for this object.
         """
         self._root = f"{root}/mounts"
         self._is_cancelled = is_cancelled
-        self._use_cache = use_cache
-        self._renewed: set[str] = set()
+        self._renewed = renewed
+        self._begun: set[str] = set()
         self._lock = threading.Lock()
 
     @contextlib.contextmanager
@@ -77,24 +79,50 @@ class CacheMounts:
         mount = use.mount
         owner = f"{mount.uid}:{mount.gid}:{mount.mode:o}" if mount.owned else ""
         parts = [mount.id, use.origin, owner]
-        name = _hashed(parts)
-        return _hashed([*parts, self._generation(name)]) if mount.owned else name
+        base = _hashed(parts)
+        with self._lock, self._locked(f"{base}.life", fcntl.LOCK_EX):
+            life = self._life(base)
+            name = _hashed([*parts, life]) if life else base
+            if mount.id not in self._renewed or base in self._begun:
+                return name
+            self._begun.add(base)
+            self._remove(name)
+            return _hashed([*parts, self._begin(base)])
 
-    def _generation(self, name: str) -> str:
-        """Which of its lives an owned cache is in; a build without cache begins another."""
-        path = f"{self._root}/{name}.life"
-        with self._lock, self._locked(f"{name}.life", fcntl.LOCK_EX):
-            if not self._use_cache and name not in self._renewed:
-                self._renewed.add(name)
-                fresh = f"{path}.{os.getpid()}.new"
-                with open(fresh, "w", encoding="ascii") as file:
-                    file.write(os.urandom(16).hex())
-                os.rename(fresh, path)
-            try:
-                with open(path, encoding="ascii") as file:
-                    return file.read(_GENERATION_SIZE)
-            except FileNotFoundError:
-                return ""
+    def _life(self, base: str) -> str:
+        """Which of its lives a cache is in, "" for the first."""
+        try:
+            with open(f"{self._root}/{base}.life", encoding="ascii") as file:
+                return file.read(_LIFE_SIZE)
+        except FileNotFoundError:
+            return ""
+
+    def _begin(self, base: str) -> str:
+        """Begin another life: those who use the cache now keep what they have."""
+        life = os.urandom(_LIFE_SIZE // 2).hex()
+        fresh = f"{self._root}/{base}.life.new"
+        with open(fresh, "w", encoding="ascii") as file:
+            file.write(life)
+        os.rename(fresh, f"{self._root}/{base}.life")
+        return life
+
+    def _remove(self, name: str) -> None:
+        """Remove the directories of a life that nobody uses now."""
+        from cache.archive.rooted import remove_tree  # noqa: PLC0415 - hardly ever
+
+        root = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            for number in range(_COPIES):
+                candidate = name if number == 0 else f"{name}-{number}"
+                if not os.path.lexists(f"{self._root}/{candidate}"):
+                    return
+                with (
+                    contextlib.suppress(BlockingIOError),
+                    self._locked(candidate, fcntl.LOCK_EX, patient=False),
+                ):
+                    remove_tree(root, candidate)
+        finally:
+            os.close(root)
 
     @contextlib.contextmanager
     def _held(self, name: str, use: CacheUse) -> Iterator[str]:
@@ -162,6 +190,17 @@ class CacheMounts:
             yield
         finally:
             os.close(lock)
+
+
+def renewed_ids(graph: Graph, *, everything: bool) -> frozenset[str]:
+    """The ids of caches that steps mount which run although cached: those begin anew (T99)."""
+    return frozenset(
+        mount.id
+        for vertex in graph.vertices
+        if isinstance(vertex.op, ExecOp) and (everything or vertex.fresh)
+        for mount in vertex.op.mounts
+        if isinstance(mount, CacheMount)
+    )
 
 
 def _hashed(parts: Sequence[str]) -> str:

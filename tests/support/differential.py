@@ -24,7 +24,7 @@ _RECENT = 1_700_000_000  # what is later was made by the build itself
 _WHITEOUT = ".wh."
 _OPAQUE = ".wh..wh..opq"
 _LINE = re.compile(r"^(?:\S*/)?[\w.]*[Dd]ockerfile:(\d+)(?::|$)", re.MULTILINE)
-_STEP = re.compile(r"^#(\d+) \[[^]]*\] ((?!FROM |load |preparing ).*)$", re.MULTILINE)
+_STEP = re.compile(r"^#(\d+) \[[^]]*\] ((?!FROM |load |preparing |setting cache mount ).*)$", re.MULTILINE)
 _END = re.compile(r"^#(\d+) (CACHED|DONE|ERROR|CANCELED)", re.MULTILINE)
 
 
@@ -117,7 +117,7 @@ def flatten(path):
         config = json.loads(_blob(outer, json.loads(manifest)["config"]["digest"]))
         layers = [one["digest"] for one in json.loads(manifest)["layers"] or []]
         ours = f"sha256:{hashlib.sha256(base_layer()).hexdigest()}"
-        entries = dict(base_entries()) if config["rootfs"]["diff_ids"][:1] == [ours] else {}
+        entries = dict(base_entries()) if (config["rootfs"]["diff_ids"] or [])[:1] == [ours] else {}
         for digest in layers[1 if entries else 0 :]:
             _apply(entries, io.BytesIO(_blob(outer, digest)))
     return entries, config, len(layers)
