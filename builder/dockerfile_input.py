@@ -24,18 +24,22 @@ LOWER_NAME = "dockerfile"
 _FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
 
+def _unknown() -> int | None:
+    return None
+
+
 @value
 class BuildInput:
     """What a build reads: its Dockerfile and its context.
 
     An ignore file may lie beside `path`, "" for nowhere. `layers` are the context where it is no
-    directory; `mtime` is when it was last changed (nanoseconds), 0 where nobody says.
+    directory; `changed` says when that was, in seconds since 1970, None where nobody does.
     """
 
     source: SourceFile
     path: str
     layers: tuple[Layer, ...] | None = None
-    mtime: int = 0
+    changed: Callable[[], int | None] = _unknown
 
 
 def is_url(text: str) -> bool:

@@ -4,26 +4,43 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from builder.request import parse_epoch
+from builder.request import CONTEXT_EPOCH, parse_epoch
+from cache.value import replace
 
 if TYPE_CHECKING:
+    from builder.dockerfile_input import BuildInput
     from builder.request import BuildRequest
     from frontend.dockerfile.syntax import Parsed
 
 _NAME = "SOURCE_DATE_EPOCH"
 
 
-def epoch_of(request: BuildRequest, text: str, parsed: Parsed) -> int | None:
-    """The epoch in seconds for a Dockerfile of this text; a build argument that is empty unsets what the Dockerfile says.
+def with_epoch(request: BuildRequest, given: BuildInput, parsed: Parsed) -> BuildRequest:
+    """Give the request the epoch it asks for, or else the Dockerfile.
+
+    `context` is when the context was changed: a commit's time, a Last-Modified, the newest file
+    of an archive; a directory has no such time. The build argument gets the number, or nothing.
 
     Raises:
         UsageError: the Dockerfile's default is no time.
     """
+    text = epoch_text(request, given.source.text, parsed)
+    if text != CONTEXT_EPOCH:
+        return replace(request, source_date_epoch=parse_epoch(text))
+    epoch = given.changed()
+    arguments = {**dict(request.build_args), _NAME: "" if epoch is None else str(epoch)}
+    return replace(request, source_date_epoch=epoch, build_args=tuple(arguments.items()))
+
+
+def epoch_text(request: BuildRequest, text: str, parsed: Parsed) -> str:
+    """What says the epoch of a Dockerfile of this text; an empty build argument unsets what the Dockerfile says."""
+    if request.source_date_epoch is not None:
+        return str(request.source_date_epoch)
     given = dict(request.build_args)
-    if request.source_date_epoch is not None or _NAME in given:
-        return request.source_date_epoch
+    if _NAME in given:
+        return given[_NAME]
     if _NAME not in text:
-        return None
+        return ""
     from frontend.dockerfile.epoch import declared_epoch  # noqa: PLC0415 - rarely declared
 
-    return parse_epoch(declared_epoch(parsed, given))
+    return declared_epoch(parsed, given)

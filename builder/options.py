@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from builder.errors import UsageError
 from builder.flags import Grammar, parse
-from builder.request import BuildRequest, parse_epoch, parse_pairs
+from builder.request import CONTEXT_EPOCH, BuildRequest, parse_epoch, parse_pairs
 from cache.errors import PybuildError
 from cache.spec.oci import Platform
 from cache.spec.reference import Reference
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from builder.flags import Words
 
+_EPOCH = "SOURCE_DATE_EPOCH"
 PROGRESS = ("auto", "plain", "tty", "rawjson", "quiet", "none")
 
 _VALUED = """
@@ -93,7 +94,9 @@ def build_request(words: Words, environ: Mapping[str, str]) -> BuildRequest:
     _refuse(words)
     platforms = parse_platforms(words.every("platform"), environ)
     build_args = parse_pairs("--build-arg", words.every("build-arg"), environ)
-    epoch = dict(build_args).get("SOURCE_DATE_EPOCH", environ.get("SOURCE_DATE_EPOCH"))
+    epoch = dict(build_args).get(_EPOCH, environ.get(_EPOCH))
+    if epoch == CONTEXT_EPOCH:  # known when the context is; as from a build argument until then
+        build_args, epoch = (*build_args, (_EPOCH, epoch)), None
     network = _network(words.last("network"))
     return BuildRequest(
         context=_context(words.positional),

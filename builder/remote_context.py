@@ -47,7 +47,10 @@ if TYPE_CHECKING:
     from builder.state import State
     from frontend.graph import GitOp, Op
 
+    _Changed = Callable[[], int | None]
+
 _CHUNK = 1 << 20
+_SECOND = 1_000_000_000
 _FILE = "context"  # what the reference calls a context that is one file
 _BLOB = "application/octet-stream"
 _KEEP_GIT_DIR = "BUILDKIT_CONTEXT_KEEP_GIT_DIR"
@@ -137,7 +140,9 @@ class RemoteContext:
     def _url(self) -> BuildInput:
         op = HttpOp(self._request.context, _FILE)
         self._notice(f"fetching {self._request.context}")
-        handler = HttpHandler(self._network.get, self._state.store, self._state.memos)
+        handler = HttpHandler(
+            self._network.get, self._state.store, self._state.memos, self._secrets
+        )
         file = handler.run(op, (), QuietLog())
         if not isinstance(file, FileOutput):
             raise TypeError(file)
@@ -147,11 +152,11 @@ class RemoteContext:
             return self._archive(file)
         tree = self._tree(CopyOp((RemoteSource(1, _FILE),), "/"), file)
         if self._is_elsewhere():
-            return self._with_local_dockerfile(tree, file.mtime)
+            return self._with_local_dockerfile(tree, lambda: _seconds(file.mtime))
         with self._opened(file) as stream:
             data = _exactly(stream, MAX_SOURCE + 1)
         source = source_file(NAME, data, self._request.context)
-        return BuildInput(source, "", tree.layers, file.mtime)
+        return BuildInput(source, "", tree.layers, lambda: _seconds(file.mtime))
 
     def _git(self, op: GitOp) -> BuildInput:
         arguments = dict(self._request.build_args)
@@ -166,16 +171,19 @@ class RemoteContext:
             state.layers,
             self._clock.nanoseconds,
         )
-        return self._with_dockerfile(self._made(handler, op, ()), 0)
+        dated = replace(op, mtime="commit")
+        return self._with_dockerfile(
+            self._made(handler, op, ()), lambda: self._newest(self._made(handler, dated, ()))
+        )
 
     def _archive(self, file: FileOutput) -> BuildInput:
         tree = self._tree(CopyOp((RemoteSource(1, _FILE),), "/", unpack=Unpack.ALWAYS), file)
-        return self._with_dockerfile(tree, file.mtime)
+        return self._with_dockerfile(tree, lambda: _seconds(file.mtime) or self._newest(tree))
 
-    def _with_dockerfile(self, tree: TreeOutput, mtime: int) -> BuildInput:
+    def _with_dockerfile(self, tree: TreeOutput, changed: _Changed) -> BuildInput:
         """Find the Dockerfile of a tree: inside it, unless -f leads elsewhere (B05)."""
         if self._is_elsewhere():
-            return self._with_local_dockerfile(tree, mtime)
+            return self._with_local_dockerfile(tree, changed)
         name = self._request.dockerfile or NAME
         data = self._read(tree, name)
         if data is None and posixpath.basename(name) == NAME:
@@ -183,16 +191,16 @@ class RemoteContext:
         if data is None:
             msg = f"failed to read dockerfile: open {name}: no such file or directory"
             raise UsageError(msg, hint="-f names a file inside the context")
-        return BuildInput(source_file(name, data, name), "", tree.layers, mtime)
+        return BuildInput(source_file(name, data, name), "", tree.layers, changed)
 
     def _is_elsewhere(self) -> bool:
         name = self._request.dockerfile
         outside = name.startswith("/") and self._request.context != STDIN
         return name == STDIN or is_url(name) or outside
 
-    def _with_local_dockerfile(self, tree: TreeOutput, mtime: int) -> BuildInput:
+    def _with_local_dockerfile(self, tree: TreeOutput, changed: _Changed) -> BuildInput:
         source, _ = read_dockerfile("", self._request.dockerfile, self._network.read)
-        return BuildInput(source, "", tree.layers, mtime)
+        return BuildInput(source, "", tree.layers, changed)
 
     def _tree(self, op: CopyOp, file: FileOutput) -> TreeOutput:
         """Make a tree of a file, as a COPY or an ADD would."""
@@ -215,6 +223,12 @@ class RemoteContext:
         self._state.records.put(Record(key, output.chain, layer, output.created, ""))
         return output
 
+    def _newest(self, tree: TreeOutput) -> int | None:
+        """When the newest file of a tree was changed."""
+        entries = (entry for layer in tree.layers for entry in self._state.layers.index(layer))
+        times = [entry.mtime for entry in entries if entry.kind is Kind.FILE]
+        return max(times) // _SECOND if times else None
+
     def _read(self, tree: TreeOutput, name: str) -> bytes | None:
         """Read a file of a tree, links followed inside it; None when it is not there."""
         with self._trees.opened(tree) as source:
@@ -228,6 +242,10 @@ class RemoteContext:
 
     def _opened(self, file: FileOutput) -> AbstractContextManager[BinaryIO]:
         return self._state.store.open(Descriptor(_BLOB, file.digest, file.size))
+
+
+def _seconds(mtime: int) -> int | None:
+    return mtime // _SECOND if mtime else None
 
 
 def _exactly(stream: BinaryIO, count: int) -> bytes:

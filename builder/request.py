@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from cache.spec.reference import Reference
 
 MAX_SECRET = 500 * 1024  # bytes, as docker's limit (M13)
+CONTEXT_EPOCH = "context"  # the epoch of a build whose context has a time
 MAX_EPOCH = 253_402_300_799  # 9999-12-31T23:59:59Z, the last second RFC 3339 can name
 
 

@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import pytest
 
-from builder.epoch import epoch_of
+from builder.dockerfile_input import BuildInput
+from builder.epoch import with_epoch
 from builder.errors import UsageError
 from builder.request import BuildRequest
 from frontend.dockerfile.instructions import parse_dockerfile
 from frontend.source import SourceFile
 
 
+def asked(text, given=None, changed=None, **build_args):
+    """The request for a Dockerfile, its epoch known; `changed` is the time of the context."""
+    request = BuildRequest(".", build_args=tuple(build_args.items()), source_date_epoch=given)
+    source = SourceFile("Dockerfile", text)
+    return with_epoch(
+        request, BuildInput(source, "", changed=lambda: changed), parse_dockerfile(source)
+    )
+
+
 def epoch(text, given=None, **build_args):
     """The epoch of a Dockerfile built with these arguments."""
-    request = BuildRequest(".", build_args=tuple(build_args.items()), source_date_epoch=given)
-    return epoch_of(request, text, parse_dockerfile(SourceFile("Dockerfile", text)))
+    return asked(text, given, **build_args).source_date_epoch
 
 
 def test_the_command_line_comes_first():
@@ -41,3 +50,19 @@ def test_what_is_no_time_is_refused():
     """A default that is no number is an error that quotes it (O20)."""
     with pytest.raises(UsageError, match="invalid SOURCE_DATE_EPOCH 'soon'"):
         epoch("ARG SOURCE_DATE_EPOCH=soon\nFROM scratch\n")
+
+
+@pytest.mark.parametrize("text", ["", "ARG SOURCE_DATE_EPOCH=context\n"])
+def test_the_time_of_the_context(text):
+    """`context` is when the context was changed, from the Dockerfile or an argument (O20)."""
+    given = {} if text else {"SOURCE_DATE_EPOCH": "context"}
+    request = asked(text + "FROM scratch\n", changed=1_500_000_000, **given)
+    assert request.source_date_epoch == 1_500_000_000
+    assert dict(request.build_args)["SOURCE_DATE_EPOCH"] == "1500000000"
+
+
+def test_a_context_without_a_time():
+    """A directory has no time: no epoch, and the build argument is empty (O20)."""
+    request = asked("FROM scratch\n", SOURCE_DATE_EPOCH="context")
+    assert request.source_date_epoch is None
+    assert dict(request.build_args)["SOURCE_DATE_EPOCH"] == ""

@@ -7,6 +7,7 @@ import gzip
 import hashlib
 import io
 import lzma
+import shutil
 import tarfile
 
 import pytest
@@ -14,6 +15,7 @@ import zstandard
 from support import peers
 from support.file_server import file_server
 from support.git_server import GitServer, Repo
+from support.layout_files import Layout
 
 COPY_ALL = "FROM scratch\nCOPY . /x/\n"
 PACKERS = {
@@ -221,6 +223,26 @@ def test_git_context_that_is_not_there(pybuild, repository):
     assert "open Dockerfile" in refused(pybuild, "-f", "sub/Dockerfile2", repository.url).replace(
         "sub/Dockerfile2", "Dockerfile"
     )
+
+
+def created(pybuild, *arguments, stdin=None):
+    """The time that `SOURCE_DATE_EPOCH=context` gives an image."""
+    layout = pybuild.home / "dated"
+    output = f"type=oci,tar=false,dest={layout}"
+    epoch = ("--build-arg", "SOURCE_DATE_EPOCH=context")
+    pybuild.good(*epoch, "-t", "dated", "-o", output, *arguments, stdin=stdin)
+    time = Layout(layout).config["created"]
+    shutil.rmtree(layout)
+    return time
+
+
+def test_epoch_of_the_context(pybuild, repository, server):
+    """O20: a commit's time, a Last-Modified, the newest file of an archive."""
+    data = archive({"Dockerfile": COPY_ALL, "a": "1\n"})
+    server.files["/a.tar"] = data
+    assert created(pybuild, repository.url) == "2020-09-13T12:26:40Z"
+    assert created(pybuild, f"{server.url}/a.tar") == "2020-09-13T12:26:40Z"
+    assert created(pybuild, "-", stdin=data) == "2017-07-14T02:40:00Z"
 
 
 def test_no_context(pybuild):
