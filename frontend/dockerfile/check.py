@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from cache.value import value
 from frontend.dockerfile.instructions import try_parse
 from frontend.dockerfile.lint import check_written
-from frontend.dockerfile.lower import begin, evaluate_globals, lint_config, walk
+from frontend.dockerfile.lower import walk
+from frontend.dockerfile.prelude import begin, evaluate_globals, lint_config
 from frontend.dockerfile.problems import LintError, MistakeError, Problems
 from frontend.source import Diagnostic, DockerfileError, Span
 

@@ -10,24 +10,18 @@ from typing import TYPE_CHECKING
 from cache.errors import PybuildError
 from cache.spec.config import ImageConfig
 from cache.value import replace, value
-from frontend.dockerfile import lint, steplint
-from frontend.dockerfile.bases import (
-    check_names,
-    images_needed,
-    origin_of,
-    origins_read,
-    platform_of,
-)
+from frontend.dockerfile import steplint
+from frontend.dockerfile.bases import images_needed, origin_of, origins_read, platform_of
 from frontend.dockerfile.history import PendingHistory, pairs_text
 from frontend.dockerfile.instructions import parse_trigger
-from frontend.dockerfile.lintconfig import LintConfig
 from frontend.dockerfile.lower_copy import lower_copy, lower_workdir
 from frontend.dockerfile.lower_run import lower_run
 from frontend.dockerfile.metadata import Draft
-from frontend.dockerfile.problems import LoweringError, MistakeError, Problems
+from frontend.dockerfile.prelude import begin, evaluate_globals
+from frontend.dockerfile.problems import LoweringError, MistakeError
 from frontend.dockerfile.session import ImageResolver, LowerRequest, Origin, Session, StageWork
 from frontend.dockerfile.stagehistory import stage_history
-from frontend.dockerfile.stages import SCRATCH, Stage, global_scope, group, platform_args
+from frontend.dockerfile.stages import SCRATCH, Stage
 from frontend.dockerfile.syntax import (
     Arg,
     Copy,
@@ -63,7 +57,6 @@ __all__ = [
     "lower",
 ]
 
-_CHECK = "BUILDKIT_DOCKERFILE_CHECK"
 _STEP_KEYWORDS = frozenset({"RUN", "COPY", "ADD", "WORKDIR"})
 
 
@@ -123,45 +116,6 @@ def lower(
         if warned is not None:
             warned(session.problems.warnings)
     return _lowered(session, target)
-
-
-def begin(
-    source: SourceFile,
-    parsed: Parsed,
-    request: LowerRequest,
-    resolver: ImageResolver,
-    ignore: Callable[[], tuple[IgnorePattern, ...]] | None = None,
-) -> Session:
-    """Begin a lowering: what needs no values is checked, nothing is resolved.
-
-    Raises:
-        MistakeError: the request is wrong, or the options of checks are.
-    """
-    problems = Problems(source, lint_config(parsed, request))
-    stages = group(parsed)
-    lint.check(parsed, stages, problems)
-    return Session(source, parsed.directives, stages, request, resolver, problems, ignore)
-
-
-def lint_config(parsed: Parsed, request: LowerRequest) -> LintConfig:
-    check = dict(request.build_args).get(_CHECK, parsed.directives.check.partition(" ")[0])
-    nodes = (instruction.node for instruction in parsed.instructions)
-    return LintConfig(check, {node.span.start: node.comments for node in nodes if node.comments})
-
-
-def evaluate_globals(session: Session) -> None:
-    """Evaluate the global ARGs, and check what all FROMs make of them."""
-    request, stages = session.request, session.stages
-    shown = request.target or stages.stages[-1].origin.stage or "default"
-    automatic = platform_args(request.platform, request.build_platform, shown)
-    escape = session.directives.escape
-    given = {**automatic, **{n: v for n, v in session.build_args.items() if n in automatic}}
-    lint.check_defaults(stages, given, session.problems, escape)
-    session.globals = global_scope(
-        stages.global_args, automatic, session.build_args, session.expand, session.problems.add
-    )
-    lint.check_origins(stages, session.globals, session.problems, escape)
-    check_names(session)
 
 
 def _lowered(session: Session, target: Stage) -> Lowered:

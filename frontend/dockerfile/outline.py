@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from cache.value import state, value
 from frontend.dockerfile import shell
-from frontend.dockerfile.lower import begin, evaluate_globals, walk
+from frontend.dockerfile.lower import walk
+from frontend.dockerfile.prelude import begin, evaluate_globals
 from frontend.dockerfile.targets import described
 from frontend.graph import ExecOp, SecretMount, SshMount
 
