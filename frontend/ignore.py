@@ -74,6 +74,8 @@ def parse_ignore(text: str, name: str) -> tuple[IgnorePattern, ...]:
             cleaned = cleaned[1:]
         if cleaned != cleaned.strip():  # `./ a`: what cleaning laid bare is trimmed again
             cleaned = _clean(cleaned.strip())
+        if reincludes and cleaned == "/":  # cleaned once more, with its `!`
+            cleaned = ""
         patterns.append(_pattern(cleaned, reincludes, number, f"{name}:{number}: "))
         globs += ignorepattern.needs_regex(patterns[-1].items)
         if len(patterns) > MAX_PATTERNS or globs > MAX_GLOBS:
@@ -95,10 +97,10 @@ def parse_patterns(texts: Iterable[str]) -> tuple[IgnorePattern, ...]:
         written = text.strip()
         if not written:
             continue
-        reincludes = written[0] == "!"
-        body = written[1:] if reincludes else written
-        cleaned = _clean(body) if body else ""
-        patterns.append(_pattern(cleaned, reincludes, 0, f'pattern "{written[:64]}": '))
+        cleaned = _clean(written)  # with its `!`, which the reference takes for part of a name
+        reincludes = cleaned[0] == "!"
+        body = cleaned[1:] if reincludes else cleaned
+        patterns.append(_pattern(body, reincludes, 0, f'pattern "{written[:64]}": '))
     return tuple(patterns)
 
 

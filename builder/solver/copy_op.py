@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, BinaryIO, assert_never
 from builder.context.source import join
 from builder.solver.destination import Destination, Planned, copied, placed
 from builder.solver.layer_plan import Payload, StreamFile, TreeFile, write_plan
-from builder.solver.ownership import Owner, parse_owner, unheard
+from builder.solver.ownership import parse_owner, unheard
 from builder.solver.selection import select
 from cache.archive.entry import Entry, Kind, encode
 from frontend.filemode import parse_mode
@@ -73,7 +73,7 @@ class _Copier:
         self._mode = parse_mode(op.mode) if op.mode else None
         octal = self._mode.octal if self._mode is not None else None
         mode = octal & _PERMISSIONS if octal is not None else _DIRECTORY_MODE
-        self.plan: Destination[Payload] = Destination(base, self._owner or Owner(), mode, mtime)
+        self.plan: Destination[Payload] = Destination(base, self._owner, mode, mtime)
         self.archives: list[Callable[[], AbstractContextManager[BinaryIO]]] = []
         self._matches = 0  # paths taken so far
         self._into = op.dest.endswith(("/", "/."))
@@ -104,8 +104,6 @@ class _Copier:
     def _add_paths(self, tree: SourceTree, pattern: str) -> None:
         op = self._op
         selection = select(tree, pattern, parents=op.parents, excludes=op.excludes)
-        if op.parents:
-            self.plan.enter(op.dest)
         for match in selection.matches:
             self._matches += 1
             if match.entry.kind is Kind.DIRECTORY:
@@ -119,7 +117,9 @@ class _Copier:
         top = self.plan.enter(self._op.dest)
         for relative, entry in selection.members(match):
             self._put_from(selection.tree, join(top, relative), entry)
-        if match.include is None or match.path:  # a pivot is merged like any directory
+        # A pivot is merged like any directory. Few trees know when their root was changed.
+        known = match.path or (match.include is None and match.entry.mtime)
+        if known:
             self.plan.touch(top, match.entry.mtime)
 
     def _target(self, name: str) -> str:

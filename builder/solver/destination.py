@@ -6,9 +6,11 @@ a payload is carried, never looked into.
 
 from __future__ import annotations
 
+from stat import S_ISGID
 from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
 from builder.context.source import CopyError, carried, join, resolve, shown
+from builder.solver.ownership import Owner
 from cache.archive.entry import MAX_NAME, MAX_PATH, OPAQUE, WHITEOUT, Entry, Kind, encode
 from cache.archive.mould import make_entry
 from cache.value import replace
@@ -17,7 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Hashable, Iterator
 
     from builder.context.source import SourceTree
-    from builder.solver.ownership import Owner
 
 P = TypeVar("P")
 _IMPLIED_MODE = 0o755
@@ -59,10 +60,12 @@ def copied(entry: Entry, path: str, owner: Owner | None, mode: int) -> Entry:
 class Destination(Generic[P]):
     """The tree a layer is planned on. Later entries replace earlier ones of the same path."""
 
-    def __init__(self, base: SourceTree, owner: Owner, mode: int, mtime: int) -> None:
-        """Take what directories that have to be created look like."""
+    def __init__(self, base: SourceTree, owner: Owner | None, mode: int, mtime: int) -> None:
+        """Take what directories that have to be created look like; without an owner root's."""
         self._base = base
-        self._made = Entry("", Kind.DIRECTORY, mode, owner.uid, owner.gid, mtime=mtime)
+        self._owned = owner is not None
+        uid, gid = (owner.uid, owner.gid) if owner is not None else (0, 0)
+        self._made = Entry("", Kind.DIRECTORY, mode, uid, gid, mtime=mtime)
         # What the parents that an archive implies look like: neither --chown nor --chmod.
         self.implied = Entry("", Kind.DIRECTORY, _IMPLIED_MODE, mtime=mtime)
         self._planned: dict[str, Planned[P]] = {}
@@ -101,12 +104,23 @@ class Destination(Generic[P]):
         if self._is_directory(path):
             return
         made = like or self._made
+        above = self.get("")
         for here in (*_ancestors(path), path):
             entry = self.get(here)
             if entry is None:
-                self.put(here, Planned(placed(made, here, None, made.mode)))
+                entry = self._inheriting(made, here, above)
+                self.put(here, Planned(entry))
             elif entry.kind is not Kind.DIRECTORY:
                 raise CopyError(f"mkdir {shown(here)}: not a directory")
+            above = entry
+
+    def _inheriting(self, made: Entry, path: str, above: Entry | None) -> Entry:
+        """What a directory is that is made in another, as mkdir(2) has it."""
+        if above is None or not above.mode & S_ISGID:
+            return placed(made, path, None, made.mode)
+        owned = self._owned or made is self.implied  # an owner that was given wins
+        owner = None if owned else Owner(made.uid, above.gid)
+        return placed(made, path, owner, made.mode | S_ISGID)
 
     def enter(self, path: str, like: Entry | None = None) -> str:
         """Resolve a path as a directory for sources' contents, created (as `like`) if missing.

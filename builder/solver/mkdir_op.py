@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from builder.solver.destination import Destination
 from builder.solver.layer_plan import Payload, write_plan
-from builder.solver.ownership import Owner, parse_owner, unheard
+from builder.solver.ownership import parse_owner, unheard
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,7 +33,7 @@ def write_mkdir(
     Raises:
         CopyError: something on the way is not a directory.
     """
-    owner = parse_owner(op.owner, base, warn) or Owner()
+    owner = parse_owner(op.owner, base, warn)
     plan: Destination[Payload] = Destination(base, owner, _MODE, mtime)
     place = plan.resolve(op.path)
     if base.get(place) is not None or not place:

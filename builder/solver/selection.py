@@ -134,8 +134,7 @@ def select(
     """
     rules = path_rules(excludes) if excludes else None
     if parents:
-        matches: tuple[Match, ...] = tuple(_with_parents(tree, pattern))
-        return Selection(tree, matches, is_wildcard(pattern), rules, tuple(excludes))
+        return _with_parents(tree, pattern, rules, tuple(excludes))
     cleaned = clean(pattern)
     if not is_wildcard(cleaned):
         spelling = cleaned if _there(tree, cleaned) else unescape(cleaned)
@@ -201,8 +200,14 @@ def _is_directory(tree: SourceTree, path: str) -> bool:
     return entry is not None and entry.kind is Kind.DIRECTORY
 
 
-def _with_parents(tree: SourceTree, pattern: str) -> Iterator[Match]:
-    """Split at the first `/./` and take the rest below each directory before it (CP05)."""
+def _with_parents(
+    tree: SourceTree, pattern: str, excludes: PathRules | None, texts: tuple[str, ...]
+) -> Selection:
+    """Split at the first `/./` and take the rest below each directory before it (CP05).
+
+    A file that the part before leads to is taken itself. Without wildcards what is named must be
+    there, spelled without links, and not be excluded.
+    """
     text = pattern.lstrip("/")
     while text.startswith("./"):
         text = text[2:].lstrip("/")
@@ -216,15 +221,35 @@ def _with_parents(tree: SourceTree, pattern: str) -> Iterator[Match]:
     rules = path_rules([after]) if literal < len(parts) else None
     include = Include(after, start, rules)
     roots = list(_expand(tree, before)) if is_wildcard(before) else [("", unescape(before))]
+    found = []
     for name, path in roots:
         entry = _literal(tree, path)
-        if entry.kind is not Kind.DIRECTORY:
-            continue
-        if rules is None and tree.get(join(entry.path, "/".join(start))) is None:
-            if is_wildcard(before):
-                continue
-            raise _not_found(tree, join(path, after))
-        yield Match(name, entry, include)
+        if entry.kind is Kind.DIRECTORY:
+            found.append(Match(name, entry, include))
+        else:
+            found.append(Match(name or path.rpartition("/")[2], entry))
+    chosen = Selection(tree, tuple(found), is_wildcard(pattern), excludes, texts)
+    if rules is None and not is_wildcard(before):
+        _require(chosen, path, join(path, "/".join(start)))
+    return chosen
+
+
+def _require(selection: Selection, before: str, path: str) -> None:
+    """Find what a --parents source without wildcards names.
+
+    Raises:
+        CopyError: it is not there.
+    """
+    tree, match = selection.tree, selection.matches[0]
+    linked = tree.resolve(before, follow_last=False) != tree.resolve(before)
+    if (
+        linked
+        or match.include is None
+        or tree.get(join(match.path, "/".join(match.include.start))) is None
+    ):
+        raise _not_found(tree, path)
+    if selection.excludes is not None and next(selection.members(match), None) is None:
+        raise CopyError(f'"{shown(path)}": not found', hint="--exclude takes all of it away")
 
 
 def _not_found(tree: SourceTree, path: str) -> CopyError:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from builder.solver.destination import Destination
     from builder.solver.ownership import Owner
 
+_LINK_MODE = 0o777  # whatever an archive says
+
 
 class Unpacking:
     """One archive being planned below a directory of the destination."""
@@ -59,7 +61,8 @@ class Unpacking:
             planned = self._linked(entry, path)
         else:
             payload = Member(self._number, ordinal) if entry.kind is Kind.FILE else None
-            planned = Planned[Payload](copied(entry, path, self._owner, entry.mode), payload)
+            mode = _LINK_MODE if entry.kind is Kind.SYMLINK else entry.mode
+            planned = Planned[Payload](copied(entry, path, self._owner, mode), payload)
         existing = self._plan.get(path)
         self._plan.replace(path, planned)
         turned = existing is not None and existing.kind is not planned.entry.kind

@@ -147,6 +147,19 @@ def test_created_directories():
     assert (symbolic.mode("y"), symbolic.mode("y/z")) == ("0o755", "0o444")
 
 
+def test_created_directories_inherit():
+    """In a set-gid directory they get its group unless --chown says another, and the bit (C04)."""
+    tree = FakeTree({"f": "1"})
+    base = FakeTree({"s": owned("s", DIR, 0o2750, 9, 9)[0]})
+    made = copy(tree, "/s/a/b/f", "f", base=base)
+    assert {made.mode("s/a"), made.mode("s/a/b")} == {"0o2755"}
+    assert (made.owner("s/a/b"), made.owner("s/a/b/f")) == ((0, 9), (0, 0))
+    assert copy(tree, "/s/a/f", "f", base=base, owner="3:4").owner("s/a") == (3, 4)
+    writer = FakeWriter()
+    write_mkdir(MkdirOp("/s/w"), base, writer, mtime=9)
+    assert (writer.mode("s/w"), writer.owner("s/w")) == ("0o2755", (0, 9))
+
+
 def test_metadata_is_kept():
     """Owners of a stage, special mode bits, nanoseconds and file capabilities survive (C10, C11)."""
     xattrs = (("security.capability", b"\1\0"), ("user.a", b"b"))

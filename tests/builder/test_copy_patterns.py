@@ -51,9 +51,10 @@ PARENTS = [
     (["/x/y"], ["p/x/y/b.txt", "p/x/y/c.md"]),
     (["/x/./y"], ["p/y/b.txt", "p/y/c.md"]),
     (["/x/./y/./b.txt"], ["p/y/b.txt"]),
-    (["/*/./y"], ["p/y/b.txt", "p/y/c.md"]),
-    (["/x/*/./b.txt"], ["p/b.txt"]),
-    (["/l/./y/b.txt"], ["p/y/b.txt"]),
+    (["/x*/./y"], ["p/y/b.txt", "p/y/c.md"]),
+    (["/x/*/./b.txt"], ["p/a.txt", "p/b.txt"]),
+    (["/x/a.txt/./*"], ["p/a.txt"]),
+    (["/l/./y/*.txt"], ["p/y/b.txt"]),
     (["/none*"], []),
     (["/x/./none*"], []),
 ]
@@ -75,11 +76,22 @@ def test_parents_destination_has_the_time_of_the_pivot(path, mtime):
     assert writer.entries["p"].mtime == mtime
 
 
-@pytest.mark.parametrize("path", ["/none/x", "/x/./none", "/none/./x"])
+@pytest.mark.parametrize(
+    "path", ["/none/x", "/x/./none", "/none/./x", "/l/./y/b.txt", "/l/y/b.txt", "/x/a.txt/./b"]
+)
 def test_parents_missing(path):
-    """A literal path that is not there is an error with --parents too (CP05)."""
+    """A literal path that is not there, or spelled with links, is an error with --parents (CP05)."""
     with pytest.raises(CopyError, match="not found"):
         copy("/p/", path, parents=True)
+
+
+def test_parents_all_excluded():
+    """A literal path of which --exclude leaves nothing is an error; a pattern may match nothing (CP06)."""
+    with pytest.raises(CopyError, match="not found") as caught:
+        copy("/p/", "/x/y", parents=True, excludes=("x",))
+    assert "--exclude" in caught.value.hint
+    assert files(copy("/p/", "/x/y", parents=True, excludes=("x", "!x/y/c.md"))) == ["p/x/y/c.md"]
+    assert files(copy("/p/", "/x/y*", parents=True, excludes=("x",))) == []
 
 
 def test_parents_metadata():

@@ -209,3 +209,8 @@ def test_endless_link_targets():
     ]
     with pytest.raises(CopyError, match="too many levels"):
         add(tar(*chain, ("l0/f", "1")))
+
+
+def test_links_have_every_permission():
+    """The mode that an archive gives a link says nothing (A02)."""
+    assert add(tar(("l", "link", "f"))).mode("x/l") == "0o777"

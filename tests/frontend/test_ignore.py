@@ -30,7 +30,7 @@ def cleaned(text):
         ("# c\n #d", [("#d", False)]),
         ("! a", [("a", True)]),
         ("./a/\n/b\n//c//d\na/../e\n../f", [(x, False) for x in ("a", "b", "c/d", "e", "../f")]),
-        ("/\n.\n!/", [("/", False), (".", False), ("/", True)]),
+        ("/\n.\n!.", [("/", False), (".", False), (".", True)]),
         ("!!a\n/!b", [("!a", True), ("!b", False)]),
     ],
 )
@@ -44,6 +44,7 @@ def test_files_are_cleaned(text, expected):
     [
         ("a\n!", 2, "illegal exclusion pattern"),
         ("a\n\n! ", 3, "illegal exclusion pattern"),
+        ("!/", 1, "illegal exclusion pattern"),
         ("[a-", 1, "unclosed"),
         ("[^", 1, "unclosed"),
         ("[", 1, "unclosed"),
