@@ -77,7 +77,10 @@ def parse(options: tuple[MountOption, ...], expand: Expander) -> MountRequest:
 def _read(request: MountRequest, option: MountOption, expand: Expander) -> None:
     key = _ALIASES.get(option.key, option.key)
     if option.value is None and key not in _BARE:
-        raise MistakeError(f"invalid field '{option.key[:128]}' must be a key=value pair")
+        raise MistakeError(
+            f"invalid field '{option.key[:128]}' must be a key=value pair",
+            hint=None if option.key else "write options without blanks behind the commas",
+        )
     value = "true" if option.value is None else expand(option.value)
     if "\0" in value:
         raise MistakeError(f"value of '{option.key[:64]}' contains a zero byte")

@@ -35,9 +35,11 @@ class LoweringError(PybuildError):
     `cause` is the original error, also chained, for decisions about exit status and retries.
     """
 
-    def __init__(self, source: SourceFile, span: Span, cause: PybuildError) -> None:
-        """Give an error a place."""
-        super().__init__(f"{source.name}:{span.start}: {cause.message}", hint=cause.hint)
+    def __init__(
+        self, source: SourceFile, span: Span, cause: PybuildError, *, guess: str = ""
+    ) -> None:
+        """Give an error a place, and perhaps the name that was meant."""
+        super().__init__(f"{source.name}:{span.start}: {cause.message}", hint=_hint(cause, guess))
         self.source = source
         self.span = span
         self.cause = cause
@@ -103,9 +105,9 @@ class Problems:
         self._warnings: list[Diagnostic] = []
         self._config = config
 
-    def add(self, span: Span, error: PybuildError) -> None:
-        """Keep an error of an instruction."""
-        self._errors[Diagnostic(error.message, span, error.hint)] = None
+    def add(self, span: Span, error: PybuildError, *, guess: str = "") -> None:
+        """Keep an error of an instruction, and perhaps the name that was meant."""
+        self._errors[Diagnostic(error.message, span, _hint(error, guess))] = None
 
     def warn(self, rule: str, message: str, span: Span, *, asked_by: Span | None = None) -> None:
         """Keep a warning unless its rule is off for the instruction, which `asked_by` may name."""
@@ -147,6 +149,12 @@ class Problems:
             raise DockerfileError(
                 self._source, tuple(sorted(self._errors, key=lambda d: d.span))[:MAX_PROBLEMS]
             )
+
+
+def _hint(error: PybuildError, guess: str) -> str | None:
+    if not guess:
+        return error.hint
+    return f'did you mean "{guess}"?' + (f" or else: {error.hint}" if error.hint else "")
 
 
 def closest(name: str, known: Iterable[str]) -> str:

@@ -16,6 +16,7 @@ from cache.value import field, state, value
 from frontend.dockerfile import shell
 from frontend.dockerfile.contexts import (
     LAYOUT,
+    ContextError,
     Contexts,
     ImageSource,
     NamedContext,
@@ -23,7 +24,8 @@ from frontend.dockerfile.contexts import (
     base_tree,
     copied_tree,
 )
-from frontend.dockerfile.problems import Budget, LoweringError, MistakeError, closest, nearest
+from frontend.dockerfile.ignored import IgnoreFile
+from frontend.dockerfile.problems import Budget, LoweringError, closest, nearest
 from frontend.dockerfile.stages import SCRATCH, without_bodies
 from frontend.graph import ContextOp, GraphBuilder, ImageOp, Network, Ref, ScratchOp, Ulimit
 
@@ -37,12 +39,23 @@ if TYPE_CHECKING:
     from frontend.dockerfile.problems import Problems
     from frontend.dockerfile.stages import Stage, Stages
     from frontend.dockerfile.syntax import Arg, Directives, Instruction
-    from frontend.ignore import IgnoreMatcher, IgnorePattern
+    from frontend.ignore import IgnorePattern
     from frontend.source import SourceFile, Span
 
 CONTEXT = "context"
 _EPOCH = "SOURCE_DATE_EPOCH"
 _BUILD_ONLY = frozenset({"BUILDKIT_SBOM_SCAN_CONTEXT", "BUILDKIT_SBOM_SCAN_STAGE"})  # never set
+_USUAL_IMAGES = (
+    "alpine",
+    "busybox",
+    "centos",
+    "debian",
+    "fedora",
+    "golang",
+    "node",
+    "python",
+    "ubuntu",
+)
 _LONGEST_NAME = 4096  # characters of a step's display name
 # Single-quoted text, an escape, or a variable; compiled when first needed.
 _SHOWN_VARIABLE = r"(?s)'[^']*'|\\.|\$(?:\{(\w+)\}|(\w+))"
@@ -95,19 +108,6 @@ class Base:
     op: ImageOp
     config: ImageConfig
     pinned: str  # the name with the digest of the manifest
-
-
-@value
-class IgnoreRules:
-    """The patterns of an ignore file without exceptions, and what applies them."""
-
-    patterns: tuple[IgnorePattern, ...]
-    matcher: IgnoreMatcher
-
-    def anywhere(self) -> IgnoreMatcher:
-        """Give a matcher of the patterns that begin anywhere only."""
-        chosen = (p for p in self.patterns if p.text.startswith("**") or p.text == "*")
-        return type(self.matcher)(tuple(chosen))
 
 
 @state
@@ -165,20 +165,9 @@ class Session:
         self._unresolved: set[str] = set()
         self._here: tuple[StageWork, Span] | None = None
         self._resolver = resolver
-        self._ignore = ignore
-        self._ignore_rules: IgnoreRules | None = None
+        self.ignore_file = IgnoreFile(ignore)
         self._images: dict[tuple[str, Platform], Image] = {}
         self._unnamed = len(stages.stages) == 1 and not stages.stages[0].origin.stage
-
-    def ignored(self) -> IgnoreRules | None:
-        """The context's ignore file; None for none, or one with exceptions, which rules cannot judge."""
-        if self._ignore is not None:
-            patterns, self._ignore = self._ignore(), None
-            if patterns and not any(pattern.reincludes for pattern in patterns):
-                from frontend.ignore import IgnoreMatcher  # noqa: PLC0415 - start-up time
-
-                self._ignore_rules = IgnoreRules(patterns, IgnoreMatcher(patterns))
-        return self._ignore_rules
 
     def given(self, name: str) -> str | None:
         """Give the value of an ARG from the command line; the epoch is always the numeric one (O21)."""
@@ -205,22 +194,6 @@ class Session:
         result = list(shell.expand_words(text, scope, escape=self.directives.escape))
         self.budget.spend(sum(map(len, result)))
         return result
-
-    def peek(self, text: str, work: StageWork) -> tuple[str, ...]:
-        """Expand one word for the linter, nothing if it cannot be; nothing is reported."""
-        try:
-            scope = work.draft.environment.scope
-            return (shell.expand(text, scope, escape=self.directives.escape),)
-        except PybuildError:
-            return ()
-
-    def peek_words(self, text: str, work: StageWork) -> tuple[str, ...]:
-        """Expand and split one word for the linter."""
-        try:
-            scope = work.draft.environment.scope
-            return shell.expand_words(text, scope, escape=self.directives.escape)
-        except PybuildError:
-            return ()
 
     def expand_heredoc(self, body: str, scope: Mapping[str, str]) -> str:
         """Expand the body of an unquoted heredoc of COPY or ADD (P55)."""
@@ -281,7 +254,7 @@ class Session:
             return Origin(context=context.name)
         found = self.stages.by_name.get(source.name.lower())
         if found is None:
-            raise MistakeError(
+            raise ContextError(
                 f"context {context.name}: target stage {source.name[:100]!r} could not be found",
                 hint=nearest(source.name, tuple(self.stages.by_name)),
             )
@@ -328,16 +301,21 @@ class Session:
             try:
                 image = self._resolver.resolve(text, platform)
             except PybuildError as error:
+                guess = self._meant(text)
                 if self.lenient:
                     self._unresolved.add(text)
-                    self.problems.add(span, error)
+                    self.problems.add(span, error, guess=guess)
                     return None
                 self.problems.check()
-                raise LoweringError(self.source, span, error) from error
+                raise LoweringError(self.source, span, error, guess=guess) from error
             self._images[reference, platform] = image
         digest = image.manifest.digest
         pinned = f"{text.partition('@')[0]}@{digest}" if name is None else str(name.pinned(digest))
         return Base(ImageOp(reference, digest, platform), image.config, pinned)
+
+    def _meant(self, text: str) -> str:
+        """Guess which stage or well-known image was meant by a name that leads nowhere (P05)."""
+        return closest(text.partition(":")[0], (*self.stages.by_name, *_USUAL_IMAGES))
 
     def label(self, work: StageWork) -> str:
         """Name a stage for reports; "" if the file has one unnamed stage (O15)."""

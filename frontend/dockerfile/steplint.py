@@ -8,7 +8,8 @@ from __future__ import annotations
 import posixpath
 from typing import TYPE_CHECKING
 
-from frontend.dockerfile import remote
+from cache.errors import PybuildError
+from frontend.dockerfile import remote, shell
 from frontend.dockerfile.syntax import (
     Arg,
     Copy,
@@ -20,7 +21,7 @@ from frontend.dockerfile.syntax import (
 )
 
 if TYPE_CHECKING:
-    from frontend.dockerfile.session import IgnoreRules, Session, StageWork
+    from frontend.dockerfile.session import Session, StageWork
     from frontend.dockerfile.syntax import Instruction
 
 _SECRET_WORDS = frozenset(
@@ -37,7 +38,6 @@ _SECRET_WORDS = frozenset(
         "token",
     }
 )
-_EVERYTHING = frozenset({"*", "**", "**/*"})
 _PUBLIC_WORDS = frozenset({"public", "file", "version"})
 
 
@@ -71,7 +71,7 @@ def _pairs(session: Session, work: StageWork, step: Pairs) -> None:
                 step.node.span,
             )
         if step.node.keyword == "ENV":
-            for expanded in session.peek(name, work):
+            for expanded in _expanded(session, work, name):
                 _secret(session, step, "ENV", expanded)
 
 
@@ -112,7 +112,7 @@ def _workdir(session: Session, work: StageWork, step: Text) -> None:
     if work.has_workdir:
         return
     work.has_workdir = True
-    for path in session.peek(step.text, work):
+    for path in _expanded(session, work, step.text):
         if not path.startswith("/"):
             session.problems.warn(
                 "WorkdirRelativePath",
@@ -123,7 +123,7 @@ def _workdir(session: Session, work: StageWork, step: Text) -> None:
 
 def _expose(session: Session, work: StageWork, step: Words) -> None:
     for written in sorted(step.words):
-        for port in session.peek_words(written, work):
+        for port in _split(session, work, written):
             address, _, protocol = port.partition("/")
             if protocol != protocol.lower():
                 session.problems.warn(
@@ -143,15 +143,12 @@ def _expose(session: Session, work: StageWork, step: Words) -> None:
 def _copy(session: Session, work: StageWork, step: Copy) -> None:
     if step.source_from or not step.sources:
         return
-    rules = session.ignored()
-    if rules is None:
-        return
     verb = "Add" if step.node.keyword == "ADD" else "Copy"
-    for source in (path for written in step.sources for path in session.peek(written, work)):
+    for source in (path for written in step.sources for path in _expanded(session, work, written)):
         if remote.is_git(source) or remote.is_http(source):
             continue
         path = posixpath.normpath(source)
-        if _is_ignored(rules, path):
+        if session.ignore_file.ignores(path):
             session.problems.warn(
                 "CopyIgnoredFile",
                 f'Attempting to {verb} file "{path}" that is excluded by .dockerignore',
@@ -159,13 +156,18 @@ def _copy(session: Session, work: StageWork, step: Copy) -> None:
             )
 
 
-def _is_ignored(rules: IgnoreRules, path: str) -> bool:
-    """Whether a path or a directory above it is excluded; the root only if everything is.
+def _expanded(session: Session, work: StageWork, text: str) -> tuple[str, ...]:
+    """Expand one word again, to nothing if it cannot be; its variables were reported before."""
+    scope = work.draft.environment.scope
+    try:
+        return (shell.expand(text, scope, escape=session.directives.escape),)
+    except PybuildError:
+        return ()
 
-    A pattern has no leading slash, so only one that may begin anywhere meets a path with one.
-    """
-    if path in {".", "/"}:
-        return any(pattern.text in _EVERYTHING for pattern in rules.patterns)
-    if path.startswith("/"):
-        return rules.anywhere().ignores(path[1:])
-    return rules.matcher.ignores(path)
+
+def _split(session: Session, work: StageWork, text: str) -> tuple[str, ...]:
+    scope = work.draft.environment.scope
+    try:
+        return shell.expand_words(text, scope, escape=session.directives.escape)
+    except PybuildError:
+        return ()
