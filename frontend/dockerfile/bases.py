@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from cache.errors import PybuildError
 from cache.spec.oci import Platform
 from cache.spec.reference import Reference
+from frontend.dockerfile.contexts import ContextError, check_stage_name
 from frontend.dockerfile.problems import MistakeError
 from frontend.dockerfile.stages import SCRATCH, TooEarlyError
 from frontend.dockerfile.syntax import Copy, Run
@@ -70,10 +71,13 @@ def check_names(session: Session) -> None:
     session.problems.check()
     for stage in session.stages.stages:
         try:
+            check_stage_name(stage.origin.stage)
             platform_of(session, stage)
             image = origin_of(session, stage).image
             if image and image != SCRATCH and "://" not in image:
                 Reference.parse(image)
+        except ContextError:
+            continue  # matters only if the stage is built (S07)
         except PybuildError as error:
             session.problems.add(stage.origin.node.span, error)
     session.problems.check()
@@ -82,7 +86,7 @@ def check_names(session: Session) -> None:
             for name, lookup in _names(session, step):
                 try:
                     session.find(name, stage.index, lookup)
-                except TooEarlyError:
+                except (ContextError, TooEarlyError):
                     continue  # the step itself says so if it is built
                 except PybuildError as error:
                     session.problems.add(step.node.span, error)

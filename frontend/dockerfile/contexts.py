@@ -76,6 +76,10 @@ class GitSource:
     op: GitOp
 
 
+class ContextError(MistakeError):
+    """The value of a named context that is used says nothing that can be loaded."""
+
+
 ContextSource = DirectorySource | ImageSource | StageSource | FileSource | GitSource
 
 
@@ -106,7 +110,7 @@ class Contexts:
         """Find the context for a name on a platform; `name::os/arch` goes before `name` (S07).
 
         Raises:
-            MistakeError: its value says nothing that can be loaded.
+            ContextError: its value says nothing that can be loaded.
         """
         if not self._values or name.lower() == _SCRATCH:
             return None
@@ -116,7 +120,11 @@ class Contexts:
         for key in (f"{plain}{_PLATFORM}{platform}", plain):
             if key in self._values:
                 shown = f"{key}{_LATEST}" if key == _MAIN else key
-                return NamedContext(shown, parse_source(key, self._values[key]))
+                try:
+                    return NamedContext(shown, parse_source(self._values[key]))
+                except PybuildError as error:
+                    message = f"context {key}: {error.message}"
+                    raise ContextError(message, hint=error.hint) from error
         return None
 
     def replaces(self, stage: From, target: Platform) -> bool:
@@ -174,14 +182,17 @@ def base_text(context: NamedContext) -> str:
     return f"local source for {context.name}"
 
 
-def parse_source(name: str, text: str) -> ContextSource:
+def parse_source(text: str) -> ContextSource:
     """Tell what the value of --build-context means.
 
     Raises:
-        MistakeError: an image name or a git query in it is malformed.
+        PybuildError: an image name or a git query in it is malformed.
     """
     if text.startswith(IMAGE):
-        return ImageSource(_image(name, text.removeprefix(IMAGE)))
+        image = text.removeprefix(IMAGE)
+        if image != _SCRATCH:
+            Reference.parse(image)
+        return ImageSource(image)
     if text.startswith(LAYOUT):
         return ImageSource(text)
     if text.startswith(_TARGET):
@@ -196,15 +207,17 @@ def parse_source(name: str, text: str) -> ContextSource:
     return FileSource(HttpOp(text, _FILE)) if remote.is_http(text) else DirectorySource()
 
 
-def _image(name: str, text: str) -> str:
-    if text == _SCRATCH:
-        return text
-    try:
-        Reference.parse(text)
-    except PybuildError as error:
-        message = f"named context {name[:60]!r}: {error.message}"
-        raise MistakeError(message, hint=error.hint or "write docker-image://NAME:TAG") from error
-    return text
+def check_stage_name(name: str) -> None:
+    """Refuse the name of a stage that no context could have, as the reference does for all stages.
+
+    Raises:
+        MistakeError: such as for `a-` or `a..b`.
+    """
+    if name not in {"", _SCRATCH, _MAIN} and _familiar(name) is None:
+        raise MistakeError(
+            f"invalid context name {name[:100]}: invalid reference format",
+            hint="let the stage's name have single dots or underlines and end in a letter or digit",
+        )
 
 
 def _given(name: str) -> str:

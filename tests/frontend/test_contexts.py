@@ -53,14 +53,14 @@ def ops(result, kind):
 )
 def test_a_value_says_its_kind(text, expected) -> None:
     """S07: the beginning of a value says what it is; what says nothing is a directory."""
-    assert parse_source("n", text) == expected
+    assert parse_source(text) == expected
 
 
 @pytest.mark.parametrize("text", ["docker-image://UPPER", "https://h/a.git?nothing=1"])
 def test_a_malformed_value_is_an_error(text) -> None:
     """S07: an image name or a git query that is wrong is said to be so."""
     with pytest.raises(PybuildError):
-        parse_source("n", text)
+        parse_source(text)
 
 
 @pytest.mark.parametrize("name", ["Alpine", "a b", "", "-x", "n::", "n::nowhere"])
@@ -142,9 +142,9 @@ def test_a_replaced_stage_ignores_what_it_was_built_on() -> None:
 
 def test_an_unused_context_never_matters() -> None:
     """S07, T91: what no stage of the target names is not even read."""
-    text = "FROM unused\nFROM busybox\nRUN x\n"
-    result = lowered(text, contexts=(("unused", "docker-image://BROKEN"),))
-    assert ops(result, ContextOp) == []
+    text = "FROM unused\nCOPY --from=two a /\nFROM busybox\nRUN x\n"
+    contexts = (("unused", "docker-image://BROKEN"), ("two", "target:none"))
+    assert ops(lowered(text, contexts=contexts), ContextOp) == []
 
 
 def test_a_broken_context_is_reported_where_it_is_used() -> None:
@@ -206,6 +206,13 @@ def test_a_target_that_builds_on_its_user_is_refused() -> None:
     text = "FROM x AS one\nRUN a\nFROM one AS two\nRUN b\n"
     with pytest.raises(DockerfileError, match="recursion"):
         lowered(text, contexts=(("x", "target:two"),))
+
+
+@pytest.mark.parametrize("name", ["a-", "a..b", "a_.b"])
+def test_a_stage_that_no_context_could_replace(name) -> None:
+    """S07: the reference refuses such names, also of stages that are not built."""
+    with pytest.raises(DockerfileError, match="invalid reference format"):
+        lowered(f"FROM busybox AS {name}\nFROM busybox\n")
 
 
 def test_an_unknown_target_is_refused() -> None:
