@@ -24,11 +24,14 @@ if TYPE_CHECKING:
 _EPOCH = "SOURCE_DATE_EPOCH"
 PROGRESS = ("auto", "plain", "tty", "rawjson", "quiet", "none")
 
+SANDBOXES = ("auto", "userns", "single", "chroot", "emulate", "none")
+
 _VALUED = """
     add-host allow annotation attest build-arg build-context builder cache-from cache-to call
     cgroup-parent cpu-period cpu-quota cpu-shares cpus cpuset-cpus cpuset-mems file iidfile
     insecure-registry isolation label memory memory-swap metadata-file network no-cache-filter
-    output platform policy print progress provenance resource sbom secret security-opt shm-size
+    output platform policy print progress provenance resource sandbox sbom secret security-opt
+    shm-size
     ssh tag target ulimit
 """
 _SWITCHES = """
@@ -108,6 +111,7 @@ def build_request(words: Words, environ: Mapping[str, str]) -> BuildRequest:
         platform=platforms[0],
         platforms=platforms,
         network=network,
+        sandbox=_sandbox(words.last("sandbox", "auto")),
         outputs=tuple(words.every("output")),
         push=words.switch("push"),
         load=words.switch("load"),
@@ -125,6 +129,13 @@ def build_request(words: Words, environ: Mapping[str, str]) -> BuildRequest:
         **_call(words),
         **_rarely_given(words, network),
     )
+
+
+def _sandbox(text: str) -> str:
+    if text not in SANDBOXES:
+        msg = f"invalid --sandbox {text[:40]!r}"
+        raise UsageError(msg, hint=f"one of {', '.join(SANDBOXES)}")
+    return text
 
 
 def _rarely_given(words: Words, network: Network) -> dict[str, Any]:

@@ -41,7 +41,8 @@ class BuildRequest:
     """One `pybuild build`. `dockerfile` is "" for the context's own, "-" for standard input.
 
     `platforms` has every platform asked for, `platform` is the first. `contexts` are the values
-    of --build-context as written, `annotations` those of --annotation. `call` is the name after
+    of --build-context as written, `annotations` those of --annotation.
+    `sandbox` is a tier's name, "auto" or "none"; `call` is the name after
     --call (or "check"), `call_format` text or json. `warnings` are about the flags themselves.
     """
 
@@ -54,6 +55,7 @@ class BuildRequest:
     platform: Platform = Platform()
     platforms: tuple[Platform, ...] = ()
     network: Network = Network.DEFAULT
+    sandbox: str = "auto"
     secrets: tuple[SecretSource, ...] = ()
     ssh: tuple[SshSource, ...] = ()
     allow: tuple[str, ...] = ()

@@ -6,7 +6,7 @@ import contextlib
 import os
 from typing import TYPE_CHECKING
 
-from builder.errors import SandboxError
+from builder.errors import HostUnsupportedError, SandboxError
 from builder.solver.exec_op import Runtime
 
 if TYPE_CHECKING:
@@ -22,10 +22,14 @@ if TYPE_CHECKING:
 class RuntimeStarter:
     """Enters the namespace, forks the launcher and opens the snapshots; closed with the build."""
 
-    def __init__(self, state: State, epoch: int | None = None) -> None:
-        """Remember the state; start nothing. With an epoch, RUN layers hold no later time."""
+    def __init__(self, state: State, epoch: int | None = None, sandbox: str = "auto") -> None:
+        """Remember the state; start nothing. With an epoch, RUN layers hold no later time.
+
+        `sandbox` is a tier's name, "auto" for the best this host allows, or "none".
+        """
         self._epoch = epoch
         self._state = state
+        self._asked = sandbox
         self._stack = contextlib.ExitStack()
         self._runtime: Runtime | None = None
         self.cancelled = False
@@ -36,25 +40,48 @@ class RuntimeStarter:
         Raises:
             HostUnsupportedError: this host cannot run steps.
         """
-        from builder.sandbox.launch import NamespaceSandbox  # noqa: PLC0415 - only for RUN
-        from builder.sandbox.namespace import enter_namespace  # noqa: PLC0415
-        from builder.snapshot.overlay import OverlaySnapshotter  # noqa: PLC0415
-        from cache.snapshotnames import SqliteSnapshotNames  # noqa: PLC0415
-
-        enter_namespace()
+        if self._asked == "none":
+            msg = "RUN is switched off by --sandbox=none"
+            raise HostUnsupportedError(
+                msg, hint="leave the flag out: `pybuild doctor` says what works"
+            )
         scratch = f"{self._state.root}/scratch"
         os.makedirs(scratch, mode=0o700, exist_ok=True)
-        sandbox: Sandbox = NamespaceSandbox.start(scratch)
-        self._stack.callback(sandbox.close)
-        names = SqliteSnapshotNames(self._state.database)
         layers: LayerStore = self._state.layers
         if self._epoch is not None:
             from builder.snapshot.clamped import ClampedLayers  # noqa: PLC0415 - rarely asked for
 
             layers = ClampedLayers(layers, self._epoch)
+        start = self._start_plain if self._asked == "emulate" else self._start_namespaces
+        self._runtime = start(scratch, layers, merged)
+
+    def _start_namespaces(
+        self, scratch: str, layers: LayerStore, merged: Callable[[Sequence[Layer]], Tree]
+    ) -> Runtime:
+        from builder.sandbox.launch import LaunchedSandbox  # noqa: PLC0415 - only for RUN
+        from builder.sandbox.namespace import enter_namespace  # noqa: PLC0415
+        from builder.snapshot.overlay import OverlaySnapshotter  # noqa: PLC0415
+        from cache.snapshotnames import SqliteSnapshotNames  # noqa: PLC0415
+
+        enter_namespace()
+        sandbox: Sandbox = LaunchedSandbox.start(scratch)
+        self._stack.callback(sandbox.close)
+        names = SqliteSnapshotNames(self._state.database)
         snapshotter = OverlaySnapshotter(self._state.root, layers, names, merged=merged)
         self._stack.enter_context(snapshotter)
-        self._runtime = Runtime(sandbox, snapshotter)
+        return Runtime(sandbox, snapshotter)
+
+    def _start_plain(
+        self, scratch: str, layers: LayerStore, merged: Callable[[Sequence[Layer]], Tree]
+    ) -> Runtime:
+        from builder.sandbox.launch import LaunchedSandbox  # noqa: PLC0415 - only for RUN
+        from builder.snapshot.plain import PlainSnapshotter  # noqa: PLC0415
+
+        sandbox: Sandbox = LaunchedSandbox.start_plain(scratch)
+        self._stack.callback(sandbox.close)
+        snapshotter = PlainSnapshotter(self._state.root, layers, merged=merged, keep_owner=False)
+        self._stack.enter_context(snapshotter)
+        return Runtime(sandbox, snapshotter)
 
     @property
     def runtime(self) -> Runtime:

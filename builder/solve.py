@@ -94,7 +94,7 @@ class Solve:
         self._lowered = lowered
         self._reporter = reporter
         self._stack = contextlib.ExitStack()
-        self._runtime = RuntimeStarter(state, request.source_date_epoch)
+        self._runtime = RuntimeStarter(state, request.source_date_epoch, request.sandbox)
         self._stack.callback(self._runtime.close)
         self._secrets = secrets
         self._clock = Clock(request.source_date_epoch)

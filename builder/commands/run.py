@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Mapping, Sequence
 
-    from builder.sandbox.spec import Overlay
+    from builder.snapshot.snapshotter import Active
     from cache.spec.config import ImageConfig
     from cache.spec.manifest import Image
 
@@ -91,7 +91,7 @@ def _start(
     runtime = starter.runtime
     active = runtime.snapshotter.prepare(image.layers)
     try:
-        spec = _spec(active.root, image, chosen, environ)
+        spec = _spec(active, image, chosen, environ)
         outcome = runtime.sandbox.run(spec, _write)
     finally:
         runtime.snapshotter.discard(active)
@@ -99,14 +99,15 @@ def _start(
 
 
 def _spec(
-    root: Overlay, image: Image, chosen: argparse.Namespace, environ: Mapping[str, str]
+    active: Active, image: Image, chosen: argparse.Namespace, environ: Mapping[str, str]
 ) -> SandboxSpec:
     config = image.config
     env = {**dict(config.env), **dict(parse_pairs("--env", chosen.env, dict(environ)))}
     hostname = image.config_blob.digest.hex[:12]
     alone = chosen.network == "none"
     return SandboxSpec(
-        root=root,
+        root=active.root,
+        recorded=active.recorded,
         process=Process(
             argv=_argv(config, chosen),
             env=tuple(env.items()),

@@ -23,9 +23,17 @@ _MAX_FIELD = 1 << 32
 
 
 class Tier(StrEnum):
-    """Kinds of sandbox. USERNS: a user namespace with a full range of ids, and mounts."""
+    """Kinds of sandbox, best first.
+
+    USERNS: a user namespace with a full range of ids, and mounts. SINGLE: one with a single id,
+    owners recorded. CHROOT: the rights of root but no mounts. EMULATE: nothing but seccomp and
+    ptrace, everything else answered by the engine.
+    """
 
     USERNS = "userns"
+    SINGLE = "single"
+    CHROOT = "chroot"
+    EMULATE = "emulate"
 
 
 @value

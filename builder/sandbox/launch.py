@@ -61,8 +61,8 @@ class _Pipes:
             os.close(fd)
 
 
-class NamespaceSandbox:
-    """Runs steps in namespaces (implements Sandbox). Made by start()."""
+class LaunchedSandbox:
+    """Runs steps through a launcher (implements Sandbox). Made by start() or start_plain()."""
 
     def __init__(self, control: socket.socket, keeper: int) -> None:
         """Take the socket and the process that holds the launcher."""
@@ -73,10 +73,22 @@ class NamespaceSandbox:
 
     @classmethod
     def start(cls, scratch: str) -> Self:
-        """Fork the launcher. `scratch` is an absolute directory steps mount over, left empty.
+        """Run steps in namespaces. `scratch` is an absolute directory they mount over, left empty.
 
         Call after enter_namespace() and before any thread is started.
         """
+        return cls._start(scratch, _keep)
+
+    @classmethod
+    def start_plain(cls, scratch: str) -> Self:
+        """Run steps under the engine, without namespaces; `scratch` holds what they need.
+
+        Call before any thread is started.
+        """
+        return cls._start(scratch, _keep_plain)
+
+    @classmethod
+    def _start(cls, scratch: str, keep: Callable[..., NoReturn]) -> Self:
         tools = launcher.make_tools()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         parent = os.getpid()
@@ -84,7 +96,7 @@ class NamespaceSandbox:
         if keeper == 0:
             try:
                 ours.close()
-                _keep(theirs, scratch, tools, parent)
+                keep(theirs, scratch, tools, parent)
             finally:
                 os._exit(1)
         theirs.close()
@@ -135,8 +147,8 @@ class NamespaceSandbox:
             raise SandboxError("the launcher of the sandbox is gone") from error
 
 
-def _keep(control: socket.socket, scratch: str, tools: Tools, parent: int) -> NoReturn:
-    """Hold the launcher: it dies with us, and we with the builder."""
+def _settle(control: socket.socket, tools: Tools, parent: int) -> None:
+    """Die with the builder; keep nothing of it open that steps could inherit."""
     syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)
@@ -145,6 +157,19 @@ def _keep(control: socket.socket, scratch: str, tools: Tools, parent: int) -> No
     os.closerange(_FIRST, keep[0])
     os.closerange(keep[0] + 1, keep[1])
     syscalls.close_from(keep[1] + 1)
+
+
+def _keep_plain(control: socket.socket, scratch: str, tools: Tools, parent: int) -> NoReturn:
+    """Be the launcher itself: without a PID namespace nothing has to be held."""
+    from builder.sandbox.engine import supervisor  # noqa: PLC0415 - rarely needed
+
+    _settle(control, tools, parent)
+    launcher.serve(control, scratch, tools, supervisor.run, namespaces=False)
+
+
+def _keep(control: socket.socket, scratch: str, tools: Tools, parent: int) -> NoReturn:
+    """Hold the launcher: it dies with us, and we with the builder."""
+    _settle(control, tools, parent)
     syscalls.unshare(syscalls.CLONE_NEWPID)
     pid = os.fork()
     if pid == 0:

@@ -15,10 +15,13 @@ import select
 import signal
 import socket
 import struct
+from collections.abc import Callable
 from typing import NoReturn
 
 from builder.sandbox import init, process, seccomp, syscalls, trampoline
 from cache.value import field, value
+
+StepRunner = Callable[["init.Descriptors", str, "process.Tools"], NoReturn]
 
 RUN, KILL = b"R", b"K"
 EVERY_STEP = 0  # the number that KILL takes for all; steps count from 1
@@ -41,7 +44,8 @@ class _Launcher:
     control: socket.socket
     scratch: str
     tools: process.Tools
-    own_namespace: int
+    run_step: StepRunner
+    own_namespace: int  # -1 where steps get no PID namespace
     poll: select.poll
     steps: dict[int, _Step] = field(default_factory=dict)  # by pidfd
 
@@ -58,12 +62,22 @@ def make_tools() -> process.Tools:
     )
 
 
-def serve(control: socket.socket, scratch: str, tools: process.Tools) -> NoReturn:
-    """Serve requests until the builder's end of the socket closes; never returns."""
+def serve(
+    control: socket.socket,
+    scratch: str,
+    tools: process.Tools,
+    run_step: StepRunner = init.run,
+    *,
+    namespaces: bool = True,
+) -> NoReturn:
+    """Serve requests until the builder's end of the socket closes; never returns.
+
+    With `namespaces` each step is forked into a PID namespace of its own.
+    """
     gc.disable()  # the builder's objects must not be finalised here
     _settle()
-    own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
-    launcher = _Launcher(control, scratch, tools, own, select.poll())
+    own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC) if namespaces else -1
+    launcher = _Launcher(control, scratch, tools, run_step, own, select.poll())
     launcher.poll.register(control, select.POLLIN)
     while True:
         for fd, _ in launcher.poll.poll():
@@ -115,14 +129,9 @@ def _start(launcher: _Launcher, number: int, fds: list[int]) -> None:
     spec, report, status, stdout, stderr, *rest = fds
     descriptors = init.Descriptors(spec, report, stdout, stderr, rest[0] if rest else -1)
     try:
-        syscalls.unshare(syscalls.CLONE_NEWPID)
-        try:
-            pid = os.fork()
-            if pid == 0:
-                init.run(descriptors, launcher.scratch, launcher.tools)
-        finally:
-            # Children to come start in ours again; only then can the next one get its own.
-            syscalls.setns(launcher.own_namespace, syscalls.CLONE_NEWPID)
+        pid = _fork(launcher)
+        if pid == 0:
+            launcher.run_step(descriptors, launcher.scratch, launcher.tools)
         pidfd = os.pidfd_open(pid)
         launcher.steps[pidfd] = _Step(pid, number, status)
         launcher.poll.register(pidfd, select.POLLIN)
@@ -132,6 +141,21 @@ def _start(launcher: _Launcher, number: int, fds: list[int]) -> None:
     finally:
         for fd in (spec, report, stdout, stderr, *rest):
             os.close(fd)
+
+
+def _fork(launcher: _Launcher) -> int:
+    """Fork, into a new PID namespace where steps have one."""
+    if launcher.own_namespace < 0:
+        return os.fork()
+    syscalls.unshare(syscalls.CLONE_NEWPID)
+    pid = -1
+    try:
+        pid = os.fork()
+    finally:
+        if pid:
+            # Children to come start in ours again; only then can the next one get its own.
+            syscalls.setns(launcher.own_namespace, syscalls.CLONE_NEWPID)
+    return pid
 
 
 def _finish(launcher: _Launcher, pidfd: int) -> None:

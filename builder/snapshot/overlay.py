@@ -18,6 +18,7 @@ from builder.sandbox.spec import Overlay
 from builder.snapshot import attributes
 from builder.snapshot.directories import Claim, Directories
 from builder.snapshot.lower import EmptyLower, StackedLower
+from builder.snapshot.recorded import RecordedFiles
 from builder.snapshot.snapshotter import Active
 from builder.snapshot.stubs import remove_stubs
 from builder.snapshot.upper import write_upper
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from types import TracebackType
 
+    from builder.sandbox.spec import Recorded
     from builder.snapshot.lower import LowerDir
     from builder.snapshot.names import SnapshotNames
     from cache.archive.tree import Tree
@@ -146,7 +148,12 @@ class OverlaySnapshotter:
         return Active(claim.name, chain_id([layer.diff_id for layer in layers]), overlay)
 
     @_disk()
-    def diff(self, active: Active, stubs: Sequence[tuple[str, int]]) -> Layer:
+    def diff(
+        self,
+        active: Active,
+        stubs: Sequence[tuple[str, int]],
+        recorded: Sequence[Recorded] = (),
+    ) -> Layer:
         """Write the change as a layer, mount stubs removed first.
 
         Raises:
@@ -158,7 +165,7 @@ class OverlaySnapshotter:
             if stubs:
                 remove_stubs(upper, lower, stubs)
             with self._store.writer() as writer:
-                write_upper(upper, lower, writer)
+                write_upper(upper, lower, writer, RecordedFiles(recorded))
                 return writer.commit()
         finally:
             os.close(upper)
@@ -249,7 +256,7 @@ class OverlaySnapshotter:
             raise SandboxError(msg) from error
 
     def _lower(self, active: Active) -> LowerDir:
-        names = active.root.lowers
+        names = active.root.lowers if isinstance(active.root, Overlay) else ()
         if names == (_EMPTY,):
             return EmptyLower()
         return StackedLower(self._trees.fd, [name.encode() for name in names])

@@ -9,18 +9,22 @@ from cache.value import value
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from builder.sandbox.spec import Overlay
+    from builder.sandbox.spec import Overlay, PlainRoot, Recorded
     from cache.spec.digest import Digest
     from cache.spec.oci import Layer
 
 
 @value
 class Active:
-    """A writable snapshot on top of `parent` (a chain ID), private to one step."""
+    """A writable snapshot on top of `parent` (a chain ID), private to one step.
+
+    `recorded` is what files of the tree are meant to be where they cannot be it on disk.
+    """
 
     key: str
     parent: Digest
-    root: Overlay
+    root: Overlay | PlainRoot
+    recorded: tuple[Recorded, ...] = ()
 
 
 class Snapshotter(Protocol):
@@ -40,8 +44,16 @@ class Snapshotter(Protocol):
     def prepare(self, layers: Sequence[Layer]) -> Active:
         """Begin a writable snapshot on a stack."""
 
-    def diff(self, active: Active, stubs: Sequence[tuple[str, int]]) -> Layer:
-        """Write the change as a layer into the content store, mount stubs removed."""
+    def diff(
+        self,
+        active: Active,
+        stubs: Sequence[tuple[str, int]],
+        recorded: Sequence[Recorded] = (),
+    ) -> Layer:
+        """Write the change as a layer into the content store, mount stubs removed.
+
+        `recorded` is what the sandbox recorded of files beside them.
+        """
 
     def commit(self, active: Active, layer: Layer) -> None:
         """Turn the active tree into the committed snapshot of parent + layer."""

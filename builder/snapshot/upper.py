@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from builder.errors import SandboxError
 from builder.snapshot import attributes
 from builder.snapshot.lower import is_whiteout
+from builder.snapshot.recorded import AS_THEY_ARE, RecordedFiles
 from cache.archive.entry import MAX_NAME, MAX_PATH, OPAQUE, WHITEOUT, Entry, Kind, decode
 from cache.errors import ArchiveError
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from builder.snapshot.attributes import Attributes
     from builder.snapshot.lower import LowerDir
     from cache.layers import LayerWriter
+
+Statuses = tuple[os.stat_result, os.stat_result]  # as the image has it, as the kernel says
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
@@ -38,22 +41,27 @@ _KINDS = {
 }
 
 
-def write_upper(upper_fd: int, lower: LowerDir, writer: LayerWriter) -> None:
+def write_upper(
+    upper_fd: int, lower: LowerDir, writer: LayerWriter, recorded: RecordedFiles = AS_THEY_ARE
+) -> None:
     """Write what an upper directory changes about its lower as a layer's entries.
+
+    What was recorded of files beside the directory replaces what the kernel says of them.
 
     Raises:
         ArchiveError: a name that would read as a whiteout, or a path over the limit.
         SandboxError: the directory changes meanwhile, or is no complete upper.
     """
-    _Walk(lower, writer).run(upper_fd)
+    Walk(lower, writer, recorded).run(upper_fd)
 
 
-class _Frame:
+class Frame:
     """A directory being read: `todo` are its names in reverse, `entry` waits for a change."""
 
     __slots__ = ("below", "entry", "identity", "path", "todo")
 
     def __init__(self, path: bytes, status: os.stat_result, *, below: bool) -> None:
+        """Begin a directory."""
         self.path = path
         self.identity = (status.st_dev, status.st_ino)
         self.below = below  # whether the lower side shows through here
@@ -61,13 +69,17 @@ class _Frame:
         self.todo: list[bytes] = []
 
 
-class _Walk:
+class Walk:
     """One pass over an upper directory, with one open directory whatever the depth."""
 
-    def __init__(self, lower: LowerDir, writer: LayerWriter) -> None:
+    def __init__(
+        self, lower: LowerDir, writer: LayerWriter, recorded: RecordedFiles = AS_THEY_ARE
+    ) -> None:
+        """Read what `lower` lacks into `writer`."""
+        self._recorded = recorded
         self._lower = lower
         self._writer = writer
-        self._stack: list[_Frame] = []
+        self._stack: list[Frame] = []
         self._written = 0  # frames of the stack whose entry need not be written any more
         self._links: dict[tuple[int, int], str] = {}
         self._fd = -1
@@ -78,13 +90,13 @@ class _Walk:
         self._enter(os.open(b".", _DIRECTORY, dir_fd=upper_fd))
         try:
             root = os.fstat(self._fd)
-            frame = _Frame(b"", root, below=True)
-            self._push(frame)
+            frame = Frame(b"", root, below=True)
+            self.push(frame)
             self._root(root)
             while self._stack:
                 frame = self._stack[-1]
                 if frame.todo:
-                    self._visit(frame, frame.todo.pop())
+                    self.visit(frame, frame.todo.pop())
                 else:
                     self._leave()
         finally:
@@ -92,20 +104,27 @@ class _Walk:
 
     def _root(self, status: os.stat_result) -> None:
         """The root's own entry: only for what a layer can set, as its mtime changes always."""
-        found = attributes.read(self._fd)
+        found = self._recorded.attributes(self._fd, status)
+        status = self._recorded.shown(status)
         lower = self._lower.lstat(b"")
         if lower is not None:
             same = _rights(status) == _rights(lower) and found.xattrs == self._lower.xattrs(b"")
         else:
             same = _rights(status) == (0o755, 0, 0) and not found.xattrs
         if not same:
-            self._emit(_entry(b"", Kind.DIRECTORY, status, found))
+            self.emit(_entry(b"", Kind.DIRECTORY, status, found))
+
+    def replaced(self, path: bytes, status: os.stat_result) -> bool:
+        """Whether a directory is another one than the lower's of that path, without saying so."""
+        del path, status
+        return False
 
     def _enter(self, descriptor: int) -> None:
         self._fd = descriptor
         self._proc = b"/proc/self/fd/%d/" % descriptor
 
-    def _push(self, frame: _Frame) -> None:
+    def push(self, frame: Frame) -> None:
+        """Begin to read the directory that is open."""
         names = [os.fsencode(name) for name in os.listdir(self._fd)]
         names.sort(reverse=True)
         frame.todo = names
@@ -124,61 +143,71 @@ class _Walk:
             msg = f"{_show(self._stack[-1].path)} was moved while it was read"
             raise SandboxError(msg)
 
-    def _visit(self, frame: _Frame, name: bytes) -> None:
+    def visit(self, frame: Frame, name: bytes) -> None:
+        """Look at one name of a directory."""
         path = frame.path + b"/" + name if frame.path else name
         status = os.stat(name, dir_fd=self._fd, follow_symlinks=False)
-        _check_name(path, name)
+        check_name(path, name)
         if is_whiteout(status):
             if frame.below and self._lower.lstat(path) is not None:
-                self._emit(_whiteout(frame.path, path, name), b"")
+                self.emit(whiteout(frame.path, path, name), b"")
             return
+        self.take(path, name, status, self._lower.lstat(path) if frame.below else None)
+
+    def take(
+        self, path: bytes, name: bytes, status: os.stat_result, lower: os.stat_result | None
+    ) -> None:
+        """Write what changed about a path and, for a directory, go on below it."""
+        real, status = status, self._recorded.shown(status)
         kind = _KINDS.get(stat.S_IFMT(status.st_mode))
         if kind is None:
             return  # a socket: it means nothing without the process that listened
-        lower = self._lower.lstat(path) if frame.below else None
         if kind is Kind.DIRECTORY:
-            self._directory(path, name, status, lower)
+            self._directory(path, name, (status, real), lower)
         else:
-            self._other(path, name, kind, status, lower)
+            self._other(path, name, kind, (status, real), lower)
 
     def _directory(
-        self, path: bytes, name: bytes, status: os.stat_result, lower: os.stat_result | None
+        self, path: bytes, name: bytes, statuses: Statuses, lower: os.stat_result | None
     ) -> None:
+        status, real = statuses
         child = os.open(name, _DIRECTORY, dir_fd=self._fd)
         os.close(self._fd)
         self._enter(child)
-        found = attributes.read(child)
+        found = self._recorded.attributes(child, real)
         entry = _entry(path, Kind.DIRECTORY, status, found)
         below = lower is not None and stat.S_ISDIR(lower.st_mode)
-        frame = _Frame(path, status, below=below and not found.opaque)
+        opaque = found.opaque or (below and self.replaced(path, real))
+        frame = Frame(path, real, below=below and not opaque)
         if lower is not None and frame.below and self._same(path, status, lower, found):
             frame.entry = entry  # written only if something below it changed
         else:
-            self._emit(entry)
-            if below and found.opaque:
-                self._emit(_marker(path + b"/" + OPAQUE.encode()), b"")
-        self._push(frame)
+            self.emit(entry)
+            if below and opaque:
+                self.emit(_marker(path + b"/" + OPAQUE.encode()), b"")
+        self.push(frame)
 
     def _other(
         self,
         path: bytes,
         name: bytes,
         kind: Kind,
-        status: os.stat_result,
+        statuses: Statuses,
         lower: os.stat_result | None,
     ) -> None:
+        status, real = statuses
         if status.st_nlink > 1:
             key = (status.st_dev, status.st_ino)
             first = self._links.get(key)
             if first is not None:
                 found = attributes.NONE
-                self._emit(_entry(path, Kind.HARDLINK, status, found, linkname=first))
+                self.emit(_entry(path, Kind.HARDLINK, status, found, linkname=first))
                 return
             self._links[key] = decode(path)
         if kind is Kind.FILE:
-            self._file(path, name, status, lower)
+            self._file(path, name, statuses, lower)
             return
-        found = attributes.read(self._proc + name)
+        found = self._recorded.attributes(self._proc + name, real)
         text = os.readlink(name, dir_fd=self._fd) if kind is Kind.SYMLINK else b""
         if lower is not None and status.st_nlink == 1 and self._same(path, status, lower, found):
             if kind is Kind.SYMLINK:
@@ -186,14 +215,15 @@ class _Walk:
                     return
             elif status.st_rdev == lower.st_rdev:
                 return
-        self._emit(_entry(path, kind, status, found, linkname=decode(text)))
+        self.emit(_entry(path, kind, status, found, linkname=decode(text)))
 
     def _file(
-        self, path: bytes, name: bytes, status: os.stat_result, lower: os.stat_result | None
+        self, path: bytes, name: bytes, statuses: Statuses, lower: os.stat_result | None
     ) -> None:
+        status, real = statuses
         descriptor = os.open(name, _FILE, dir_fd=self._fd)
         try:
-            found = attributes.read(descriptor)
+            found = self._recorded.attributes(descriptor, real)
             if (
                 lower is not None
                 and status.st_nlink == 1
@@ -204,7 +234,7 @@ class _Walk:
                 return  # copied up by an open for writing that wrote nothing
             entry = _entry(path, Kind.FILE, status, found)
             if status.st_size <= _SMALL:
-                self._emit(entry, _read(descriptor, status.st_size))
+                self.emit(entry, _read(descriptor, status.st_size))
                 return
             self._flush()
             os.lseek(descriptor, 0, os.SEEK_SET)
@@ -246,7 +276,8 @@ class _Walk:
                 frame.entry = None
         self._written = len(self._stack)
 
-    def _emit(self, entry: Entry, payload: bytes | None = None) -> None:
+    def emit(self, entry: Entry, payload: bytes | None = None) -> None:
+        """Write an entry, and first those of the directories above it."""
         self._flush()
         self._writer.add(entry, payload)
 
@@ -274,7 +305,12 @@ def _marker(path: bytes) -> Entry:
     return Entry(decode(path), Kind.FILE, mode=0)
 
 
-def _whiteout(parent: bytes, path: bytes, name: bytes) -> Entry:
+def whiteout(parent: bytes, path: bytes, name: bytes) -> Entry:
+    """The entry that says a name is gone.
+
+    Raises:
+        ArchiveError: the name is too long for that.
+    """
     if len(name) + len(_HIDDEN) > MAX_NAME:
         msg = f"{_show(path)}: a layer cannot record the deletion of so long a name"
         raise ArchiveError(msg, hint=f"names up to {MAX_NAME - len(_HIDDEN)} bytes can be deleted")
@@ -285,7 +321,12 @@ def _rights(status: os.stat_result) -> tuple[int, int, int]:
     return stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid
 
 
-def _check_name(path: bytes, name: bytes) -> None:
+def check_name(path: bytes, name: bytes) -> None:
+    """Refuse names that mean something else in a layer, or are too long for one.
+
+    Raises:
+        ArchiveError: such a name.
+    """
     if name.startswith(_HIDDEN):
         msg = f"{_show(path)}: names that begin with {WHITEOUT} cannot be stored in an image layer"
         raise ArchiveError(msg, hint="such names mean deletions in layers; use another name")

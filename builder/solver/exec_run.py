@@ -24,7 +24,8 @@ from frontend.graph import BindMount, CacheMount, ExecOp, Network, SecretMount, 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from builder.sandbox.spec import Overlay, StepMount
+    from builder.sandbox.spec import StepMount
+    from builder.snapshot.snapshotter import Active
     from builder.solver.cachemount import CacheMounts
     from builder.solver.exec_op import Agents, MountContent, Runtime, StepFiles
     from builder.solver.output import Output
@@ -61,21 +62,22 @@ class Step:
             mounts = self._mounts(held)
             active = snapshotter.prepare(self._layers)
             held.callback(snapshotter.discard, active)
-            spec = self._spec(active.root, mounts)
+            spec = self._spec(active, mounts)
             outcome = self._runtime.sandbox.run(spec, log.output)
             log.flush()
             if outcome.exit_code:
                 hint = _hint(outcome.exit_code)
                 raise ProcessFailedError(self._op.argv, outcome.exit_code, hint=hint)
-            layer = snapshotter.diff(active, outcome.stubs)
+            layer = snapshotter.diff(active, outcome.stubs, outcome.recorded)
             snapshotter.commit(active, layer)
         return layer
 
-    def _spec(self, root: Overlay, mounts: tuple[StepMount, ...]) -> SandboxSpec:
+    def _spec(self, active: Active, mounts: tuple[StepMount, ...]) -> SandboxSpec:
         op = self._op
         alone = op.network is Network.NONE
         return SandboxSpec(
-            root=root,
+            root=active.root,
+            recorded=active.recorded,
             process=Process(op.argv, self._environment(), op.cwd, op.user),
             mounts=mounts + _script(op),
             network=NetworkMode.NONE if alone else NetworkMode.HOST,

@@ -11,7 +11,7 @@ from support import busybox_root, ordinary_user, sandbox_driver
 from support.fake_sandbox import FakeSandbox, Program
 
 from builder.errors import SandboxError
-from builder.sandbox.launch import NamespaceSandbox
+from builder.sandbox.launch import LaunchedSandbox
 from builder.sandbox.namespace import enter_namespace
 from builder.sandbox.spec import Overlay, Process, SandboxSpec
 
@@ -47,7 +47,7 @@ def _check_in_child(state, name):
     enter_namespace()
 
     def make():
-        sandbox = NamespaceSandbox.start(f"{state}/scratch")
+        sandbox = LaunchedSandbox.start(f"{state}/scratch")
         return sandbox, lambda program: sandbox_driver.make_step(str(state), *COMMANDS[program])
 
     contract.CHECKS[name](make)
@@ -55,7 +55,7 @@ def _check_in_child(state, name):
 
 @pytest.mark.parametrize("name", contract.CHECKS)
 def test_the_real_one_keeps_the_contract(name, tmp_path):
-    """NamespaceSandbox in a forked child; the child has no other thread."""
+    """LaunchedSandbox in a forked child; the child has no other thread."""
     if not (busybox_root.available() and ordinary_user.can_make_users()):
         pytest.skip("needs root and busybox-static")
     state = busybox_root.make_state(tmp_path)

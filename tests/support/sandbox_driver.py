@@ -15,7 +15,7 @@ import time
 
 from builder.errors import HostUnsupportedError, SandboxError
 from builder.sandbox import spec as specs
-from builder.sandbox.launch import NamespaceSandbox
+from builder.sandbox.launch import LaunchedSandbox
 from builder.sandbox.namespace import enter_namespace
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -95,7 +95,7 @@ def main():
     state = sys.argv[1]
     expression = sys.argv[2]
     enter_namespace()
-    sandbox = NamespaceSandbox.start(f"{state}/scratch")
+    sandbox = LaunchedSandbox.start(f"{state}/scratch")
     names = dict(vars(specs)) | {
         "state": state,
         "sandbox": sandbox,

@@ -93,6 +93,7 @@ def run(descriptors: init.Descriptors, scratch: str, tools: process.Tools) -> No
     try:
         syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
         syscalls.prctl(_PR_SET_CHILD_SUBREAPER, 1)
+        syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)  # the step has our uid
         init.arrange(descriptors, tools.trampoline)
         spec = wire.decode_spec(init.read_all(descriptors.spec))
         os.close(descriptors.spec)
@@ -185,6 +186,7 @@ def _supervise(ready: _Ready, report: int) -> int:
     # Taken over with signalfd: a notification and a signal are waited for together.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
     signals = _signal_fd()
+    ours.recv(1)  # it may be traced
     tracer.seize(child)
     ours.sendall(b"1")
     _wait_for(ours, signals, tracer)
@@ -281,6 +283,8 @@ def _exit_code(status: int) -> int:
 def _become(ready: _Ready, channel: socket.socket, code: bytes) -> NoReturn:
     """Turn the calling process into the step's program, under the engine from here on."""
     spec = ready.spec
+    syscalls.prctl(syscalls.PR_SET_DUMPABLE, 1)  # its memory is read by the supervisor
+    channel.sendall(b"d")
     os.setsid()
     os.chdir(ready.directory)
     channel.recv(1)  # traced

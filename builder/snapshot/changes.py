@@ -1,0 +1,181 @@
+"""From a directory that a step changed in place to layer entries.
+
+A file was touched if its inode changed since a moment before the step, which no step can hide
+(ctime). A directory that is another inode than before is a new one, whatever it holds.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import TYPE_CHECKING, NamedTuple, cast
+
+from builder.snapshot.attributes import Xattrs, clean
+from builder.snapshot.stubs import remove_stubs
+from builder.snapshot.upper import Frame, Walk, check_name, whiteout
+from cache.archive.entry import Entry, Kind, decode, encode
+from cache.value import field, value
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from builder.snapshot.recorded import RecordedFiles
+    from cache.archive.tree import Tree
+    from cache.layers import LayerWriter
+
+_TYPES = {
+    Kind.FILE: stat.S_IFREG,
+    Kind.DIRECTORY: stat.S_IFDIR,
+    Kind.SYMLINK: stat.S_IFLNK,
+    Kind.CHAR: stat.S_IFCHR,
+    Kind.BLOCK: stat.S_IFBLK,
+    Kind.FIFO: stat.S_IFIFO,
+}
+_DEVICES = frozenset({Kind.CHAR, Kind.BLOCK})
+
+
+@value
+class Known:
+    """A directory before a step: a moment (ns) and the inode of each directory by path."""
+
+    moment: int = 0
+    directories: dict[bytes, int] = field(default_factory=dict)
+
+
+def known_directories(root_fd: int) -> dict[bytes, int]:
+    """Inode numbers of every directory by path, b"" for the root."""
+    found = {b"": os.fstat(root_fd).st_ino}
+    pending = [b""]
+    while pending:
+        here = pending.pop()
+        fd = os.open(here or b".", os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=root_fd)
+        try:
+            with os.scandir(fd) as listing:
+                for item in listing:
+                    if item.is_dir(follow_symlinks=False):
+                        name = os.fsencode(item.name)
+                        path = here + b"/" + name if here else name
+                        found[path] = item.inode()
+                        pending.append(path)
+        finally:
+            os.close(fd)
+    return found
+
+
+def write_changes(
+    root_fd: int,
+    tree: Tree,
+    known: Known,
+    recorded: RecordedFiles,
+    stubs: Sequence[tuple[str, int]],
+    writer: LayerWriter,
+) -> None:
+    """Write what a step changed about a directory that held `tree`, mount stubs removed first.
+
+    Raises:
+        ArchiveError: a name or path that a layer cannot hold.
+    """
+    lower = TreeLower(tree)
+    if stubs:
+        remove_stubs(root_fd, lower, stubs)
+    _ChangeWalk(lower, tree, known, recorded, writer).run(root_fd)
+
+
+class _Status(NamedTuple):
+    st_mode: int
+    st_uid: int
+    st_gid: int
+    st_size: int
+    st_rdev: int
+    st_mtime_ns: int
+
+
+class TreeLower:
+    """A LowerDir that is the merged tree of a stack; its files' content is not at hand."""
+
+    def __init__(self, tree: Tree) -> None:
+        """Look paths up in a tree."""
+        self._tree = tree
+
+    def _entry(self, path: bytes) -> Entry | None:
+        return self._tree.get(decode(path))
+
+    def lstat(self, path: bytes) -> os.stat_result | None:
+        """Status of a path, None when there is nothing."""
+        entry = self._entry(path)
+        if entry is None:
+            return None
+        status = _Status(
+            _TYPES[entry.kind] | entry.mode,
+            entry.uid,
+            entry.gid,
+            entry.size,
+            os.makedev(*entry.device),
+            entry.mtime,
+        )
+        return cast("os.stat_result", status)
+
+    def xattrs(self, path: bytes) -> Xattrs:
+        """Attributes of a path as a layer shows them."""
+        entry = self._entry(path)
+        return clean(entry.xattrs).xattrs if entry is not None else ()
+
+    def readlink(self, path: bytes) -> bytes:
+        """Text of a symlink."""
+        entry = self._entry(path)
+        return encode(entry.linkname) if entry is not None else b""
+
+    def open(self, path: bytes) -> int:
+        """An empty file: what was touched counts as changed."""
+        del path
+        return os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+
+
+class _ChangeWalk(Walk):
+    """A walk that skips what was not touched and misses what is gone."""
+
+    def __init__(
+        self,
+        lower: TreeLower,
+        tree: Tree,
+        known: Known,
+        recorded: RecordedFiles,
+        writer: LayerWriter,
+    ) -> None:
+        super().__init__(lower, writer, recorded)
+        self._tree = tree
+        self._known = known
+
+    def push(self, frame: Frame) -> None:
+        """Begin a directory; names the tree has and the disk does not are to be visited, too."""
+        super().push(frame)
+        if frame.below:
+            there = set(frame.todo)
+            names = map(encode, self._tree.children(decode(frame.path)))
+            gone = [name for name in names if name not in there]
+            if gone:
+                frame.todo = sorted((*frame.todo, *gone), reverse=True)
+
+    def visit(self, frame: Frame, name: bytes) -> None:
+        """Look at one name."""
+        path = frame.path + b"/" + name if frame.path else name
+        lower = self._lower.lstat(path) if frame.below else None
+        try:
+            status = os.stat(name, dir_fd=self._fd, follow_symlinks=False)
+        except FileNotFoundError:
+            if lower is not None and self._tree_kind(path) not in _DEVICES:
+                self.emit(whiteout(frame.path, path, name), b"")
+            return
+        check_name(path, name)
+        untouched = lower is not None and status.st_ctime_ns <= self._known.moment
+        if untouched and not stat.S_ISDIR(status.st_mode):
+            return
+        self.take(path, name, status, lower)
+
+    def replaced(self, path: bytes, status: os.stat_result) -> bool:
+        """Whether a directory is another inode than before the step."""
+        return self._known.directories.get(path) != status.st_ino
+
+    def _tree_kind(self, path: bytes) -> Kind | None:
+        entry = self._tree.get(decode(path))
+        return entry.kind if entry is not None else None

@@ -1,0 +1,292 @@
+"""Snapshots as plain directories, one per stage of a build, changed in place by its steps.
+
+For hosts where nothing can be mounted. Before and after a step the directory equals the merged
+tree of some stack, which its `chain` file names; while a step runs there is none. What a step
+changed is found by inode, change time and comparison with the tree.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from typing import TYPE_CHECKING, Self
+
+from builder.errors import SandboxError
+from builder.sandbox.spec import PlainRoot, Recorded
+from builder.snapshot.changes import Known, known_directories, write_changes
+from builder.snapshot.directories import Claim, Directories
+from builder.snapshot.materialize import materialize
+from builder.snapshot.recorded import RecordedFiles
+from builder.snapshot.snapshotter import Active
+from cache.archive.entry import Entry, Kind
+from cache.errors import StoreError
+from cache.spec.manifest import MAX_LAYERS
+from cache.spec.oci import chain_id
+from cache.value import field, state
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from types import TracebackType
+
+    from cache.archive.tree import Tree
+    from cache.layers import LayerStore
+    from cache.spec.digest import Digest
+    from cache.spec.oci import Layer
+
+    Merged = Callable[[Sequence[Layer]], Tree]
+
+_CHAIN = "chain"
+_ROOT = "root"
+_TYPES = {Kind.CHAR: 0o020000, Kind.BLOCK: 0o060000, Kind.FILE: 0o100000, Kind.DIRECTORY: 0o040000,
+          Kind.FIFO: 0o010000, Kind.SYMLINK: 0o120000}  # fmt: skip
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_NOTE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+@contextlib.contextmanager
+def _disk() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        msg = f"snapshot directory: {error.strerror} ({error.filename!r})"
+        raise StoreError(msg, hint="free some space, or choose another state directory") from error
+
+
+@state
+class _Working:
+    """A directory in use: the stack it holds, and what was known of it before its step."""
+
+    claim: Claim
+    layers: tuple[Layer, ...]
+    known: Known = field(default_factory=Known)
+
+    @property
+    def chain(self) -> Digest:
+        """What names the stack."""
+        return chain_id([layer.diff_id for layer in self.layers])
+
+
+class PlainSnapshotter:
+    """The Snapshotter port on plain directories; safe for threads and beside other processes."""
+
+    def __init__(self, root: str, store: LayerStore, *, merged: Merged, keep_owner: bool) -> None:
+        """Keep directories below `root`; `keep_owner` where owners can be changed."""
+        self._store = store
+        self._merged = merged
+        self._keep_owner = keep_owner
+        self._own = None if keep_owner else (os.geteuid(), os.getegid())
+        self._directories = Directories.open(os.path.join(root, "plain"))
+        self._active: dict[str, _Working] = {}
+        self._shared: dict[Digest, Claim] = {}
+
+    def __enter__(self) -> Self:
+        """Use for a with-block."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Throw what is unfinished away; finished directories stay for the next build."""
+        for key in list(self._active):
+            self._drop(key)
+        for claim in self._shared.values():
+            os.close(claim.fd)
+        self._directories.close()
+
+    @property
+    def base(self) -> str:
+        """The directory that trees' names are relative to."""
+        return self._directories.path
+
+    @_disk()
+    def lowers(self, layers: Sequence[Layer]) -> tuple[str, ...]:
+        """The name of one directory that holds the whole stack, for reading only."""
+        chain = chain_id([layer.diff_id for layer in layers])
+        claim = self._shared.get(chain)
+        if claim is None:
+            claim = self._made(tuple(layers)).claim
+            self._shared[chain] = claim
+        return (f"{claim.name}/{_ROOT}",)
+
+    @_disk()
+    def prepare(self, layers: Sequence[Layer]) -> Active:
+        """Begin a step: an unused directory of this stack or of its beginning, or a new one."""
+        if len(layers) > MAX_LAYERS:
+            msg = f"{len(layers)} layers are over the limit of {MAX_LAYERS} for a RUN step"
+            raise SandboxError(msg, hint="join RUN instructions, or start from a flattened image")
+        working = self._reused(tuple(layers)) or self._made(tuple(layers))
+        self._active[working.claim.name] = working
+        root = os.path.join(self._directories.path, working.claim.name, _ROOT)
+        root_fd = self._open_root(working)
+        try:
+            working.known = Known(_tick(working.claim.fd), known_directories(root_fd))
+        finally:
+            os.close(root_fd)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(_CHAIN, dir_fd=working.claim.fd)  # from now on it is in flux
+        recorded = () if self._keep_owner else tuple(_seeds(self._merged(layers)))
+        return Active(working.claim.name, working.chain, PlainRoot(root), recorded)
+
+    @_disk()
+    def diff(
+        self,
+        active: Active,
+        stubs: Sequence[tuple[str, int]],
+        recorded: Sequence[Recorded] = (),
+    ) -> Layer:
+        """Write the change as a layer, mount stubs removed first."""
+        working = self._working(active)
+        tree = self._merged(working.layers)
+        root_fd = self._open_root(working)
+        try:
+            files = RecordedFiles(recorded, self._own)
+            with self._store.writer() as writer:
+                write_changes(root_fd, tree, working.known, files, stubs, writer)
+                return writer.commit()
+        finally:
+            os.close(root_fd)
+
+    @_disk()
+    def commit(self, active: Active, layer: Layer) -> None:
+        """Let the directory stand for parent + layer."""
+        working = self._active.pop(active.key)
+        working.layers = (*working.layers, layer)
+        self._note(working)
+        os.close(working.claim.fd)
+
+    @_disk()
+    def discard(self, active: Active) -> None:
+        """Throw a step's directory away; unknown is success."""
+        self._drop(active.key)
+
+    def sweep(self) -> int:
+        """Delete what crashed processes left behind; return how many directories."""
+        return self._directories.sweep(lambda name: name in self._active or self._is_whole(name))
+
+    def _is_whole(self, name: str) -> bool:
+        return os.path.exists(os.path.join(self._directories.path, name, _CHAIN))
+
+    def _working(self, active: Active) -> _Working:
+        working = self._active.get(active.key)
+        if working is None:
+            msg = f"snapshot {active.key} is not active"
+            raise SandboxError(msg)
+        return working
+
+    def _reused(self, layers: tuple[Layer, ...]) -> _Working | None:
+        """Take an idle directory that holds the stack, or most of its beginning."""
+        chains = {
+            str(chain_id([layer.diff_id for layer in layers[:count]])): count
+            for count in range(1, len(layers) + 1)
+        }
+        found: list[tuple[int, str]] = []
+        for name in os.listdir(self._directories.fd):
+            count = chains.get(self._noted(name))
+            if count:
+                found.append((count, name))
+        for count, name in sorted(found, reverse=True):
+            claim = self._directories.lock(name)
+            if claim is None:
+                continue
+            if chains.get(self._noted(name)) == count:
+                return self._extended(_Working(claim, layers[:count]), layers)
+            os.close(claim.fd)
+        return None
+
+    def _noted(self, name: str) -> str:
+        try:
+            with open(os.path.join(self._directories.path, name, _CHAIN), encoding="ascii") as file:
+                return file.read(200)
+        except (OSError, UnicodeDecodeError):
+            return ""
+
+    def _note(self, working: _Working) -> None:
+        fd = os.open(f"{_CHAIN}.new", _NOTE, 0o600, dir_fd=working.claim.fd)
+        with open(fd, "w", encoding="ascii") as file:
+            file.write(str(working.chain))
+        here = working.claim.fd
+        os.rename(f"{_CHAIN}.new", _CHAIN, src_dir_fd=here, dst_dir_fd=here)
+
+    def _made(self, layers: tuple[Layer, ...]) -> _Working:
+        claim = self._directories.claim()
+        try:
+            os.mkdir(_ROOT, 0o755, dir_fd=claim.fd)
+            return self._extended(_Working(claim, ()), layers)
+        except BaseException:
+            self._directories.remove(claim.name)
+            os.close(claim.fd)
+            raise
+
+    def _extended(self, working: _Working, layers: tuple[Layer, ...]) -> _Working:
+        """Bring a directory from the stack it holds to a longer one."""
+        if len(working.layers) < len(layers) or not layers:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(_CHAIN, dir_fd=working.claim.fd)
+            present = self._merged(working.layers) if working.layers else None
+            root_fd = self._open_root(working)
+            try:
+                tree = self._merged(layers)
+                keep = self._keep_owner
+                materialize(root_fd, tree, layers, self._store, keep_owner=keep, present=present)
+            finally:
+                os.close(root_fd)
+            working.layers = layers
+            self._note(working)
+        return working
+
+    def _open_root(self, working: _Working) -> int:
+        return os.open(_ROOT, _DIRECTORY, dir_fd=working.claim.fd)
+
+    def _drop(self, key: str) -> None:
+        working = self._active.pop(key, None)
+        if working is None:
+            return
+        try:
+            self._directories.remove(key)
+        finally:
+            os.close(working.claim.fd)
+
+
+def _seeds(tree: Tree) -> Iterator[Recorded]:
+    """What files of a tree are meant to be where they cannot be it on disk."""
+    for node in tree.walk():
+        entry = node.entry
+        if _needs_record(entry):
+            protected = tuple(p for p in entry.xattrs if not p[0].startswith("user."))
+            yield Recorded(
+                entry.path or ".",
+                entry.uid,
+                entry.gid,
+                _TYPES[entry.kind] | entry.mode,
+                entry.device,
+                protected,
+            )
+
+
+def _needs_record(entry: Entry) -> bool:
+    if entry.uid or entry.gid or entry.kind in {Kind.CHAR, Kind.BLOCK}:
+        return True
+    if entry.kind is Kind.SYMLINK:
+        return False
+    needed = 0o700 if entry.kind is Kind.DIRECTORY else 0o600
+    special = entry.mode & 0o7000 or entry.mode & needed != needed
+    return bool(special) or any(not name.startswith("user.") for name, _ in entry.xattrs)
+
+
+def _tick(directory_fd: int) -> int:
+    """A moment of the file system's clock after which changes can be told from what was before."""
+    fd = os.open("clock", _NOTE, 0o600, dir_fd=directory_fd)
+    try:
+        before = now = os.fstat(fd).st_ctime_ns
+        while now == before:
+            time.sleep(0.001)
+            os.utime(fd)
+            now = os.fstat(fd).st_ctime_ns
+    finally:
+        os.close(fd)
+        os.unlink("clock", dir_fd=directory_fd)
+    return before

@@ -1,0 +1,86 @@
+"""What was recorded of files beside a tree, where the kernel would not do what a step wanted.
+
+Owns how records change what is read of a directory. It must not know who recorded them.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import TYPE_CHECKING, NamedTuple, cast
+
+from builder.snapshot import attributes
+from builder.snapshot.attributes import Attributes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from builder.sandbox.spec import Recorded
+
+_KEPT = -1
+
+
+class _Shown(NamedTuple):
+    """The fields of a status that are looked at."""
+
+    st_mode: int
+    st_uid: int
+    st_gid: int
+    st_size: int
+    st_nlink: int
+    st_rdev: int
+    st_dev: int
+    st_ino: int
+    st_mtime_ns: int
+    st_ctime_ns: int
+
+
+class RecordedFiles:
+    """Records by inode; with `own`, files of this uid and gid are root's in the image."""
+
+    def __init__(
+        self, recorded: Iterable[Recorded] = (), own: tuple[int, int] | None = None
+    ) -> None:
+        """Take what a step's outcome says."""
+        self._own = own
+        self._files = {_key(r.name): r for r in recorded}
+
+    def shown(self, status: os.stat_result) -> os.stat_result:
+        """A status as the image is to have it."""
+        if not self._files and self._own is None:
+            return status
+        record = self._files.get((status.st_dev, status.st_ino))
+        uid, gid = status.st_uid, status.st_gid
+        if self._own is not None:
+            uid, gid = (0 if i == o else i for i, o in zip((uid, gid), self._own, strict=True))
+        mode, device = status.st_mode, status.st_rdev
+        if record is not None:
+            uid = uid if record.uid == _KEPT else record.uid
+            gid = gid if record.gid == _KEPT else record.gid
+            if record.mode != _KEPT:
+                mode, device = record.mode, os.makedev(*record.device)
+        size = status.st_size if stat.S_ISREG(mode) else 0
+        shown = _Shown(
+            *(mode, uid, gid, size, status.st_nlink, device),
+            *(status.st_dev, status.st_ino, status.st_mtime_ns, status.st_ctime_ns),
+        )
+        return cast("os.stat_result", shown)
+
+    def attributes(self, target: int | bytes, status: os.stat_result) -> Attributes:
+        """The attributes of an open file, or of a path not followed, with recorded ones."""
+        found = attributes.read(target)
+        record = self._files.get((status.st_dev, status.st_ino)) if self._files else None
+        if record is None or not record.xattrs:
+            return found
+        kept = attributes.clean(record.xattrs)
+        names = {name for name, _ in kept.xattrs}
+        rest = (pair for pair in found.xattrs if pair[0] not in names)
+        return Attributes(tuple(sorted((*rest, *kept.xattrs))), found.opaque)
+
+
+def _key(name: str) -> tuple[int, int]:
+    device, _, inode = name.partition(":")
+    return int(device), int(inode)
+
+
+AS_THEY_ARE = RecordedFiles()
