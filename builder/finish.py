@@ -81,8 +81,10 @@ def outputs_of(request: BuildRequest, *, stdout_is_terminal: bool) -> tuple[Outp
     from builder.export.option import parse_output  # noqa: PLC0415 - likewise
 
     outputs = [parse_output(text) for text in request.outputs]
-    if request.push and not any(output.push for output in outputs):
-        outputs.append(OutputSpec(OutputType.REGISTRY, push=True))
+    if request.push:
+        outputs = [_pushed(output) for output in outputs]
+        if not any(output.push for output in outputs):
+            outputs.append(OutputSpec(OutputType.REGISTRY, push=True))
     check_outputs(outputs)
     for output in outputs:
         check_destination(output, stdout_is_terminal=stdout_is_terminal)
@@ -94,6 +96,11 @@ def outputs_of(request: BuildRequest, *, stdout_is_terminal: bool) -> tuple[Outp
             msg = "tag is needed when pushing to registry"
             raise UsageError(msg, hint="name the image with -t REGISTRY/REPOSITORY:TAG")
     return tuple(outputs)
+
+
+def _pushed(output: OutputSpec) -> OutputSpec:
+    """What --push makes of an output."""
+    return replace(output, push=True) if output.type is OutputType.IMAGE else output
 
 
 def _check_deleting(output: OutputSpec, allow: Sequence[str]) -> None:
@@ -181,7 +188,7 @@ class Finisher:
 
     def _kept(self, made: Made, output: OutputSpec) -> list[tuple[Made, tuple[Reference, ...]]]:
         """What an output asks the store to know beside the tags: names, also by digest."""
-        if not output.is_image or output.type in {OutputType.OCI, OutputType.DOCKER}:
+        if not output.is_image or output.is_archive:
             return []
         naming, names = output.naming, output.names or self._request.tags
         found = list(output.names)
@@ -230,7 +237,7 @@ class Finisher:
             formed, rewritten = self._timed(images, output, epoch)
             texts = (*annotations, *output.annotations)
             made = self._publish(formed, BlobForm.of(output), texts, rewritten)
-            if output.type in {OutputType.OCI, OutputType.DOCKER}:
+            if output.is_archive:
                 made = _dated(made, epoch)
         elif output.annotations:
             self._warn(f"type={output.type} has no manifest to annotate")

@@ -211,6 +211,8 @@ def _dest(type_: OutputType, dest: str, *, tar: bool) -> str:
         raise UsageError(msg)
     if type_ in {OutputType.IMAGE, OutputType.REGISTRY, OutputType.CACHEONLY}:
         return ""
+    if type_ is OutputType.DOCKER and tar and not dest:
+        return ""  # loaded: into the local store
     directory = type_ is OutputType.LOCAL or not tar
     if directory and not dest:
         msg = f"output type {str(type_)!r} needs a directory"

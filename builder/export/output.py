@@ -97,6 +97,11 @@ class OutputSpec:
         return self.dest == STDOUT
 
     @property
+    def is_archive(self) -> bool:
+        """Whether the output is an image layout; docker's without a destination is only loaded."""
+        return self.type in {OutputType.OCI, OutputType.DOCKER} and bool(self.dest)
+
+    @property
     def is_image(self) -> bool:
         """Whether the output has manifests, which can be annotated."""
         return self.type not in {OutputType.LOCAL, OutputType.TAR, OutputType.CACHEONLY}

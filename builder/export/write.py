@@ -55,7 +55,8 @@ class Exporter:
         """
         match output.type:
             case OutputType.OCI | OutputType.DOCKER:
-                self._layout(output, images, _joined(names, output.names), index)
+                if output.is_archive:
+                    self._layout(output, images, _joined(names, output.names), index)
             case OutputType.TAR:
                 self._tar(output, images, index)
             case OutputType.LOCAL:

@@ -33,7 +33,8 @@ from cache.spec.reference import Reference
         ("type=tar,dest=x.tar", OutputSpec(OutputType.TAR, "x.tar")),
         ("type=local,dest=d", OutputSpec(OutputType.LOCAL, "d")),
         ("type=oci,tar=false,dest=d", OutputSpec(OutputType.OCI, "d", tar=False)),
-        ("type=docker,TAR=T", OutputSpec(OutputType.DOCKER, "-")),
+        ("type=docker,TAR=T", OutputSpec(OutputType.DOCKER)),
+        ("type=docker,dest=-", OutputSpec(OutputType.DOCKER, "-")),
         ("type=cacheonly", OutputSpec(OutputType.CACHEONLY)),
         ('type=oci,"dest=a,b"', OutputSpec(OutputType.OCI, "a,b")),
         (

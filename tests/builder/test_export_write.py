@@ -36,7 +36,7 @@ def members(data: bytes) -> dict[str, tarfile.TarInfo]:
     ("text", "expected"),
     [
         ("type=oci", {"oci-layout", "index.json"}),
-        ("type=docker", {"oci-layout", "index.json", "manifest.json"}),
+        ("type=docker,dest=-", {"oci-layout", "index.json", "manifest.json"}),
         ("-", {"bin/tool", "etc/name"}),
     ],
 )
@@ -48,7 +48,7 @@ def test_archives_go_to_standard_output_or_a_file(text, expected, tmp_path):
     one.write(parse_output(text), [image], NAMES)
     data = one.stdout.getvalue()
     assert expected <= set(members(data))
-    text = text if "=" in text else "type=tar"
+    text = text.removesuffix(",dest=-") if "=" in text else "type=tar"
     one.write(parse_output(f"{text},dest={tmp_path}/x.tar"), [image], NAMES)
     assert (tmp_path / "x.tar").read_bytes() == data
     assert os.listdir(tmp_path) == ["x.tar"]
@@ -58,7 +58,7 @@ def test_names_of_the_output_come_on_top():
     """name= adds to the names of the build, each once."""
     world = World()
     one = exporter(world, epoch=0)
-    one.write(parse_output('type=docker,"name=app:1,other"'), [world.small()], NAMES)
+    one.write(parse_output('type=docker,dest=-,"name=app:1,other"'), [world.small()], NAMES)
     data = one.stdout.getvalue()
     with tarfile.open(fileobj=io.BytesIO(data)) as tar:
         (entry,) = json.load(tar.extractfile("manifest.json"))
@@ -91,14 +91,14 @@ def test_platforms_get_directories_of_their_own(tmp_path):
     out.write(parse_output(f"type=oci,dest={tmp_path}/x"), [one, arm], NAMES, index=index)
     assert f"blobs/sha256/{index.digest.hex}" in members((tmp_path / "x").read_bytes())
     with pytest.raises(UsageError, match="manifest lists"):
-        out.write(parse_output("type=docker"), [one, arm], NAMES, index=index)
+        out.write(parse_output("type=docker,dest=-"), [one, arm], NAMES, index=index)
 
 
 def test_kept_and_pushed_outputs_write_nothing():
-    """image, registry and cacheonly are others' business."""
+    """image, registry, cacheonly and loading are others' business."""
     world = World()
     out = exporter(world)
-    for text in ("type=image", "type=registry", "type=cacheonly"):
+    for text in ("type=image", "type=registry", "type=cacheonly", "type=docker"):
         out.write(parse_output(text), [world.small()], NAMES)
     assert out.stdout.getvalue() == b""
 
