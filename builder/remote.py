@@ -70,16 +70,34 @@ class Network:
             yield stream
 
     def get(
-        self, url: str, sink: Callable[[bytes], object], etag: str | None, progress: Progress
+        self,
+        url: str,
+        sink: Callable[[bytes], object],
+        etag: str | None,
+        progress: Progress,
+        authorization: str = "",
     ) -> Fetched:
         """Fetch a URL."""
         from builder.registry.http_source import fetch_url  # noqa: PLC0415 - start-up time
 
         transport = self.client.session.transport
         reply = fetch_url(
-            transport, url, sink, max_bytes=MAX_DOWNLOAD, etag=etag, progress=progress
+            transport,
+            url,
+            sink,
+            max_bytes=MAX_DOWNLOAD,
+            etag=etag,
+            progress=progress,
+            authorization=authorization,
         )
         return Fetched(reply.status, reply.etag, reply.last_modified)
+
+    def is_unchanged(self, url: str, etag: str, authorization: str) -> bool:
+        """Ask whether a URL still has an ETag."""
+        from builder.registry.http_source import is_unchanged  # noqa: PLC0415 - start-up time
+
+        transport = self.client.session.transport
+        return is_unchanged(transport, url, etag, authorization=authorization)
 
     def read(self, url: str, limit: int) -> bytes:
         """Fetch a small file.

@@ -14,17 +14,21 @@ from urllib.parse import unquote
 
 from builder.errors import RegistryError
 from builder.registry.location import Location
-from builder.registry.reply import refusal
-from builder.registry.retry import Retry
+from builder.registry.retry import TEMPORARY, Retry, TemporaryError, retry_after
 from builder.registry.transport import Request, Transport
-from cache.value import state, value
+from cache.value import replace, state, value
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable, Generator, Iterable, Iterator
 
     from builder.registry.reply import Reply
 
 _STEP = 256 * 1024
+_GZIP = "gzip"
+_OK = 200
+# What is not an error holds a file; redirects and 304 are seen before.
+_SUCCESS = frozenset(range(200, 400))
+_DENIED = (401, 403)
 _PARTIAL = 206
 _NOT_MODIFIED = 304
 _MAX_RESUMES = 20  # broken connections that one file survives
@@ -52,8 +56,12 @@ def fetch_url(
     etag: str | None = None,
     retry: Retry | None = None,
     progress: Callable[[str, int, int], None] | None = None,
+    authorization: str = "",
 ) -> UrlResult:
     """Fetch a URL into a sink; with an `etag`, 304 and no bytes when it is unchanged.
+
+    `authorization` goes to the URL's own host only, and before a user name in the URL. A body
+    that was compressed for the way is written as it was before.
 
     What is temporary is tried again. A connection that breaks midway is resumed when the file
     has a strong ETag, which proves that the rest belongs to what came before; else the error has
@@ -62,10 +70,13 @@ def fetch_url(
     Raises:
         RegistryError: refused URL or redirect, over `max_bytes`, any other status, broken.
     """
-    download = _Download(_request(url, etag), transport, retry or Retry.of(transport.config))
+    request = _request(url, etag, authorization)
+    download = _Download(request, transport, retry or Retry.of(transport.config))
     first = download.begin()
-    total = first.length or 0
-    with closing(download.pieces(first)) as pieces:
+    coding = first.header("Content-Encoding").strip().lower()
+    total = 0 if coding == _GZIP else first.length or 0
+    with closing(download.pieces(first)) as raw:
+        pieces = _gunzipped(raw, download.shown) if coding == _GZIP else raw
         for data in pieces:
             download.size += len(data)
             if max(total, download.size) > max_bytes:
@@ -83,6 +94,27 @@ def fetch_url(
     )
 
 
+def is_unchanged(transport: Transport, url: str, etag: str, *, authorization: str = "") -> bool:
+    """Ask with HEAD, which some servers answer better than If-None-Match, whether a tag holds.
+
+    Whatever goes wrong means that it may have changed: the fetch that follows tells.
+    """
+    request = replace(_request(url, etag, authorization), method="HEAD")
+    try:
+        with transport.follow(request) as reply:
+            found = reply.header("ETag")[:_MAX_TAG]
+            if reply.status == _NOT_MODIFIED and not found:
+                return True
+            same = _strong(found) == _strong(etag) and bool(etag)
+            return same and reply.status in {_OK, _NOT_MODIFIED}
+    except RegistryError:
+        return False
+
+
+def _strong(etag: str) -> str:
+    return etag.removeprefix("W/")
+
+
 @state
 class _Download:
     request: Request
@@ -96,7 +128,7 @@ class _Download:
         return self.request.location.shown
 
     def begin(self) -> Reply:
-        return self.retry.run(lambda: self._send(self.request, {200, _NOT_MODIFIED}))
+        return self.retry.run(lambda: self._send(self.request, set(_SUCCESS)))
 
     def pieces(self, first: Reply) -> Generator[bytes, None, None]:
         """The body over as many connections as it takes; the last of them is closed at the end."""
@@ -119,6 +151,8 @@ class _Download:
         """Ask for the rest, provided it is the rest of the same file."""
         validator = first.header("ETag")
         self.resumes += 1
+        if first.header("Content-Encoding"):
+            raise error  # what a part of it is of is not told
         if not validator.startswith('"') or not error.temporary or self.resumes > _MAX_RESUMES:
             raise error
         headers = {**self.request.headers, "If-Range": validator, "Range": f"bytes={self.size}-"}
@@ -137,14 +171,46 @@ class _Download:
         if reply.status in ok:
             return reply
         with reply:
-            raise refusal(reply, f"fetching {self.shown}")
+            raise self._refused(reply)
+
+    def _refused(self, reply: Reply) -> RegistryError:
+        status = reply.status
+        message = f"invalid response status {status} for {self.shown}"
+        if status in TEMPORARY:
+            wait = retry_after(reply.header("Retry-After"))
+            return TemporaryError(message, status=status, wait=wait)
+        host = self.request.location.origin.host
+        hint = f"give a token with --secret id=HTTP_AUTH_TOKEN_{host},env=NAME"
+        return RegistryError(message, status=status, hint=hint if status in _DENIED else None)
 
 
-def _request(url: str, etag: str | None) -> Request:
+def _gunzipped(pieces: Iterable[bytes], shown: str) -> Iterator[bytes]:
+    """Undo a compression that was for the way only; a bounded piece at a time."""
+    import zlib  # noqa: PLC0415 - few servers compress unasked
+
+    decoder = zlib.decompressobj(zlib.MAX_WBITS | 16)
+    try:
+        for piece in pieces:
+            data = piece
+            while data and not decoder.eof:
+                yield decoder.decompress(data, _STEP)
+                data = decoder.unconsumed_tail
+        yield decoder.flush()
+    except zlib.error as error:
+        msg = f"{shown}: the body is not the gzip stream it is said to be"
+        raise RegistryError(msg) from error
+    if not decoder.eof:
+        msg = f"{shown}: the gzip stream ends early"
+        raise RegistryError(msg, temporary=True)
+
+
+def _request(url: str, etag: str | None, authorization: str) -> Request:
     headers = {} if etag is None else {"If-None-Match": etag}
     match = _USERINFO.match(url)
     if match is not None:
         pair = unquote(match[2]).encode()
         headers["Authorization"] = f"Basic {base64.b64encode(pair).decode()}"
         url = match[1] + url[match.end() :]
+    if authorization:
+        headers["Authorization"] = authorization
     return Request("GET", Location.parse(url), headers)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from typing import TYPE_CHECKING, Protocol
 
@@ -12,7 +13,7 @@ from cache.value import value
 from frontend.graph import HttpOp
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from builder.solver.scheduler import StepLog
     from cache.keys import CacheKey
@@ -44,18 +45,36 @@ class Fetcher(Protocol):
         sink: Callable[[bytes], object],
         etag: str | None,
         progress: Callable[[str, int, int], None],
+        authorization: str,
     ) -> Fetched:
         """Fetch into a sink; with an etag the reply may be 304 and no bytes."""
+
+
+class Validator(Protocol):
+    """Asks whether a URL's content is still the one of an ETag."""
+
+    def __call__(self, url: str, etag: str, authorization: str) -> bool:
+        """Whether it is; False when that is not known."""
 
 
 class HttpHandler:
     """OpHandler for HttpOp; its output is a file, never a layer, so it has no key."""
 
-    def __init__(self, fetch: Fetcher, store: LocalStore, memos: SqliteMemos) -> None:
-        """Keep bodies in the store and validators in the memos."""
+    def __init__(
+        self,
+        fetch: Fetcher,
+        store: LocalStore,
+        memos: SqliteMemos,
+        secrets: Mapping[str, bytes] | None = None,
+        is_unchanged: Validator | None = None,
+    ) -> None:
+        """Keep bodies in the store and validators in the memos; log in with what is in `secrets`."""
         self._fetch = fetch
         self._store = store
         self._memos = memos
+        self._secrets = secrets or {}
+        self._is_unchanged = is_unchanged
+        self._asked: dict[HttpOp, FileOutput | None] = {}
 
     def key(self, op: Op, inputs: Sequence[Output]) -> CacheKey | None:
         """None: what a URL gives is asked anew by every build."""
@@ -63,9 +82,17 @@ class HttpHandler:
         return None
 
     def known(self, op: HttpOp) -> FileOutput | None:
-        """What a URL with a checksum gave before: the checksum names it, nobody is asked."""
-        output, _ = self._remembered(op)
-        return output if op.checksum is not None and output is not None else None
+        """What a URL gave before, if its checksum names it or the server says it still does.
+
+        The server is asked once a build.
+        """
+        output, etag = self._remembered(op)
+        if output is None or op.checksum is not None or self._is_unchanged is None:
+            return output if op.checksum is not None else None
+        if op not in self._asked:
+            same = bool(etag) and self._is_unchanged(op.url, etag, self._authorization(op.url))
+            self._asked[op] = output if same else None
+        return self._asked[op]
 
     def run(self, op: Op, inputs: Sequence[Output], log: StepLog) -> Output:
         """Fetch, or find unchanged.
@@ -78,7 +105,8 @@ class HttpHandler:
             raise TypeError(op)
         output, etag = self._remembered(op)
         with self._store.writer() as writer:
-            reply = self._fetch(op.url, writer.write, etag or None, log.progress)
+            authorization = self._authorization(op.url)
+            reply = self._fetch(op.url, writer.write, etag or None, log.progress, authorization)
             if reply.status == _UNCHANGED and output is not None:
                 return output
             try:
@@ -90,6 +118,20 @@ class HttpHandler:
         row = [str(fresh.digest), fresh.size, fresh.mtime, reply.etag]
         self._memos.put(_DOMAIN, _memo_key(op), json.dumps(row).encode())
         return fresh
+
+    def _authorization(self, url: str) -> str:
+        """What the build's secrets say for a URL's host; a token before a header (A06)."""
+        if not self._secrets:
+            return ""
+        from urllib.parse import urlsplit  # noqa: PLC0415 - few builds log in
+
+        with contextlib.suppress(ValueError):
+            host = urlsplit(url).hostname or ""
+            token = self._secrets.get(f"HTTP_AUTH_TOKEN_{host}")
+            header = self._secrets.get(f"HTTP_AUTH_HEADER_{host}", b"")
+            value = header if token is None else b"Bearer " + token
+            return value.rstrip(b"\r\n").decode("latin-1")
+        return ""
 
     def _remembered(self, op: HttpOp) -> tuple[FileOutput | None, str]:
         try:
@@ -110,9 +152,12 @@ def _memo_key(op: HttpOp) -> str:
 
 def _mtime(last_modified: str) -> int:
     """Nanoseconds of an HTTP date, 0 when there is none (A04)."""
-    from email.utils import parsedate_to_datetime  # noqa: PLC0415 - only after a download
+    from email.utils import mktime_tz, parsedate_tz  # noqa: PLC0415 - only after a download
 
+    if not last_modified.endswith("GMT"):
+        return 0
     try:
-        return int(parsedate_to_datetime(last_modified).timestamp()) * _SECOND
+        parts = parsedate_tz(last_modified)
+        return 0 if parts is None else mktime_tz(parts) * _SECOND
     except (ValueError, TypeError, OverflowError):
         return 0

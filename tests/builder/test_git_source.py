@@ -277,7 +277,7 @@ def test_kept_git_directory(server, work, tmp_path):
     out = SimpleNamespace(path=place)
     assert Repo.git(out, "status", "--porcelain") == ""
     assert Repo.git(out, "log", "--format=%H") == commit
-    assert Repo.git(out, "submodule", "status").startswith(f" {sub.git('rev-parse', 'HEAD')} one")
+    assert Repo.git(out, "submodule", "status").startswith(f"{sub.git('rev-parse', 'HEAD')} one")
     assert Repo.git(out, "fsck", "--full") == ""
     assert ".git" not in work.read(GitOp(repo.url, keep_git_dir=True, subdir="one"))
     assert list((work.state / "git").glob("kept-*")) == []

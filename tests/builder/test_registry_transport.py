@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import shutil
 import socket
 import ssl
@@ -21,7 +22,7 @@ from support.registry import FakeRegistry
 from support.remote_images import AMD64, Pauses, client_for, name, publish, small_image
 
 from builder.errors import RegistryError
-from builder.registry.http_source import fetch_url
+from builder.registry.http_source import fetch_url, is_unchanged
 from builder.registry.location import (
     Location,
     Zone,
@@ -514,14 +515,57 @@ def fetch(url, **options):
 
 
 def test_a_url_is_fetched_with_its_validators(registry):
-    """ADD: body, size, validators and the final address come back; nothing is decoded."""
+    """ADD: body, size, validators and the final address come back."""
     registry.plan("GET", "/f", fake.answer(302, {"Location": "/g"}))
-    headers = {"ETag": '"e"', "Last-Modified": "x", "Content-Encoding": "gzip"}
+    headers = {"ETag": '"e"', "Last-Modified": "x", "Content-Encoding": "x-gzip"}
     registry.plan("GET", "/g", fake.answer(200, headers, b"data"))
     result, data = fetch(f"{registry.url}/f")
     assert data == b"data"
     assert (result.status, result.etag, result.last_modified, result.size) == (200, '"e"', "x", 4)
     assert result.url == f"{registry.url}/g"
+
+
+def test_a_body_gzipped_for_the_way_comes_out_plain(registry):
+    """A04: Content-Encoding gzip is undone as the reference does, under the same limit."""
+    packed = gzip.compress(b"data" * 100_000)
+    headers = {"Content-Encoding": "gzip"}
+    registry.plan("GET", "/f", fake.answer(200, headers, packed), times=2)
+    assert fetch(f"{registry.url}/f")[1] == b"data" * 100_000
+    with pytest.raises(RegistryError, match="larger than 1000 bytes"):
+        fetch(f"{registry.url}/f", max_bytes=1000)
+    for body, words in ((b"no gzip", "not the gzip stream"), (packed[:-9], "ends early")):
+        registry.plan("GET", "/f", fake.answer(200, headers, body))
+        with pytest.raises(RegistryError, match=words):
+            fetch(f"{registry.url}/f")
+
+
+@pytest.mark.parametrize(
+    ("status", "tag", "same"),
+    [
+        (304, "", True),
+        (304, '"e"', True),
+        (200, 'W/"e"', True),
+        (200, '"f"', False),
+        (500, '"e"', False),
+    ],
+)
+def test_head_tells_what_is_unchanged(registry, status, tag, same):
+    """K21: HEAD with an equal ETag, weak or not, or 304 saves the fetch; errors do not."""
+    registry.plan("HEAD", "/f", fake.answer(status, {"ETag": tag} if tag else {}))
+    transport = Transport(RegistryConfig(idle_timeout=2.0))
+    assert is_unchanged(transport, f"{registry.url}/f", '"e"') is same
+    assert registry.log[0].headers["If-None-Match"] == '"e"'
+
+
+def test_secrets_come_before_the_user_in_a_url(registry):
+    """A06: what a secret says is sent to the URL's own host only; statuses name the secret."""
+    registry.plan("GET", "/f", fake.answer(200, {}, b"x"))
+    fetch(f"http://ann:pw@{registry.host}/f", authorization="Bearer t")
+    assert registry.log[0].headers["Authorization"] == "Bearer t"
+    registry.plan("GET", "/f", fake.answer(401, {}))
+    with pytest.raises(RegistryError, match="invalid response status 401") as caught:
+        fetch(f"{registry.url}/f")
+    assert "HTTP_AUTH_TOKEN_127.0.0.1" in caught.value.hint
 
 
 def test_an_unchanged_url_sends_nothing(registry):
