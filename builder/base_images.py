@@ -9,7 +9,7 @@ from cache.spec.reference import Reference
 from frontend.dockerfile.contexts import LAYOUT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from builder.state import State
     from cache.spec.digest import Digest
@@ -82,17 +82,14 @@ class BaseImages:
     def _other_platform(self, name: Reference, wanted: Platform) -> str | None:
         """Say so when an image of this name is here, but for other platforms."""
         stored = self._state.images.find(name)
-        if stored is None or _serves(stored.choose(wanted), wanted):
+        if stored is None or _best(stored.images, wanted) is not None:
             return None
         offered = ", ".join(str(image.config.platform) for image in stored.images)
         return f"the local {name.familiar} is for {offered}, not for {wanted}"
 
     def _local(self, name: Reference, text: str, wanted: Platform) -> Image | None:
         stored = self._state.images.find(name) or self._state.images.find_id(text)
-        if stored is None or not stored.images:
-            return None
-        image = stored.choose(wanted)
-        return image if _serves(image, wanted) else None
+        return None if stored is None else _best(stored.images, wanted)
 
     def fetch(self, name: Reference, platform: Platform) -> Image:
         """Resolve at the registry and keep the documents and where the layers are."""
@@ -111,5 +108,13 @@ class BaseImages:
         return image
 
 
-def _serves(image: Image, wanted: Platform) -> bool:
-    return image.config.platform.architecture == wanted.architecture
+def _best(images: Sequence[Image], wanted: Platform) -> Image | None:
+    """The image that fits a platform best; None when none can run there."""
+    for image in images:
+        if image.config.platform == wanted:
+            return image
+    from builder.registry.platforms import rank  # noqa: PLC0415 - most bases are for this machine
+
+    ranked = [(rank(image.config.platform, wanted), n) for n, image in enumerate(images)]
+    fitting = sorted((how, n) for how, n in ranked if how is not None)
+    return images[fitting[0][1]] if fitting else None

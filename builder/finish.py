@@ -13,7 +13,7 @@ from builder.export.exporter import BlobForm, publish, publish_index
 from builder.export.output import Compression, OutputSpec, OutputType, check_outputs
 from builder.export.write import Exporter
 from builder.progress.events import VertexDone, VertexFailed, VertexStarted, Warned
-from builder.results import clamped, outgoing, rewritten
+from builder.results import clamped, rewritten
 from builder.solver.steplog import ReportedLog
 from cache.spec.reference import Reference
 from cache.value import replace, value
@@ -210,12 +210,13 @@ class Finisher:
             publish(
                 image.config,
                 image.layers,
-                base_layers=image.base_layers,
+                base_layers=image.base_layers if form is _STORED else image.kept_layers,
                 form=form,
                 content=store,
                 layer_store=layers,
                 annotations=annotations,
                 rewritten=rewritten,
+                rewritten_from=image.base_layers,
             )
             for image in images
         )
@@ -258,7 +259,7 @@ class Finisher:
             timed = [clamped(image, epoch) for image in timed]
         if rewrite and epoch is not None:
             timed = [rewritten(image, epoch, self._state.layers) for image in timed]
-        return [outgoing(image) for image in timed], epoch if rewrite else None
+        return timed, epoch if rewrite else None
 
     @contextlib.contextmanager
     def _step(self, name: str) -> Iterator[Callable[[str, int, int], None]]:

@@ -35,6 +35,17 @@ class Solved:
     base_layers: int
     base_history: int = 0
 
+    @property
+    def kept_layers(self) -> int:
+        """How many of the base's layers an output can keep: as far as they are compressed.
+
+        A base that was built here is stored plain; it goes out in the form asked for, like new
+        layers.
+        """
+        base = self.layers[: self.base_layers]
+        plain = (n for n, layer in enumerate(base) if layer.blob.digest == layer.diff_id)
+        return next(plain, self.base_layers)
+
 
 def solved(lowered: Lowered, outputs: Mapping[Ref, Output], clock: Clock) -> Solved:
     """Complete the config with history, times and diff_ids."""
@@ -89,16 +100,6 @@ def clamped(image: Solved, epoch: int) -> Solved:
 def _earlier(created: str, epoch: int) -> str:
     seconds = seconds_of(created)
     return created if seconds is not None and seconds <= epoch else rfc3339(epoch)
-
-
-def outgoing(image: Solved) -> Solved:
-    """Let an output keep the base's layers as far as they are compressed.
-
-    A base that was built here is stored plain; it goes out in the form asked for, like new layers.
-    """
-    base = image.layers[: image.base_layers]
-    plain = (n for n, layer in enumerate(base) if layer.blob.digest == layer.diff_id)
-    return replace(image, base_layers=next(plain, image.base_layers))
 
 
 def rewritten(image: Solved, epoch: int, store: LayerStore) -> Solved:

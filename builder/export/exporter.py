@@ -122,12 +122,13 @@ def publish(
     layer_store: LayerStore,
     annotations: Sequence[Annotation] = (),
     rewritten: int | None = None,
+    rewritten_from: int = 0,
 ) -> Image:
     """Write config and manifest of one platform into the content store.
 
     Layers of the base keep their blobs unless the form forces them (O34); only their media
-    type follows the family asked for. `rewritten` is the epoch that the times of the others
-    were rewritten to (O22).
+    type follows the family asked for. `rewritten` is the epoch that the times of the layers
+    from `rewritten_from` on were rewritten to (O22).
     """
     blobs = [
         _blob(layer, form, layer_store, keep=index < base_layers and not form.force)
@@ -135,7 +136,8 @@ def publish(
     ]
     if rewritten is not None and form.oci_types:
         mark = {REWRITTEN: str(rewritten)}
-        blobs[base_layers:] = [replace(blob, annotations=mark) for blob in blobs[base_layers:]]
+        new = slice(rewritten_from, None)
+        blobs[new] = [replace(blob, annotations=mark) for blob in blobs[new]]
     config_type = oci.OCI_CONFIG if form.oci_types else oci.DOCKER_CONFIG
     manifest_type = oci.OCI_MANIFEST if form.oci_types else oci.DOCKER_MANIFEST
     config_blob = _put(content, config.to_json(), config_type)

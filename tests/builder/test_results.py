@@ -6,6 +6,8 @@ from support.images import World
 
 from builder.results import Solved, clamped, rewritten
 from cache.spec.config import History, ImageConfig
+from cache.spec.digest import Digest
+from cache.value import replace
 
 OLD, NEW = "2001-01-01T00:00:00Z", "2030-01-01T00:00:00.5Z"
 BASE = History("base", NEW)
@@ -34,3 +36,15 @@ def test_new_layers_are_rewritten_and_base_layers_kept():
     assert all(entry.mtime <= 5 * 10**9 for entry in after)
     again = rewritten(image, 5, world.layers)
     assert again.layers == image.layers
+
+
+def test_base_layers_stored_plain_go_out_compressed():
+    """An output keeps the base's blobs only as far as they are compressed (O34)."""
+    world = World()
+    made = world.small()
+    plain = replace(
+        made.layers[1], blob=replace(made.layers[1].blob, digest=made.layers[1].diff_id)
+    )
+    packed = replace(made.layers[0], blob=replace(made.layers[0].blob, digest=Digest.of(b"gz")))
+    assert Solved(made.config, (packed, plain, plain), base_layers=2).kept_layers == 1
+    assert Solved(made.config, (packed, packed, plain), base_layers=2).kept_layers == 2
