@@ -103,10 +103,7 @@ class Draft:
     def set_labels(self, pairs: Pairs, expand: Expander) -> str:
         """LABEL: last wins (I02)."""
         expanded = _expanded(pairs, expand)
-        for name, value in expanded:
-            if not name:
-                raise MistakeError("names can not be blank")
-            self.labels[name] = value
+        self.labels.update(expanded)
         return history.pairs_text("LABEL", expanded)
 
     def set_cmd(self, process: Process) -> str:

@@ -260,9 +260,9 @@ def _comparable(config):
 
 
 def failure_line(text):
-    """The line of the Dockerfile a failed build points at."""
+    """The line of the Dockerfile a failed build points at, first if there are several."""
     found = _LINE.findall(text)
-    return int(found[-1]) if found else None
+    return int(found[0]) if found else None
 
 
 def step_ends(text):
