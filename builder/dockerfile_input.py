@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from builder.errors import UsageError
 from cache.value import value
+from frontend.dockerfile.contexts import without_password
 from frontend.source import MAX_SOURCE, SourceFile
 
 if TYPE_CHECKING:
@@ -93,7 +94,8 @@ def read_dockerfile(
         data = sys.stdin.buffer.read(MAX_SOURCE + 1)
         return source_file(NAME, data, "standard input"), ""
     if is_url(name):
-        return source_file(name, fetch(name, MAX_FETCHED), name), ""
+        shown = without_password(name)
+        return source_file(shown, fetch(name, MAX_FETCHED), shown), ""
     path = name or _default(context)
     # A name the user gave may lead anywhere; the context's own Dockerfile only within it.
     data = read_regular(path, MAX_SOURCE) if name else read_confined(path, MAX_SOURCE)
@@ -102,7 +104,7 @@ def read_dockerfile(
         data = read_regular(path, MAX_SOURCE)
     if data is None:
         path = name or _default(context)
-        msg = f'failed to read dockerfile: "{path}" not found'
+        msg = f"failed to read dockerfile: open {path}: no such file or directory"
         raise UsageError(msg, hint="name it with -f, or change to its directory")
     return source_file(name or os.path.basename(path), data, path), path
 

@@ -31,6 +31,7 @@ from cache.records import Record
 from cache.spec.oci import Descriptor, Layer
 from cache.statcache import StoredStatCache
 from cache.value import replace
+from frontend.dockerfile.contexts import without_password
 from frontend.dockerfile.giturl import parse_git
 from frontend.graph import CopyOp, HttpOp, RemoteSource, Unpack
 from frontend.source import MAX_SOURCE
@@ -139,7 +140,7 @@ class RemoteContext:
 
     def _url(self) -> BuildInput:
         op = HttpOp(self._request.context, _FILE)
-        self._notice(f"fetching {self._request.context}")
+        self._notice(f"fetching {without_password(self._request.context)}")
         handler = HttpHandler(
             self._network.get, self._state.store, self._state.memos, self._secrets
         )
@@ -155,7 +156,7 @@ class RemoteContext:
             return self._with_local_dockerfile(tree, lambda: _seconds(file.mtime))
         with self._opened(file) as stream:
             data = _exactly(stream, MAX_SOURCE + 1)
-        source = source_file(NAME, data, self._request.context)
+        source = source_file(NAME, data, without_password(self._request.context))
         return BuildInput(source, "", tree.layers, lambda: _seconds(file.mtime))
 
     def _git(self, op: GitOp) -> BuildInput:
@@ -164,7 +165,7 @@ class RemoteContext:
             op = replace(op, keep_git_dir=True)
         if arguments.get(_EPOCH):
             op = replace(op, mtime="commit")
-        self._notice(f"fetching {self._request.context}")
+        self._notice(f"fetching {without_password(self._request.context)}")
         state = self._state
         handler = GitHandler(
             lambda: self._network.git(state.root, self._request, self._secrets),

@@ -19,6 +19,7 @@ from frontend.dockerfile.contexts import (
     ImageSource,
     StageSource,
     parse_source,
+    without_password,
 )
 from frontend.dockerfile.problems import MistakeError
 from frontend.graph import ContextOp, CopyOp, ExecOp, GitOp, HttpOp, ImageOp
@@ -171,6 +172,28 @@ def test_a_url_is_a_file_called_context() -> None:
         "FROM busybox\nCOPY --from=n /context /\n", contexts=(("n", "http://h/a.tar"),)
     )
     assert ops(result, HttpOp) == [HttpOp("http://h/a.tar", "context")]
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("https://h/p@q?a@b", "https://h/p@q?a@b"),
+        ("https://u:p@h/x", "https://xxxxx@h/x"),
+        ("https://u:p@v@h:1", "https://xxxxx@h:1"),
+        ("git@h:x", "git@h:x"),
+        ("ssh://git@h/x#r", "ssh://xxxxx@h/x#r"),
+    ],
+)
+def test_passwords_are_not_shown(url, shown) -> None:
+    """X05: neither steps nor an image's history tell who logged in."""
+    assert without_password(url) == shown
+
+
+def test_the_history_of_a_url_has_no_password() -> None:
+    """X05, O14: what an image is built FROM is described without its login."""
+    result = lowered("FROM n\nENV A=b\n", contexts=(("n", "https://user:secret@h/x"),))
+    assert "secret" not in "".join(entry.created_by for entry in result.history)
+    assert "secret" not in "".join(vertex.name for vertex in result.graph.vertices)
 
 
 def test_a_target_is_a_stage_of_the_file() -> None:
