@@ -13,7 +13,6 @@ from cache.errors import PybuildError
 from cache.spec.oci import Platform
 from cache.spec.reference import Reference
 from frontend.dockerfile import shell
-from frontend.dockerfile.problems import closest
 from frontend.dockerfile.stages import global_scope
 from frontend.dockerfile.syntax import Arg, From
 from frontend.source import Span
@@ -143,6 +142,10 @@ class _Noted(dict[str, str]):
 
     def __init__(self, scope: Mapping[str, str]) -> None:
         super().__init__(scope)
+        self.forget()
+
+    def forget(self) -> None:
+        """Begin anew."""
         self.matched: set[str] = set()
         self.unmatched: dict[str, None] = {}
 
@@ -196,15 +199,16 @@ def check_origins(
 ) -> None:
     """Check the variables of every FROM."""
     declared = {name: None for arg in stages.global_args for name, _ in arg.args}
-    known = tuple({**declared, **dict.fromkeys(scope)})
+    known = {**declared, **dict.fromkeys(scope)}
+    noted = _Noted(scope)
     for stage in stages.stages:
         origin = stage.origin
         if "$" not in origin.image and not origin.platform:
             continue
-        noted = _Noted(scope)
+        noted.forget()
         _undeclared(origin, _expanded(origin.image, noted, escape)[1], known, problems)
         if origin.platform:
-            noted = _Noted(scope)
+            noted.forget()
             platform, unmatched = _expanded(origin.platform, noted, escape)
             _undeclared(origin, unmatched, known, problems)
             _platform(origin, platform, noted, problems)
@@ -218,11 +222,11 @@ def _expanded(text: str, noted: _Noted, escape: str) -> tuple[str, Iterable[str]
 
 
 def _undeclared(
-    origin: From, unmatched: Iterable[str], known: tuple[str, ...], problems: Problems
+    origin: From, unmatched: Iterable[str], known: Mapping[str, None], problems: Problems
 ) -> None:
     for name in unmatched:
         if name not in known:
-            guess = closest(name, known)
+            guess = problems.closest(name, known)
             suffix = f" (did you mean {guess}?)" if guess else ""
             problems.warn(
                 "UndefinedArgInFrom",

@@ -109,13 +109,14 @@ class _Asked(dict[str, str]):
 def _arguments(session: Session, target: int) -> tuple[Argument, ...]:
     """Collect what stages use: the target first, then its base, then those it copies from."""
     known = _globals(session)
+    asked = _Asked(session.globals)
     found: dict[str, Argument] = {}
     for work in _reachable(session, target):
         own = {
             name: Argument(name, value, described(step.node.comments, name), step.node.span)
             for name, (step, value) in work.arguments.items()
         }
-        used = {*_named_by_from(session, work), *work.draft.environment.declared}
+        used = {*_named_by_from(session, work, asked), *work.draft.environment.declared}
         for name in sorted(_with_parts(used, known, own)):
             argument = own.get(name) or (known[name].argument if name in known else None)
             if argument is not None:
@@ -139,7 +140,8 @@ def _reachable(session: Session, target: int) -> Iterator[StageWork]:
 def _globals(session: Session) -> dict[str, _Global]:
     """List the global ARGs; one that is given anew keeps what its old default was made of."""
     known: dict[str, _Global] = {}
-    scope = _Asked({n: v for n, v in session.globals.items() if not _is_global(session, n)})
+    own = {name for step in session.stages.global_args for name, _ in step.args}
+    scope = _Asked({n: v for n, v in session.globals.items() if n not in own})
     for step in session.stages.global_args:
         for name, default in step.args:
             scope.found = set()
@@ -156,12 +158,8 @@ def _globals(session: Session) -> dict[str, _Global]:
     return known
 
 
-def _is_global(session: Session, name: str) -> bool:
-    return any(name == arg for step in session.stages.global_args for arg, _ in step.args)
-
-
-def _named_by_from(session: Session, work: StageWork) -> set[str]:
-    scope = _Asked(session.globals)
+def _named_by_from(session: Session, work: StageWork, scope: _Asked) -> set[str]:
+    scope.found = set()
     origin = work.stage.origin
     for text in (origin.image, origin.platform):
         if "$" in text:

@@ -22,6 +22,7 @@ MAX_WARNINGS = 1000  # the same for warnings, which tools may count
 _FARTHEST = 2  # letters that a suggestion may differ in
 _LONGEST_NAME = 64  # characters of a name that is looked for
 _MOST_NAMES = 200  # that it is compared with
+_MOST_GUESSES = 100  # of a file: each compares many names
 _LONGEST_WARNING = 4096  # characters of a warning, which may quote the file
 
 
@@ -104,6 +105,7 @@ class Problems:
         self._errors: dict[Diagnostic, None] = {}
         self._warnings: list[Diagnostic] = []
         self._config = config
+        self._guesses = _MOST_GUESSES
 
     def add(self, span: Span, error: PybuildError, *, guess: str = "") -> None:
         """Keep an error of an instruction, and perhaps the name that was meant."""
@@ -117,6 +119,11 @@ class Problems:
     def hears(self, rule: str, span: Span) -> bool:
         """Whether a warning of this rule would be kept."""
         return len(self._warnings) < MAX_WARNINGS and self._config.hears(rule, span.start)
+
+    def closest(self, name: str, known: Iterable[str]) -> str:
+        """Guess the name that was meant, unless there were too many guesses already."""
+        self._guesses -= 1
+        return closest(name, known) if self._guesses >= 0 else ""
 
     @property
     def many(self) -> bool:
@@ -173,13 +180,18 @@ def closest(name: str, known: Iterable[str]) -> str:
 
 
 def _distance(one: str, other: str) -> int:
-    """Count the letters to insert, remove or replace."""
-    row = list(range(len(other) + 1))
+    """Count the letters to insert, remove or replace; what is too far apart is only that."""
+    far = _FARTHEST + 1
+    row = [min(j, far) for j in range(len(other) + 1)]
     for i, a in enumerate(one, 1):
-        above, row[0] = row[0], i
-        for j, b in enumerate(other, 1):
-            above, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, above + (a != b))
-    return row[-1]
+        first, last = max(1, i - _FARTHEST), min(len(other), i + _FARTHEST)
+        above, row[first - 1] = row[first - 1], i if first == 1 else far
+        for j in range(first, last + 1):
+            beside = row[j] if j - i < _FARTHEST else far
+            above, row[j] = row[j], min(beside + 1, row[j - 1] + 1, above + (a != other[j - 1]))
+        if min(row[first - 1 : last + 1]) >= far:
+            return far
+    return min(row[-1], far)
 
 
 def nearest(name: str, known: tuple[str, ...]) -> str | None:

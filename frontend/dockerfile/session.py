@@ -219,7 +219,7 @@ class Session:
         for name in dict.fromkeys(names):
             if name in environment.declared or name in _BUILD_ONLY:
                 continue
-            guess = closest(name, environment.scope)
+            guess = self.problems.closest(name, environment.scope)
             suffix = f" (did you mean ${guess}?)" if guess else ""
             self.problems.warn(
                 "UndefinedVar", f"Usage of undefined variable '${name}'{suffix}", span
