@@ -10,7 +10,7 @@ import base64
 import re
 from contextlib import closing
 from typing import TYPE_CHECKING
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 from builder.errors import RegistryError
 from builder.registry.location import Location
@@ -33,6 +33,8 @@ _PARTIAL = 206
 _NOT_MODIFIED = 304
 _MAX_RESUMES = 20  # broken connections that one file survives
 _MAX_TAG = 1024  # characters of an ETag or date that are kept
+_BEYOND = re.compile(r"[ \u0080-\U0010ffff]")
+_BAD_ESCAPE = re.compile(r"\A[^?#]*%(?![0-9A-Fa-f]{2})")
 _USERINFO = re.compile(r"\A(https?://)([^/?#]*)@", re.IGNORECASE)
 
 
@@ -213,4 +215,22 @@ def _request(url: str, etag: str | None, authorization: str) -> Request:
         url = match[1] + url[match.end() :]
     if authorization:
         headers["Authorization"] = authorization
-    return Request("GET", Location.parse(url), headers)
+    return Request("GET", Location.parse(_encoded(url)), headers)
+
+
+def _encoded(url: str) -> str:
+    """Write blanks and letters beyond ASCII after the host as escapes, as browsers do.
+
+    Raises:
+        RegistryError: an escape that is none.
+    """
+    scheme, mark, rest = url.partition("://")
+    host, slash, path = rest.partition("/")
+    if _BAD_ESCAPE.search(path):
+        msg = f"invalid URL escape in {Location.parse(f'{scheme}{mark}{host}').shown}/…"
+        raise RegistryError(msg, hint="write a percent sign as %25")
+    return f"{scheme}{mark}{host}{slash}{_BEYOND.sub(_escaped, path)}"
+
+
+def _escaped(found: re.Match[str]) -> str:
+    return quote(found[0], errors="replace")

@@ -18,6 +18,7 @@ _TAIL = r"[?#]"
 _END_OF_AUTHORITY = r"[/?#]"
 _LONGEST_SHOWN = 1000  # characters of a URL in names and messages
 _UNNAMED = "__unnamed__"
+_UPWARDS = "download"  # the reference's name for what would climb
 _LONGEST_FILE_NAME = 255
 
 
@@ -61,6 +62,8 @@ def filename(url: str) -> str:
 
     path = re.split(_TAIL, url, maxsplit=1)[0].split("://", 1)[1].partition("/")[2]
     name = posixpath.basename(unquote(path).rstrip("/"))
-    if name in {"", ".", ".."} or printable(name) != name:
+    if name == "..":
+        return _UPWARDS
+    if name in {"", "."} or printable(name) != name:
         return _UNNAMED
     return _UNNAMED if len(name.encode(errors="surrogatepass")) > _LONGEST_FILE_NAME else name

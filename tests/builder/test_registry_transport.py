@@ -13,6 +13,7 @@ import threading
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 import pytest
 from hypothesis import given
@@ -537,6 +538,15 @@ def test_a_body_gzipped_for_the_way_comes_out_plain(registry):
         registry.plan("GET", "/f", fake.answer(200, headers, body))
         with pytest.raises(RegistryError, match=words):
             fetch(f"{registry.url}/f")
+
+
+def test_paths_are_escaped(registry):
+    """A04: blanks and other letters are sent as escapes; an escape that is none is refused."""
+    for path in ("/a b", "/caf\u00e9", "/a%20b"):
+        registry.plan("GET", quote(path, safe="/%"), fake.answer(200, {}, b"x"))
+        assert fetch(registry.url + path)[1] == b"x"
+    with pytest.raises(RegistryError, match="invalid URL escape"):
+        fetch(f"{registry.url}/a%zz")
 
 
 @pytest.mark.parametrize(

@@ -289,7 +289,7 @@ def test_destinations_are_absolute(workdir: str, dest: str, absolute: str) -> No
         ("http://h/p/", "p"),
         ("http://h", "__unnamed__"),
         ("http://h?x/y", "__unnamed__"),
-        ("http://h/%2e%2e", "__unnamed__"),
+        ("http://h/%2e%2e", "download"),
         ("http://h/a%2f..%2fb", "b"),
         ("http://h/a%00b", "__unnamed__"),
         ("http://h/a%0ab", "__unnamed__"),
