@@ -166,7 +166,7 @@ def copied_tree(graph: GraphBuilder, context: NamedContext, span: Span) -> Ref:
 def base_tree(graph: GraphBuilder, context: NamedContext, span: Span) -> Ref:
     """Add the file system of a stage that is built FROM a context."""
     tree = copied_tree(graph, context, span)
-    if not isinstance(context.source, DirectorySource):
+    if isinstance(context.source, FileSource):
         return tree
     name = f"[context {context.name}] copy"
     scratch = graph.add(ScratchOp())

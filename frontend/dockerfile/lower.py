@@ -214,6 +214,7 @@ def _begin(session: Session, stage: Stage, origin: Origin) -> StageWork:
         if stage.replaced:  # has no working directory in the reference either
             draft = Draft(ImageConfig(platform=platform), session.budget)
         work = StageWork(stage, origin, platform, session.base(origin, span), draft)
+        work.total = int(bool(origin.context))  # counted, but no step is shown for it
         _plan(session, work)
         return work
     return _on_image(session, stage, origin, platform, base)
