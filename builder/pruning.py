@@ -35,18 +35,27 @@ def prune(state: State, *, everything: bool) -> int:
             state.store.delete(digest)
     _drop_indexes(state, needed)
     _drop_trees(state, everything=everything)
+    if os.path.isdir(f"{state.root}/git"):
+        from builder.git.sweep import sweep  # noqa: PLC0415 - few builds use git
+
+        sweep(state.root, _limit(everything=everything))
     after = sum(state.store.size(digest) or 0 for digest in state.store)
     return before - after
 
 
 def _drop_rows(state: State, *, everything: bool) -> None:
-    limit = time.time_ns() if everything else time.time_ns() - KEPT_SECONDS * _SECOND
+    limit = _limit(everything=everything)
     for named in state.images.list():
         if not named.names or not _is_whole(state, named.manifest.digest):
             state.images.remove(named.manifest.digest)
     with state.database.transaction():
         state.database.rows("DELETE FROM records WHERE used < ?", (limit,))
         state.database.rows("DELETE FROM memos WHERE used < ?", (limit,))
+
+
+def _limit(*, everything: bool) -> int:
+    """What was used last before this is dropped."""
+    return time.time_ns() if everything else time.time_ns() - KEPT_SECONDS * _SECOND
 
 
 def _is_whole(state: State, manifest: Digest) -> bool:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from builder.git.program import GitError, GitFailedError
 from builder.git.remote import redacted
+from builder.git.sweep import READY
 from cache.spec.digest import framed
 from cache.value import value
 from frontend.source import printable
@@ -192,13 +193,14 @@ def opened(program: GitProgram, root: str, remote: Remote, name: str) -> Iterato
     os.makedirs(root, mode=0o700, exist_ok=True)
     with _locked(program, f"{path}.lock"):
         repository = Repository(program, path)
-        if not os.path.exists(f"{path}/ready"):
+        if not os.path.exists(f"{path}/{READY}"):
             # `init` on a half-made one completes it.
             repository.run(
                 "init", "--quiet", "--bare", "--template=",
                 *(["--object-format=sha256"] if sha256 else []),
             )  # fmt: skip
-            os.close(os.open(f"{path}/ready", os.O_CREAT | os.O_WRONLY, 0o600))
+            os.close(os.open(f"{path}/{READY}", os.O_CREAT | os.O_WRONLY, 0o600))
+        os.utime(f"{path}/{READY}")
         yield repository
 
 

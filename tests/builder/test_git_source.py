@@ -14,6 +14,7 @@ from support.memory_layers import MemoryLayers
 from builder.errors import HostUnsupportedError
 from builder.git.program import GitError, GitFailedError, GitProgram
 from builder.git.source import GitSource
+from builder.git.sweep import sweep
 from builder.solver.git_op import GitHandler
 from cache.archive.entry import Kind
 from frontend.dockerfile.giturl import parse_git
@@ -511,3 +512,21 @@ def test_parsed_references_work(server, work):
     repo.commit({"d/f": "2"})
     assert work.read(parse_git(f"{repo.url}?tag=v1&subdir=/d"))["f"][1] == b"1"
     assert work.read(parse_git(f"{repo.url}#main:d"))["f"][1] == b"2"
+
+
+def test_repositories_are_swept(server, work):
+    """K22: prune forgets repositories that were not used lately, and what killed builds left."""
+    for name in ("old", "new"):
+        repo = Repo(server, name)
+        repo.commit({"f": name})
+        work.read(GitOp(repo.url))
+        if name == "old":
+            limit = time.time_ns()
+            (work.state / "git/kept-x/.git").mkdir(parents=True)
+    sweep(str(work.state), limit)
+    assert len(list((work.state / "git").glob("*/ready"))) == 1
+    assert len(list((work.state / "git").iterdir())) == 2
+    assert work.read(GitOp(f"{server.url}/old.git"))["f"][1] == b"old"
+    sweep(str(work.state), time.time_ns())
+    assert list((work.state / "git").iterdir()) == []
+    sweep(str(work.state / "nothing"), limit)
