@@ -176,14 +176,16 @@ class Finisher:
         )
 
         platforms = [image.config.platform for image in images]
+        built = set(map(str, platforms))
         common = parse_annotations(self._request.annotations)
         forms = [
             (output.annotations, output.oci_mediatypes) for output in outputs if output.is_image
         ]
-        for own, oci_types in forms or [((), True)]:
-            check_annotations(
-                (*common, *own), platforms, has_index=self._makes_index, oci_types=oci_types
-            )
+        for own, oci_types in forms if outputs else [((), True)]:
+            texts = (*common, *own)
+            check_annotations(texts, platforms, has_index=self._makes_index, oci_types=oci_types)
+            for unused in {str(text.platform) for text in texts if text.platform} - built:
+                self._warn(f"annotation of {unused}, which is not built, is not written")
         return common
 
     def _kept(self, made: Made, output: OutputSpec) -> list[tuple[Made, tuple[Reference, ...]]]:

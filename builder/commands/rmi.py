@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from builder import state as states
 from builder.arguments import parser
+from builder.errors import UsageError
 from builder.local_image import find
 from cache.errors import PybuildError
 from cache.spec.reference import Reference
@@ -38,6 +39,9 @@ def _remove(state: states.State, text: str) -> list[str]:
         )
         if left is not None and left.names:
             return lines
+    if all(named.manifest.digest != stored.root.digest for named in state.images.list()):
+        msg = f"{text[:100]} is an index's image of one platform"
+        raise UsageError(msg, hint="remove the index, whose ID `pybuild images` shows")
     state.images.remove(stored.root.digest)
     return [*lines, f"removed {stored.id}"]
 
