@@ -167,6 +167,9 @@ class Session:
         self._resolver = resolver
         self.ignore_file = IgnoreFile(ignore)
         self._images: dict[tuple[str, Platform], Image] = {}
+        self._alone = len(stages.stages) == 1 and not any(
+            map(_reads, stages.stages[0].instructions)
+        )
         self._unnamed = len(stages.stages) == 1 and not stages.stages[0].origin.stage
 
     def given(self, name: str) -> str | None:
@@ -338,14 +341,24 @@ class Session:
             return "****" if variable in hidden else scope.get(variable, match[0])
 
         position = f"{work.done:{len(str(work.total))}}/{work.total}"
-        parts = [self._platform_prefix(work), self.label(work), position]
+        stage = "" if self._alone else work.stage.name
+        parts = [self._platform_prefix(work), stage, position]
         text = text[:_LONGEST_NAME]
-        if "$" in text:
+        if text.removeprefix("ONBUILD ")[:3].upper() != "RUN":
+            text = self._plain(text, scope)[:_LONGEST_NAME]
+        elif "$" in text:
             text = re.sub(_SHOWN_VARIABLE, shown, text)[:_LONGEST_NAME]
         self.budget.spend(len(text))
         keyword, blank, rest = text.partition(" ")
         text = f"{keyword.upper()}{blank}{rest}"
         return f"[{' '.join(part for part in parts if part)}] {text}"
+
+    def _plain(self, text: str, scope: Mapping[str, str]) -> str:
+        """Show a step as its words are understood: expanded, without quotes; RUN keeps its own."""
+        try:
+            return shell.expand(text, scope, escape=self.directives.escape)
+        except PybuildError:
+            return text
 
     def _platform_prefix(self, work: StageWork) -> str:
         if not self.request.multi_platform:
@@ -354,6 +367,11 @@ class Session:
         if work.platform == target:
             return str(target)
         return f"{work.platform}->{target.architecture}"
+
+
+def _reads(step: Instruction) -> bool:
+    """Whether a step reads another tree than the context's; then a lone stage is named as well."""
+    return bool(getattr(step, "source_from", "") or getattr(step, "mounts", ()))
 
 
 class Inputs:
