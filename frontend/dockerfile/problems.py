@@ -21,7 +21,7 @@ MAX_PROBLEMS = 100  # errors reported of one file; the rest would only scroll th
 MAX_WARNINGS = 1000  # the same for warnings, which tools may count
 _FARTHEST = 2  # letters that a suggestion may differ in
 _LONGEST_NAME = 64  # characters of a name that is looked for
-_MOST_NAMES = 200  # that it is compared with
+_MOST_NAMES = 100  # that it is compared with
 _MOST_GUESSES = 100  # of a file: each compares many names
 _LONGEST_WARNING = 4096  # characters of a warning, which may quote the file
 
@@ -179,8 +179,18 @@ def closest(name: str, known: Iterable[str]) -> str:
     return best
 
 
+def _ends(one: str, other: str) -> tuple[str, str]:
+    """Take away what two words begin and end with alike."""
+    shorter = min(len(one), len(other))
+    start = next((i for i in range(shorter) if one[i] != other[i]), shorter)
+    one, other, shorter = one[start:], other[start:], shorter - start
+    end = next((i for i in range(shorter) if one[-1 - i] != other[-1 - i]), shorter)
+    return one[: len(one) - end], other[: len(other) - end]
+
+
 def _distance(one: str, other: str) -> int:
     """Count the letters to insert, remove or replace; what is too far apart is only that."""
+    one, other = _ends(one, other)
     far = _FARTHEST + 1
     row = [min(j, far) for j in range(len(other) + 1)]
     for i, a in enumerate(one, 1):
