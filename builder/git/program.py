@@ -202,7 +202,8 @@ class GitProgram:
 
         words = ["ssh", "-F", os.devnull, "-o", "BatchMode=yes", "-o", "ConnectTimeout=30"]
         if self._agent.known_hosts:
-            words += ["-o", f'UserKnownHostsFile="{self._agent.known_hosts}"']
+            hosts = self._agent.known_hosts.replace("%", "%%")  # ssh expands tokens in it
+            words += ["-o", f'UserKnownHostsFile="{hosts}"']
         for key in self._agent.keys:
             words += ["-o", "IdentitiesOnly=yes", "-i", key]
         return shlex.join(words)

@@ -152,12 +152,14 @@ def _memo_key(op: HttpOp) -> str:
 
 def _mtime(last_modified: str) -> int:
     """Nanoseconds of an HTTP date, 0 when there is none (A04)."""
-    from email.utils import mktime_tz, parsedate_tz  # noqa: PLC0415 - only after a download
+    from calendar import timegm  # noqa: PLC0415 - only after a download
+    from email.utils import parsedate  # noqa: PLC0415 - the same
 
-    if not last_modified.endswith("GMT"):
+    # In GMT, or the form of asctime, which ends with the year and means GMT.
+    if not last_modified.endswith("GMT") and not last_modified[-5:].replace(" ", "0").isdigit():
         return 0
     try:
-        parts = parsedate_tz(last_modified)
-        return 0 if parts is None else mktime_tz(parts) * _SECOND
+        parts = parsedate(last_modified)
+        return 0 if parts is None else timegm(parts) * _SECOND
     except (ValueError, TypeError, OverflowError):
         return 0

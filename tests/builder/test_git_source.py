@@ -12,7 +12,7 @@ from support.git_server import Repo, git_server
 from support.memory_layers import MemoryLayers
 
 from builder.errors import HostUnsupportedError
-from builder.git.program import GitError, GitFailedError, GitProgram
+from builder.git.program import Agent, GitError, GitFailedError, GitProgram
 from builder.git.source import GitSource
 from builder.git.sweep import sweep
 from builder.solver.git_op import GitHandler
@@ -449,6 +449,40 @@ def test_failures_say_what_git_said(server, work):
     with pytest.raises(GitError, match='no SSH key "default"') as caught:
         work.read(GitOp("git@127.0.0.1:x.git"))
     assert "--ssh default" in caught.value.hint
+
+
+def test_over_ssh(server, tmp_path):
+    """A09: ssh gets the agent or the keys that were lent, the user's hosts, and asks nothing."""
+    repo = Repo(server, "r")
+    repo.commit({"f": "1"})
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    fake = programs / "ssh"
+    fake.write_text(
+        f'#!/bin/sh\necho "$SSH_AUTH_SOCK $@" >> {tmp_path}/log\n'
+        'for last; do :; done\nexec sh -c "$last"\n'
+    )
+    fake.chmod(0o755)
+    environ = {"PATH": f"{programs}:{os.environ['PATH']}", "HOME": str(tmp_path)}
+    for number, agent in enumerate(
+        (
+            Agent("/agent", (), "/home/me/known hosts%"),
+            Agent("", ("/key one",), ""),
+        )
+    ):
+        source = GitSource(str(tmp_path / f"state{number}"), environ, {}, agent)
+        layers = MemoryLayers()
+        (tmp_path / f"state{number}").mkdir()
+        with layers.writer() as writer:
+            source.write(GitOp(f"git@host:{repo.path}"), writer, MTIME)
+            names = [entry.path for entry in layers.index(writer.commit())]
+        assert names == ["", "f"]
+    first, *_, last = (tmp_path / "log").read_text().splitlines()
+    assert first.startswith("/agent -F /dev/null -o BatchMode=yes")
+    assert 'UserKnownHostsFile="/home/me/known hosts%%"' in first
+    assert "StrictHostKeyChecking" not in first
+    assert last.startswith(" -F /dev/null")
+    assert "-o IdentitiesOnly=yes -i /key one" in last
 
 
 def test_without_git(tmp_path):

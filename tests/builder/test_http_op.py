@@ -120,6 +120,7 @@ def test_secrets_of_the_host(make, secrets, sent):
     [
         (DATE, 784_111_777),
         ("Sunday, 06-Nov-94 08:49:37 GMT", 784_111_777),
+        ("Sun Nov  6 08:49:37 1994", 784_111_777),
         ("Sun, 06 Nov 1994 08:49:37 +0100", 0),
         ("yesterday GMT", 0),
         ("GMT", 0),
