@@ -27,6 +27,7 @@ from frontend.ignoretable import Table
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from collections.abc import Set as AbstractSet
 
     from pathspec import PathSpec, Pattern
 
@@ -176,6 +177,20 @@ class IgnoreMatcher:
             if table.knows(name):
                 return self._verdict(self._own(parent, name), parent.recorded)[0]
         return parent.usual
+
+    def excluded(self, parent: IgnoreDirectory, names: AbstractSet[str]) -> set[str]:
+        """Say which entries of a directory are excluded; the same as asking for each."""
+        known: set[str] = set()
+        for table in parent.tables:
+            known |= table.known(names)
+        found = {
+            name for name in known if self._verdict(self._own(parent, name), parent.recorded)[0]
+        }
+        return found | (names - known) if parent.usual else found
+
+    def directory(self, path: str) -> IgnoreDirectory:
+        """What is known on entering a directory by its path; remembered."""
+        return self._at(path)
 
     def enter(self, parent: IgnoreDirectory, name: str) -> IgnoreDirectory:
         """Step into a subdirectory; its `excluded` says the same as `excludes`."""

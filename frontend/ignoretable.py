@@ -13,7 +13,8 @@ from frontend import ignorepattern
 from frontend.ignorepattern import ACCEPT, STAR
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
+    from collections.abc import Set as AbstractSet
 
 _FEW = 64  # up to here `endswith` with a tuple beats slices and a dictionary
 
@@ -108,6 +109,26 @@ class Table:
             or (self._anywhere and self._is_glob(name))
             or (self._many and self._affixed(name))
         )
+
+    def known(self, names: AbstractSet[str]) -> set[str]:
+        """Which of the names in a directory anything but `*` matches."""
+        found = self._exact.keys() & names
+        if self._few_suffixes:
+            found.update([name for name in names if name.endswith(self._few_suffixes)])
+        if self._few_prefixes:
+            found.update([name for name in names if name.startswith(self._few_prefixes)])
+        if self._anywhere:
+            found.update([name for name in self._ending(names) if self._is_glob(name)])
+        if self._many:
+            found.update([name for name in names if self._affixed(name)])
+        return found
+
+    def _ending(self, names: Collection[str]) -> Collection[str]:
+        """Those that no first and last character tells from globs."""
+        heads, tails = self._heads, self._tails
+        if heads:
+            names = [name for name in names if name[0] in heads]
+        return [name for name in names if name[-1] in tails] if tails else names
 
     def hits(self, name: str) -> list[Hits]:
         """Everything that matches the name."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import operator
 import os
 import sys
 import threading
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 _TICK = 20_000_000  # ns: kernels stamp files with a clock up to 10 ms old
+_NAME = operator.itemgetter(0)
 _COARSE_TICK = 2_000_000_000  # ns: file systems that keep whole (or even) seconds
 _SECOND = 1_000_000_000
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -76,7 +78,6 @@ class HostDirectory:
             return known
         now = time.time_ns()
         fd = self.enter(path)
-        listing: Listing = {}
         try:
             with os.scandir(fd) as entries:
                 found = [(entry.name, entry.stat(follow_symlinks=False)) for entry in entries]
@@ -84,12 +85,13 @@ class HostDirectory:
             raise unreadable(path, error) from error
         if sys.getfilesystemencoding() != "utf-8":
             found = [(decode(os.fsencode(name)), status) for name, status in found]
-        found.sort()
+        found.sort(key=_NAME)
+        if self._hidden:
+            hidden = self._hidden
+            found = [pair for pair in found if (pair[1].st_dev, pair[1].st_ino) not in hidden]
+        listing = dict(found)
         coarse = now - _COARSE_TICK
         for name, status in found:
-            if self._hidden and (status.st_dev, status.st_ino) in self._hidden:
-                continue
-            listing[name] = status
             if (status.st_ctime_ns >= coarse or status.st_mtime_ns >= coarse) and _young(
                 status, now
             ):

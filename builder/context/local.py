@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import operator
 import os
 import stat
+import struct
+from itertools import starmap
 from typing import TYPE_CHECKING, BinaryIO, Self, cast
 
 from builder.context.hostdir import HostDirectory, Listing, unreadable
@@ -23,7 +26,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from builder.context.memo import FileRecord, Stat, StatCache
-    from frontend.ignore import IgnoreMatcher
+    from frontend.ignore import IgnoreDirectory, IgnoreMatcher
 
 _CHUNK = 1 << 20
 _KINDS = {
@@ -37,6 +40,10 @@ _KINDS = {
 }
 
 _NO_DEVICE = (0, 0)
+_NUMBERS = operator.attrgetter("st_mode", "st_size", "st_ino", "st_mtime_ns", "st_ctime_ns")
+_PACK = struct.Struct("<IqQqq").pack
+_TYPE = 0o170000  # the bits of a mode that say what kind of file it is
+_FILE = stat.S_IFREG
 
 
 class LocalContext:
@@ -245,30 +252,23 @@ class LocalContext:
         if status is None:
             return None
         numbers = [status.st_mode, *(_stat_key(status) if path else ())]
-        rows = [self.place, path, repr(numbers)]
+        state = hashlib.sha256(_text([self.place, path, repr(numbers)]))
         pending = [path] if stat.S_ISDIR(status.st_mode) else []
         while pending:
             here = pending.pop()
             listing = self._list(here)
-            # Names, then their numbers: neither can hold a NUL, so rows cannot run together.
-            rows += [here, *listing, ""]
-            numbers = []
+            # Names end with an empty one, then each has its numbers: rows cannot run together.
+            state.update(_text([here, *listing, "", ""]))
+            state.update(b"".join(starmap(_PACK, map(_NUMBERS, listing.values()))))
             for name, found in listing.items():
                 mode = found.st_mode
-                numbers += (
-                    mode,
-                    found.st_size,
-                    found.st_ino,
-                    found.st_mtime_ns,
-                    found.st_ctime_ns,
-                )
-                if stat.S_IFMT(mode) != stat.S_IFREG:
-                    if stat.S_ISDIR(mode):
-                        pending.append(f"{here}/{name}" if here else name)
-                    else:
-                        numbers.append(found.st_rdev)
-            rows.append(repr(numbers))
-        return hashlib.sha256("\0".join(rows).encode("utf-8", "surrogateescape")).digest()
+                if mode & _TYPE == _FILE:
+                    continue
+                if stat.S_ISDIR(mode):
+                    pending.append(f"{here}/{name}" if here else name)
+                else:
+                    state.update(_text([str(found.st_rdev), ""]))
+        return state.digest()
 
     def trusted(self, path: str, /) -> bool:
         """Whether nothing there was so young when listed that its stat may hide a change (J10)."""
@@ -324,34 +324,40 @@ class LocalContext:
         with self._lock:
             listing = self._host.scan(path)
             if self._ignore is not None:
-                listing = {
-                    name: status
-                    for name, status in listing.items()
-                    if self._visible(join(path, name), status)
-                }
+                listing = self._filtered(path, listing, self._ignore)
             self._listings[path] = listing
         return listing
 
-    def _visible(self, path: str, status: os.stat_result) -> bool:
+    def _filtered(self, path: str, listing: Listing, rules: IgnoreMatcher) -> Listing:
         """Apply the ignore rules; an ignored directory shows if something in it does (D07)."""
-        rules = cast("IgnoreMatcher", self._ignore)
-        if not rules.ignores(path):
-            return True
-        if not stat.S_ISDIR(status.st_mode) or not rules.exceptions:
-            return False
-        state = rules.root
-        for part in path.split("/"):
-            state = rules.enter(state, part)
+        here = rules.directory(path)
+        hidden = rules.excluded(here, listing.keys())
+        if hidden and rules.exceptions:
+            hidden = {
+                name
+                for name in hidden
+                if not stat.S_ISDIR(listing[name].st_mode)
+                or not self._shows_below(join(path, name), rules, rules.enter(here, name))
+            }
+        if not hidden:
+            return listing
+        return {name: status for name, status in listing.items() if name not in hidden}
+
+    def _shows_below(self, path: str, rules: IgnoreMatcher, state: IgnoreDirectory) -> bool:
+        """Whether an exception shows something below an ignored directory."""
         pending = [(path, state)]
         while pending:
             here, state = pending.pop()
             if not rules.may_reinclude_below(state):
                 continue
-            for name, found in self._host.scan(here).items():
-                if not rules.excludes(state, name):
-                    return True
-                if stat.S_ISDIR(found.st_mode):
-                    pending.append((join(here, name), rules.enter(state, name)))
+            listing = self._host.scan(here)
+            if len(rules.excluded(state, listing.keys())) < len(listing):
+                return True
+            pending += [
+                (join(here, name), rules.enter(state, name))
+                for name, found in listing.items()
+                if stat.S_ISDIR(found.st_mode)
+            ]
         return False
 
     def _regular(self, path: str) -> os.stat_result | None:
@@ -372,6 +378,10 @@ class LocalContext:
             self._known = dict(self._memo.files(self.place))
         record = self._known.get(path)
         return record[1] if record is not None and record[0] == key else None
+
+
+def _text(rows: list[str]) -> bytes:
+    return "\0".join(rows).encode("utf-8", "surrogateescape")
 
 
 def _stat_key(status: os.stat_result) -> Stat:

@@ -215,6 +215,24 @@ def test_agrees_with_an_independent_matcher(texts, asked):
         assert rules.ignores(path) == reference.ignores(path), path
 
 
+@given(lines, paths, st.sets(st.one_of(part, st.text("ab.x", min_size=1, max_size=3))))
+def test_whole_directories(texts, path, names):
+    """Asking for all names of a directory at once says the same as asking for each (D04)."""
+    rules = matcher(*texts)
+    here = rules.directory(path)
+    assert rules.excluded(here, names) == {name for name in names if rules.excludes(here, name)}
+
+
+@given(st.sets(part, min_size=1), st.integers(1, 200))
+def test_whole_directories_with_many_patterns(names, count):
+    """The same where so many patterns are there that they are searched another way (B11)."""
+    texts = [f"**/*{n:b}a" for n in range(count)] + [f"b{n:b}*" for n in range(count)]
+    rules = matcher(*texts, "*[ab]b", "!a?")
+    assert rules.excluded(rules.root, names) == {
+        name for name in names if rules.excludes(rules.root, name)
+    }
+
+
 @given(lines, st.lists(paths, max_size=10))
 def test_pruning_loses_nothing(texts, asked):
     """Nothing below an excluded directory that may be pruned is ever included (D07)."""
