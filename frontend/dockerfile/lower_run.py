@@ -231,8 +231,6 @@ def _origin(session: Session, work: StageWork, run: Run, request: MountRequest) 
     origin = session.find(request.source_from, work.stage.index, session.stages.mounted)
     if origin.image == SCRATCH and request.type == "cache":
         return None  # the same cache as one that begins empty
-    if origin.image == SCRATCH:
-        request.source = ""  # any path of nothing is nothing
     return session.tree(origin, run.node.span)
 
 
