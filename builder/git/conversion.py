@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from builder.git.repository import Item, Repository
 
+MAX_CONVERTED = 4 * 1024**3  # bytes of files that are text with other line ends and the like
 _FILE = b".gitattributes"
 _ATTRIBUTES = ("eol", "ident", "working-tree-encoding", "crlf")
 _PLAIN = {b"unspecified", b"unset"}
@@ -57,6 +58,7 @@ def converted(repository: Repository, commit: str, items: Sequence[Item]) -> Ite
         if not affected:
             yield Converted()
             return
+        _check_size(repository, {item.path: item.object for item in items}, affected)
         text = repository.run(
             "checkout-index", "--temp", "--stdin", "-z",
             extra=extra, data=_joined(affected), cwd=folder,
@@ -82,6 +84,19 @@ def _affected(
         if setting not in _PLAIN and (name, setting) != (b"eol", b"lf") and path in known
     )
     return list(dict.fromkeys(changing))
+
+
+def _check_size(
+    repository: Repository, objects: Mapping[bytes, str], affected: Sequence[bytes]
+) -> None:
+    """Bound what is written for the time of a checkout: many names can share one large object."""
+    names = "".join(f"{objects[path]}\n" for path in affected).encode()
+    sizes = repository.run("cat-file", "--batch-check=%(objectsize)", data=names).split()
+    if sum(int(size) for size in sizes if size.isdigit()) > MAX_CONVERTED:
+        raise GitError(
+            f"more than {MAX_CONVERTED} bytes are to be converted by .gitattributes",
+            hint="clone in a RUN step instead",
+        )
 
 
 def _joined(paths: Sequence[bytes]) -> bytes:

@@ -306,6 +306,18 @@ def test_attributes_are_applied(server, work):
     assert list((work.state / "git").glob("*/files-*")) == []
 
 
+def test_conversions_are_bounded(server, work):
+    """A09: one object under many names fills no disk before it is counted."""
+    repo = Repo(server, "r")
+    blob = repo.blob(b"\n" * 50_000_000)
+    attributes = repo.blob(b"* text eol=crlf\n")
+    names = [b"f%03d" % number for number in range(100)]
+    entries = [(0o100644, name, blob) for name in names]
+    repo.commit_tree(repo.tree([(0o100644, b".gitattributes", attributes), *entries]))
+    with pytest.raises(GitError, match="to be converted"):
+        work.read(GitOp(repo.url))
+
+
 def test_sha256_repositories(server, work):
     """T72: the other object format works the same."""
     repo = Repo(server, "r", "--object-format=sha256")
