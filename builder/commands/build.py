@@ -34,7 +34,13 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     request = _with_proxies(build_request(words, environ), environ)
     started = time.monotonic()
     found: list[tuple[SourceFile, tuple[Diagnostic, ...]]] = []
-    caller = _caller(request, environ, lambda source, warnings: found.append((source, warnings)))
+
+    def warned(source: SourceFile, warnings: tuple[Diagnostic, ...]) -> None:
+        found.append((source, warnings))
+        if request.progress == "rawjson":
+            _emit(caller.reporter, warnings)
+
+    caller = _caller(request, environ, warned)
     for text in (*request.warnings, *_empty_secrets(request, environ)):
         caller.notice(f"warning: {text}")
     if request.call != "build":
@@ -75,6 +81,14 @@ def _empty_secrets(request: BuildRequest, environ: Mapping[str, str]) -> list[st
         f"secret {name} is empty: environment variable {variable} is not set"
         for name, variable in unset_variables(request.secrets, environ)
     ]
+
+
+def _emit(reporter: Reporter, warnings: tuple[Diagnostic, ...]) -> None:
+    """Put warnings among the events, for those who read nothing else (O74)."""
+    from builder.progress.events import Warned  # noqa: PLC0415 - only for programs
+
+    for warning in dict.fromkeys(warnings):
+        reporter.emit(Warned(f"{warning.rule}: {warning.message} (line {warning.span.start})"))
 
 
 def _warnings(request: BuildRequest, source: SourceFile, warnings: tuple[Diagnostic, ...]) -> str:

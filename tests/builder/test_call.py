@@ -222,3 +222,11 @@ def test_warnings_at_length(run):
     assert "Variables should be defined before their use" in err
     assert "https://docs.docker.com/go/dockerfile/rule/undefined-var/" in err
     assert ">>> COPY nope$x /" in err
+
+
+def test_warnings_are_events_for_programs(run):
+    """--progress=rawjson has warnings as events, and no other text (O74)."""
+    _, _, err = run("FROM scratch AS Foo\nCOPY nope /\n", "--progress=rawjson")
+    documents = [json.loads(line) for line in err.splitlines()]
+    shorts = [w["short"] for found in documents for w in found.get("warnings", ())]
+    assert shorts == ["StageNameCasing: Stage name 'Foo' should be lowercase (line 1)"]
