@@ -8,9 +8,8 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from builder.errors import UsageError
 from builder.export.exporter import BlobForm, publish, publish_index
-from builder.export.output import Compression, OutputSpec, OutputType, check_outputs
+from builder.export.output import Compression, OutputSpec
 from builder.export.write import Exporter
 from builder.progress.events import VertexDone, VertexFailed, VertexStarted, Warned
 from builder.results import clamped, rewritten
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
     from cache.spec.manifest import Image
     from cache.spec.oci import Descriptor
 
-_DELETING = "buildx.local.delete"  # the entitlement that mode=delete takes
 _STORED = BlobForm(compression=Compression.UNCOMPRESSED)
 
 
@@ -69,57 +67,6 @@ class Finished:
         return str(self.image.config_blob.digest if index is None else index.digest)
 
 
-def outputs_of(request: BuildRequest, *, stdout_is_terminal: bool) -> tuple[OutputSpec, ...]:
-    """Parse and check every -o, and --push as an output of its own.
-
-    Raises:
-        UsageError: an output that cannot be written, or a push without a name.
-    """
-    if not (request.outputs or request.push):
-        return ()
-    from builder.export.destination import check_destination  # noqa: PLC0415 - rarely needed
-    from builder.export.option import parse_output  # noqa: PLC0415 - likewise
-
-    outputs = [parse_output(text) for text in request.outputs]
-    if request.push:
-        outputs = [_pushed(output) for output in outputs]
-        if not any(output.push for output in outputs):
-            outputs.append(OutputSpec(OutputType.REGISTRY, push=True))
-    check_outputs(outputs)
-    for output in outputs:
-        check_destination(output, stdout_is_terminal=stdout_is_terminal)
-        if request.iidfile and output.type in {OutputType.LOCAL, OutputType.TAR}:
-            msg = f"--iidfile names an image, which an output of type {output.type} is not"
-            raise UsageError(msg, hint="leave --iidfile out, or write type=oci")
-        _check_deleting(output, request.allow)
-        if output.push and not (output.names or request.tags or output.naming.dangling):
-            msg = "tag is needed when pushing to registry"
-            raise UsageError(msg, hint="name the image with -t REGISTRY/REPOSITORY:TAG")
-    return tuple(outputs)
-
-
-def _pushed(output: OutputSpec) -> OutputSpec:
-    """What --push makes of an output."""
-    return replace(output, push=True) if output.type is OutputType.IMAGE else output
-
-
-def _check_deleting(output: OutputSpec, allow: Sequence[str]) -> None:
-    if output.delete and _DELETING not in allow:
-        msg = f"mode=delete would remove what is in {output.dest!r} and not in the result"
-        raise UsageError(msg, hint=f"add --allow {_DELETING} to let it")
-
-
-def insecure_hosts(request: BuildRequest, outputs: Sequence[OutputSpec]) -> tuple[str, ...]:
-    """Hosts that are spoken to without verification: those named, and of outputs that say so."""
-    more = (
-        name.registry
-        for output in outputs
-        if output.naming.insecure
-        for name in output.names or request.tags
-    )
-    return tuple(dict.fromkeys((*request.insecure_registries, *more)))
-
-
 class Finisher:
     """Writes solved images to the local store and to outputs."""
 
@@ -143,7 +90,7 @@ class Finisher:
 
     def finish(self, images: Sequence[Solved], outputs: tuple[OutputSpec, ...]) -> Finished:
         """Write everywhere; names move only after every output succeeded."""
-        annotations = self._annotations(images, outputs)
+        annotations = self._annotations(images)
         shown = local = self._publish(images, _STORED, annotations)
         written: list[str] = []
         pushed: Digest | None = None
@@ -164,28 +111,16 @@ class Finisher:
         named += [name for output in outputs for name in output.names]
         return Finished(shown, tuple(dict.fromkeys(named)), tuple(written), pushed)
 
-    def _annotations(
-        self, images: Sequence[Solved], outputs: Sequence[OutputSpec]
-    ) -> tuple[Annotation, ...]:
-        """Read --annotation and check that every output has what is annotated."""
-        if not (self._request.annotations or any(output.annotations for output in outputs)):
+    def _annotations(self, images: Sequence[Solved]) -> tuple[Annotation, ...]:
+        """Read --annotation; what nothing of the result can carry was refused before."""
+        if not self._request.annotations:
             return ()
-        from builder.export.annotation import (  # noqa: PLC0415 - rarely asked for
-            check_annotations,
-            parse_annotations,
-        )
+        from builder.export.annotation import parse_annotations  # noqa: PLC0415 - rarely asked for
 
-        platforms = [image.config.platform for image in images]
-        built = set(map(str, platforms))
         common = parse_annotations(self._request.annotations)
-        forms = [
-            (output.annotations, output.oci_mediatypes) for output in outputs if output.is_image
-        ]
-        for own, oci_types in forms if outputs else [((), True)]:
-            texts = (*common, *own)
-            check_annotations(texts, platforms, has_index=self._makes_index, oci_types=oci_types)
-            for unused in {str(text.platform) for text in texts if text.platform} - built:
-                self._warn(f"annotation of {unused}, which is not built, is not written")
+        built = {str(image.config.platform) for image in images}
+        for unused in {str(text.platform) for text in common if text.platform} - built:
+            self._warn(f"annotation of {unused}, which is not built, is not written")
         return common
 
     def _kept(self, made: Made, output: OutputSpec) -> list[tuple[Made, tuple[Reference, ...]]]:

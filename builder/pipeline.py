@@ -12,8 +12,9 @@ from builder.clock import Clock
 from builder.dockerfile_input import BuildInput, is_directory, read_dockerfile, read_ignore
 from builder.epoch import with_epoch
 from builder.errors import SolveError
-from builder.finish import Finished, Finisher, insecure_hosts, outputs_of
+from builder.finish import Finished, Finisher
 from builder.options import local_platform
+from builder.outputs import insecure_hosts, outputs_of
 from builder.platforms import foreign_hint, joined, makes_index, platforms_of
 from builder.remote import Network
 from builder.results import solved
@@ -199,7 +200,12 @@ def _compiled(
     network.origin = state.layers.origin
     given = local or _loaded(request, caller, state, network, secrets)
     parsed = parsed or _parsed(given.source, request, caller)
-    request = with_epoch(request, given, parsed)
+    request = with_epoch(
+        request,
+        given,
+        parsed,
+        lambda op: _remote(request, caller, state, network, secrets).time_of(op),
+    )
     images = BaseImages(
         state, network, pull=request.pull, platform=request.platform, notice=caller.notice
     )
