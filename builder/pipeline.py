@@ -200,12 +200,7 @@ def _compiled(
     network.origin = state.layers.origin
     given = local or _loaded(request, caller, state, network, secrets)
     parsed = parsed or _parsed(given.source, request, caller)
-    request = with_epoch(
-        request,
-        given,
-        parsed,
-        lambda op: _remote(request, caller, state, network, secrets).time_of(op),
-    )
+    request = with_epoch(request, given, parsed)
     images = BaseImages(
         state, network, pull=request.pull, platform=request.platform, notice=caller.notice
     )
