@@ -75,10 +75,8 @@ def fetch_url(
     request = _request(url, etag, authorization)
     download = _Download(request, transport, retry or Retry.of(transport.config))
     first = download.begin()
-    coding = first.header("Content-Encoding").strip().lower()
-    total = 0 if coding == _GZIP else first.length or 0
-    with closing(download.pieces(first)) as raw:
-        pieces = _gunzipped(raw, download.shown) if coding == _GZIP else raw
+    total = 0 if _is_packed(first) else first.length or 0
+    with closing(download.body(first)) as pieces:
         for data in pieces:
             download.size += len(data)
             if max(total, download.size) > max_bytes:
@@ -113,6 +111,10 @@ def is_unchanged(transport: Transport, url: str, etag: str, *, authorization: st
         return False
 
 
+def _is_packed(reply: Reply) -> bool:
+    return reply.header("Content-Encoding").strip().lower() == _GZIP
+
+
 def _strong(etag: str) -> str:
     return etag.removeprefix("W/")
 
@@ -131,6 +133,11 @@ class _Download:
 
     def begin(self) -> Reply:
         return self.retry.run(lambda: self._send(self.request, set(_SUCCESS)))
+
+    def body(self, first: Reply) -> Generator[bytes, None, None]:
+        """The file, without a compression that was for the way."""
+        with closing(self.pieces(first)) as raw:
+            yield from _gunzipped(raw, self.shown) if _is_packed(first) else raw
 
     def pieces(self, first: Reply) -> Generator[bytes, None, None]:
         """The body over as many connections as it takes; the last of them is closed at the end."""
