@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from builder.errors import UsageError
 from cache.value import value
-from frontend.dockerfile.contexts import without_password
+from frontend.dockerfile import remote
 from frontend.source import MAX_SOURCE, SourceFile
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def read_dockerfile(
         data = sys.stdin.buffer.read(MAX_SOURCE + 1)
         return source_file(NAME, data, "standard input"), ""
     if is_url(name):
-        shown = without_password(name)
+        shown = remote.shown(name)
         return source_file(shown, fetch(name, MAX_FETCHED), shown), ""
     path = name or _default(context)
     # A name the user gave may lead anywhere; the context's own Dockerfile only within it.

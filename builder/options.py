@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from builder.errors import UsageError
 from builder.flags import Grammar, parse
-from builder.request import CONTEXT_EPOCH, BuildRequest, parse_epoch, parse_pairs
+from builder.request import BuildRequest, parse_epoch, parse_pairs
 from cache.errors import PybuildError
 from cache.spec.oci import Platform
 from cache.spec.reference import Reference
@@ -97,9 +97,7 @@ def build_request(words: Words, environ: Mapping[str, str]) -> BuildRequest:
     _refuse(words)
     platforms = parse_platforms(words.every("platform"), environ)
     build_args = parse_pairs("--build-arg", words.every("build-arg"), environ)
-    epoch = dict(build_args).get(_EPOCH, environ.get(_EPOCH))
-    if epoch == CONTEXT_EPOCH:  # known when the context is; as from a build argument until then
-        build_args, epoch = (*build_args, (_EPOCH, epoch)), None
+    build_args, epoch = _epoch(build_args, environ)
     network = _network(words.last("network"))
     return BuildRequest(
         context=_context(words.positional),
@@ -123,12 +121,22 @@ def build_request(words: Words, environ: Mapping[str, str]) -> BuildRequest:
         iidfile=words.last("iidfile"),
         metadata_file=words.last("metadata-file"),
         progress=_progress(words, environ),
-        source_date_epoch=parse_epoch(epoch),
+        source_date_epoch=epoch,
         insecure_registries=tuple(words.every("insecure-registry")),
         warnings=_legacy(words),
         **_call(words),
         **_rarely_given(words, network),
     )
+
+
+def _epoch(
+    build_args: tuple[tuple[str, str], ...], environ: Mapping[str, str]
+) -> tuple[tuple[tuple[str, str], ...], int | None]:
+    """Read the epoch; one that is a name is known later, and a build argument until then."""
+    text = dict(build_args).get(_EPOCH, environ.get(_EPOCH))
+    if not text or text.removeprefix("+").isdigit():
+        return build_args, parse_epoch(text)
+    return (*build_args, (_EPOCH, text)), None
 
 
 def _sandbox(text: str) -> str:

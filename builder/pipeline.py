@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from builder.progress.deferred import DeferredReporter
+    from builder.remote_context import RemoteContext
     from builder.request import BuildRequest
     from builder.solver.scheduler import Explained, Solver
     from cache.spec.oci import Platform
@@ -166,7 +167,7 @@ def examined(request: BuildRequest, caller: Caller, stack: contextlib.ExitStack)
         states.opened(states.locate(caller.environ), network, network.progress)
     )
     network.origin = state.layers.origin
-    given = local or _loaded(request, caller, state, network, _lent(request, caller))
+    given = local or _remote(request, caller, state, network, _lent(request, caller)).load()
     images = BaseImages(
         state, network, pull=request.pull, platform=request.platform, notice=caller.notice
     )
@@ -198,9 +199,10 @@ def _compiled(
         states.opened(states.locate(caller.environ), network, network.progress)
     )
     network.origin = state.layers.origin
-    given = local or _loaded(request, caller, state, network, secrets)
+    remote = partial(_remote, request, caller, state, network, secrets)
+    given = local or remote().load()
     parsed = parsed or _parsed(given.source, request, caller)
-    request = with_epoch(request, given, parsed)
+    request = with_epoch(request, given, parsed, lambda op: remote().time_of(op))
     images = BaseImages(
         state, network, pull=request.pull, platform=request.platform, notice=caller.notice
     )
@@ -249,17 +251,17 @@ def _ignore(request: BuildRequest, given: BuildInput) -> tuple[IgnorePattern, ..
     return parse_ignore(text, name)
 
 
-def _loaded(
+def _remote(
     request: BuildRequest,
     caller: Caller,
     state: states.State,
     network: Network,
     secrets: Mapping[str, bytes],
-) -> BuildInput:
+) -> RemoteContext:
     from builder.remote_context import RemoteContext  # noqa: PLC0415 - most are directories
 
     clock = Clock(request.source_date_epoch)
-    return RemoteContext(request, state, network, secrets, clock, caller.notice).load()
+    return RemoteContext(request, state, network, secrets, clock, caller.notice)
 
 
 def _lower_request(request: BuildRequest, platform: Platform) -> LowerRequest:

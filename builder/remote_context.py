@@ -31,9 +31,9 @@ from cache.records import Record
 from cache.spec.oci import Descriptor, Layer
 from cache.statcache import StoredStatCache
 from cache.value import replace
-from frontend.dockerfile.contexts import without_password
+from frontend.dockerfile import remote
 from frontend.dockerfile.giturl import parse_git
-from frontend.graph import CopyOp, HttpOp, RemoteSource, Unpack
+from frontend.graph import CopyOp, GitOp, HttpOp, RemoteSource, Unpack
 from frontend.source import MAX_SOURCE
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from builder.solver.output import Output
     from builder.solver.scheduler import OpHandler
     from builder.state import State
-    from frontend.graph import GitOp, Op
+    from frontend.graph import Op
 
     _Changed = Callable[[], int | None]
 
@@ -140,24 +140,37 @@ class RemoteContext:
 
     def _url(self) -> BuildInput:
         op = HttpOp(self._request.context, _FILE)
-        self._notice(f"fetching {without_password(self._request.context)}")
-        handler = HttpHandler(
-            self._network.get, self._state.store, self._state.memos, self._secrets
-        )
-        file = handler.run(op, (), QuietLog())
-        if not isinstance(file, FileOutput):
-            raise TypeError(file)
-        with self._opened(file) as stream:
-            head = _exactly(stream, HEAD)
-        if sniff(head):
+        file = self._fetched(op)
+        if self._is_archive(file):
             return self._archive(file)
         tree = self._tree(CopyOp((RemoteSource(1, _FILE),), "/"), file)
         if self._is_elsewhere():
             return self._with_local_dockerfile(tree, lambda: _seconds(file.mtime))
         with self._opened(file) as stream:
             data = _exactly(stream, MAX_SOURCE + 1)
-        source = source_file(NAME, data, without_password(self._request.context))
+        source = source_file(NAME, data, remote.shown(self._request.context))
         return BuildInput(source, "", tree.layers, lambda: _seconds(file.mtime))
+
+    def _fetched(self, op: HttpOp) -> FileOutput:
+        self._notice(f"fetching {remote.shown(op.url)}")
+        state = self._state
+        handler = HttpHandler(self._network.get, state.store, state.memos, self._secrets)
+        file = handler.run(op, (), QuietLog())
+        if not isinstance(file, FileOutput):
+            raise TypeError(file)
+        return file
+
+    def _is_archive(self, file: FileOutput) -> bool:
+        with self._opened(file) as stream:
+            return bool(sniff(_exactly(stream, HEAD)))
+
+    def _git_handler(self) -> GitHandler:
+        state = self._state
+        return GitHandler(
+            lambda: self._network.git(state.root, self._request, self._secrets),
+            state.layers,
+            self._clock.nanoseconds,
+        )
 
     def _git(self, op: GitOp) -> BuildInput:
         arguments = dict(self._request.build_args)
@@ -165,13 +178,8 @@ class RemoteContext:
             op = replace(op, keep_git_dir=True)
         if arguments.get(_EPOCH):
             op = replace(op, mtime="commit")
-        self._notice(f"fetching {without_password(self._request.context)}")
-        state = self._state
-        handler = GitHandler(
-            lambda: self._network.git(state.root, self._request, self._secrets),
-            state.layers,
-            self._clock.nanoseconds,
-        )
+        self._notice(f"fetching {remote.shown(self._request.context)}")
+        handler = self._git_handler()
         dated = replace(op, mtime="commit")
         return self._with_dockerfile(
             self._made(handler, op, ()), lambda: self._newest(self._made(handler, dated, ()))
@@ -223,6 +231,16 @@ class RemoteContext:
         output = TreeOutput((layer,), self._clock.text())
         self._state.records.put(Record(key, output.chain, layer, output.created, ""))
         return output
+
+    def time_of(self, op: GitOp | HttpOp) -> int | None:
+        """When what an op fetches was changed, in seconds since 1970 (O20)."""
+        if isinstance(op, GitOp):
+            return self._newest(self._made(self._git_handler(), replace(op, mtime="commit"), ()))
+        file = self._fetched(op)
+        if file.mtime or not self._is_archive(file):
+            return _seconds(file.mtime)
+        unpacked = CopyOp((RemoteSource(1, op.filename),), "/", unpack=Unpack.ALWAYS)
+        return self._newest(self._tree(unpacked, file))
 
     def _newest(self, tree: TreeOutput) -> int | None:
         """When the newest file of a tree was changed."""

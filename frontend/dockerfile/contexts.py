@@ -152,12 +152,12 @@ def copied_tree(graph: GraphBuilder, context: NamedContext, span: Span) -> Ref:
     """Add what a COPY or a mount reads a context from."""
     source = context.source
     if isinstance(source, FileSource):
-        shown = f"[context {context.name}] {without_password(source.op.url)}"
+        shown = f"[context {context.name}] {remote.shown(source.op.url)}"
         file = graph.add(source.op, name=shown, span=span)
         copied = CopyOp((RemoteSource(1, source.op.filename),), "/")
         return graph.add(copied, graph.add(ScratchOp()), file, name=shown, span=span)
     if isinstance(source, GitSource):
-        shown = f"[context {context.name}] {without_password(source.op.url)}"
+        shown = f"[context {context.name}] {remote.shown(source.op.url)}"
         return graph.add(source.op, name=shown, span=span)
     shown = f"[context {context.name}] load from client"
     return graph.add(ContextOp(context.name), name=shown, span=span)
@@ -177,9 +177,9 @@ def base_text(context: NamedContext) -> str:
     """Word where a context came from, for the history of an image built FROM it."""
     source = context.source
     if isinstance(source, FileSource):
-        return f"http url {without_password(source.op.url)}"
+        return f"http url {remote.shown(source.op.url)}"
     if isinstance(source, GitSource):
-        url = without_password(source.op.url)
+        url = remote.shown(source.op.url)
         return f"git snapshot for {url}" + (f"#{source.op.ref}" if source.op.ref else "")
     return f"local source for {context.name}"
 
@@ -207,16 +207,6 @@ def parse_source(text: str) -> ContextSource:
     if op is not None:
         return GitSource(op)
     return FileSource(HttpOp(text, _FILE)) if remote.is_http(text) else DirectorySource()
-
-
-def without_password(url: str) -> str:
-    """A URL as it may be shown and stored: whoever logs in with it is left out."""
-    scheme, mark, rest = url.partition("://")
-    end = min((n for c in "/?#" if (n := rest.find(c)) >= 0), default=len(rest))
-    user, at, host = rest[:end].rpartition("@")
-    if not mark or not at or not user:
-        return url
-    return f"{scheme}://xxxxx@{host}{rest[end:]}"
 
 
 def check_stage_name(name: str) -> None:

@@ -6,18 +6,23 @@ import pytest
 
 from builder.dockerfile_input import BuildInput
 from builder.epoch import with_epoch
-from builder.errors import UsageError
 from builder.request import BuildRequest
 from frontend.dockerfile.instructions import parse_dockerfile
+from frontend.dockerfile.problems import MistakeError
 from frontend.source import SourceFile
 
 
-def asked(text, given=None, changed=None, **build_args):
+def asked(text, given=None, changed=None, *, contexts=(), times=None, **build_args):
     """The request for a Dockerfile, its epoch known; `changed` is the time of the context."""
-    request = BuildRequest(".", build_args=tuple(build_args.items()), source_date_epoch=given)
+    request = BuildRequest(
+        ".", build_args=tuple(build_args.items()), source_date_epoch=given, contexts=contexts
+    )
     source = SourceFile("Dockerfile", text)
     return with_epoch(
-        request, BuildInput(source, "", changed=lambda: changed), parse_dockerfile(source)
+        request,
+        BuildInput(source, "", changed=lambda: changed),
+        parse_dockerfile(source),
+        lambda op: (times or {})[op.url],
     )
 
 
@@ -48,7 +53,7 @@ def test_an_empty_build_argument_unsets_the_default():
 
 def test_what_is_no_time_is_refused():
     """A default that is no number is an error that quotes it (O20)."""
-    with pytest.raises(UsageError, match="invalid SOURCE_DATE_EPOCH 'soon'"):
+    with pytest.raises(MistakeError, match="invalid SOURCE_DATE_EPOCH 'soon'"):
         epoch("ARG SOURCE_DATE_EPOCH=soon\nFROM scratch\n")
 
 
@@ -66,3 +71,42 @@ def test_a_context_without_a_time():
     request = asked("FROM scratch\n", SOURCE_DATE_EPOCH="context")
     assert request.source_date_epoch is None
     assert dict(request.build_args)["SOURCE_DATE_EPOCH"] == ""
+
+
+def test_the_time_of_a_named_context():
+    """A name is that of a context: a URL or a repository has a time, a directory has none (O20)."""
+    contexts = (("u", "http://h/x"), ("g", "https://h/x.git#main"), ("d", "/srv"))
+    times = {"http://h/x": 5, "https://h/x.git": 6}
+    found = [
+        asked("FROM scratch\n", contexts=contexts, times=times, SOURCE_DATE_EPOCH=name)
+        for name in "ugd"
+    ]
+    assert [request.source_date_epoch for request in found] == [5, 6, None]
+
+
+STAGE = "ARG HOST=h\nFROM scratch AS Dated\nARG N=x\nADD http://$HOST/$N /\nFROM scratch\n"
+
+
+def test_the_time_of_a_stage():
+    """A name is that of a stage with one remote ADD, its arguments expanded (O20)."""
+    request = asked(STAGE, times={"http://h/y": 7}, SOURCE_DATE_EPOCH="dated", N="y")
+    assert request.source_date_epoch == 7
+
+
+@pytest.mark.parametrize(
+    ("stage", "message"),
+    [
+        ("FROM busybox AS a\nADD http://h/x /\n", "must use FROM scratch"),
+        ("FROM scratch AS a\nENV b=c\n", "not ENV"),
+        ("FROM scratch AS a\nCOPY x /\n", "not COPY"),
+        ("FROM scratch AS a\nADD http://h/x /\nADD http://h/y /\n", "one remote ADD"),
+        ("FROM scratch AS a\nADD http://h/x http://h/y /\n", "exactly one"),
+        ("FROM scratch AS a\nADD x /\n", "must be a single HTTP"),
+        ("FROM scratch AS a\n", "exactly one"),
+        ("FROM scratch AS b\n", "invalid SOURCE_DATE_EPOCH 'a'"),
+    ],
+)
+def test_stages_without_a_time(stage, message):
+    """Stages of any other kind are refused, with what is expected (O20)."""
+    with pytest.raises(MistakeError, match=message):
+        asked(stage + "FROM scratch\n", SOURCE_DATE_EPOCH="a")

@@ -225,11 +225,11 @@ def test_git_context_that_is_not_there(pybuild, repository):
     )
 
 
-def created(pybuild, *arguments, stdin=None):
-    """The time that `SOURCE_DATE_EPOCH=context` gives an image."""
+def created(pybuild, *arguments, stdin=None, name="context"):
+    """The time that SOURCE_DATE_EPOCH with this name gives an image."""
     layout = pybuild.home / "dated"
     output = f"type=oci,tar=false,dest={layout}"
-    epoch = ("--build-arg", "SOURCE_DATE_EPOCH=context")
+    epoch = ("--build-arg", f"SOURCE_DATE_EPOCH={name}")
     pybuild.good(*epoch, "-t", "dated", "-o", output, *arguments, stdin=stdin)
     time = Layout(layout).config["created"]
     shutil.rmtree(layout)
@@ -243,6 +243,13 @@ def test_epoch_of_the_context(pybuild, repository, server):
     assert created(pybuild, repository.url) == "2020-09-13T12:26:40Z"
     assert created(pybuild, f"{server.url}/a.tar") == "2020-09-13T12:26:40Z"
     assert created(pybuild, "-", stdin=data) == "2017-07-14T02:40:00Z"
+    text = f"FROM scratch AS dated\nADD {server.url}/a.tar /\nFROM scratch\nCOPY <<E /f\nE\n"
+    context = pybuild.context("main", text)
+    named = ("--build-context", f"n={repository.url}")
+    assert created(pybuild, *named, context, name="n") == "2020-09-13T12:26:40Z"
+    assert created(pybuild, context, name="dated") == "2020-09-13T12:26:40Z"
+    said = refused(pybuild, "--build-arg", "SOURCE_DATE_EPOCH=soon", context)
+    assert "invalid SOURCE_DATE_EPOCH 'soon'" in said
 
 
 def test_no_context(pybuild):

@@ -19,7 +19,6 @@ from frontend.dockerfile.contexts import (
     ImageSource,
     StageSource,
     parse_source,
-    without_password,
 )
 from frontend.dockerfile.problems import MistakeError
 from frontend.graph import ContextOp, CopyOp, ExecOp, GitOp, HttpOp, ImageOp
@@ -172,21 +171,6 @@ def test_a_url_is_a_file_called_context() -> None:
         "FROM busybox\nCOPY --from=n /context /\n", contexts=(("n", "http://h/a.tar"),)
     )
     assert ops(result, HttpOp) == [HttpOp("http://h/a.tar", "context")]
-
-
-@pytest.mark.parametrize(
-    ("url", "shown"),
-    [
-        ("https://h/p@q?a@b", "https://h/p@q?a@b"),
-        ("https://u:p@h/x", "https://xxxxx@h/x"),
-        ("https://u:p@v@h:1", "https://xxxxx@h:1"),
-        ("git@h:x", "git@h:x"),
-        ("ssh://git@h/x#r", "ssh://xxxxx@h/x#r"),
-    ],
-)
-def test_passwords_are_not_shown(url, shown) -> None:
-    """X05: neither steps nor an image's history tell who logged in."""
-    assert without_password(url) == shown
 
 
 def test_the_history_of_a_url_has_no_password() -> None:
