@@ -75,16 +75,12 @@ def fetch_url(
     request = _request(url, etag, authorization)
     download = _Download(request, transport, retry or Retry.of(transport.config))
     first = download.begin()
-    total = 0 if _is_packed(first) else first.length or 0
     with closing(download.body(first)) as pieces:
         for data in pieces:
-            download.size += len(data)
-            if max(total, download.size) > max_bytes:
-                msg = f"{download.shown} is larger than {max_bytes} bytes"
-                raise RegistryError(msg)
+            download.count(data, first, max_bytes)
             sink_write(data)
             if progress is not None:
-                progress(download.shown, download.size, total)
+                progress(download.shown, download.size, _announced(first))
     return UrlResult(
         status=first.status,
         url=str(first.location),
@@ -111,6 +107,11 @@ def is_unchanged(transport: Transport, url: str, etag: str, *, authorization: st
         return False
 
 
+def _announced(reply: Reply) -> int:
+    """Bytes of the file to come, 0 where that is not known."""
+    return 0 if _is_packed(reply) else reply.length or 0
+
+
 def _is_packed(reply: Reply) -> bool:
     return reply.header("Content-Encoding").strip().lower() == _GZIP
 
@@ -133,6 +134,13 @@ class _Download:
 
     def begin(self) -> Reply:
         return self.retry.run(lambda: self._send(self.request, set(_SUCCESS)))
+
+    def count(self, data: bytes, first: Reply, max_bytes: int) -> None:
+        """Take note of what came, and of what is said to come."""
+        self.size += len(data)
+        if max(_announced(first), self.size) > max_bytes:
+            msg = f"{self.shown} is larger than {max_bytes} bytes"
+            raise RegistryError(msg)
 
     def body(self, first: Reply) -> Generator[bytes, None, None]:
         """The file, without a compression that was for the way."""
