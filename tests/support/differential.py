@@ -24,7 +24,9 @@ _RECENT = 1_700_000_000  # what is later was made by the build itself
 _WHITEOUT = ".wh."
 _OPAQUE = ".wh..wh..opq"
 _LINE = re.compile(r"^(?:\S*/)?[\w.]*[Dd]ockerfile:(\d+)(?::|$)", re.MULTILINE)
-_STEP = re.compile(r"^#(\d+) \[[^]]*\] ((?!FROM |load |preparing |setting cache mount ).*)$", re.MULTILINE)
+_STEP = re.compile(
+    r"^#(\d+) \[[^]]*\] ((?!FROM |load |preparing |setting cache mount ).*)$", re.MULTILINE
+)
 _END = re.compile(r"^#(\d+) (CACHED|DONE|ERROR|CANCELED)", re.MULTILINE)
 
 
