@@ -25,7 +25,12 @@ MAX_CROSSINGS = 32  # `**` that touch other characters, per pattern: each multip
 _MAX_NAME = 255  # NAME_MAX: globs that need longer names match nothing
 _MAX_MEMBERS = 1000  # characters and ranges in one [ ]
 _SPECIAL = re.compile(r"[*?\[\]\\]")
-_PLAIN = re.compile(r"[^*?\[\\/]++")
+_CLASSES = {
+    "d": "[0-9]", "D": "[^0-9]", "w": "[0-9A-Za-z_]", "W": "[^0-9A-Za-z_]",
+    "s": "[\t\n\f\r ]", "S": "[^\t\n\f\r ]",
+}  # fmt: skip
+_CONTROLS = {"a": "\a", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v"}
+_PLAIN = re.compile(r"[^*?\[\\/]+")
 
 
 @value
@@ -101,7 +106,19 @@ def _item(pattern: str, position: int) -> tuple[str, int]:
             raise ValueError("nothing follows the last \\")
         if character == SLASH:
             return SLASH, position
+        return _escaped(character), position
     return f"={character}", position
+
+
+def _escaped(character: str) -> str:
+    r"""What `\d` and the like are to the reference, which hands them on to regular expressions."""
+    if character in _CLASSES:
+        return _CLASSES[character]
+    if character in _CONTROLS:
+        return f"={_CONTROLS[character]}"
+    if character.isascii() and character.isalnum():
+        raise ValueError(f"\\{character} is not a character")
+    return f"={character}"
 
 
 def _bracket(pattern: str, position: int) -> tuple[str, int]:

@@ -218,7 +218,8 @@ def _with_parents(
     parts = after.split("/") if after else []
     literal = next((i for i, part in enumerate(parts) if is_wildcard(part)), len(parts))
     start = tuple(map(unescape, parts[:literal]))
-    rules = path_rules([after]) if literal < len(parts) else None
+    # Nothing behind the pivot is a pattern that nothing matches, as for the reference.
+    rules = None if parts and literal == len(parts) else path_rules([after])
     include = Include(after, start, rules)
     roots = list(_expand(tree, before)) if is_wildcard(before) else [("", unescape(before))]
     found = []
@@ -229,6 +230,10 @@ def _with_parents(
         else:
             found.append(Match(name or path.rpartition("/")[2], entry))
     chosen = Selection(tree, tuple(found), is_wildcard(pattern), excludes, texts)
+    if not parts and not is_wildcard(before):
+        raise CopyError(
+            f'"{shown(before)}": not found', hint="--parents needs names or a pattern, such as ./*"
+        )
     if rules is None and not is_wildcard(before):
         _require(chosen, path, join(path, "/".join(start)))
     return chosen

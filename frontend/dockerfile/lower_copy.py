@@ -248,7 +248,7 @@ def source_path(path: str, *, parents: bool) -> str:
         return clean(path)
     rooted = path if path.startswith("/") else f"/{path.removeprefix('./')}"
     before, pivot, after = rooted.partition(_PIVOT)
-    if not pivot or not after.strip("/."):
+    if not pivot:
         return clean(path)
     return f"{clean(before).rstrip('/')}/.{clean(after)}"
 

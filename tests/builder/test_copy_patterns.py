@@ -54,6 +54,7 @@ PARENTS = [
     (["/x*/./y"], ["p/y/b.txt", "p/y/c.md"]),
     (["/x/*/./b.txt"], ["p/a.txt", "p/b.txt"]),
     (["/x/a.txt/./*"], ["p/a.txt"]),
+    (["/*/./"], ["p/hom1.txt", "p/home.md"]),
     (["/l/./y/*.txt"], ["p/y/b.txt"]),
     (["/none*"], []),
     (["/x/./none*"], []),
@@ -77,7 +78,17 @@ def test_parents_destination_has_the_time_of_the_pivot(path, mtime):
 
 
 @pytest.mark.parametrize(
-    "path", ["/none/x", "/x/./none", "/none/./x", "/l/./y/b.txt", "/l/y/b.txt", "/x/a.txt/./b"]
+    "path",
+    [
+        "/none/x",
+        "/x/./none",
+        "/none/./x",
+        "/l/./y/b.txt",
+        "/l/y/b.txt",
+        "/x/a.txt/./b",
+        "/",
+        "/x/./",
+    ],
 )
 def test_parents_missing(path):
     """A literal path that is not there, or spelled with links, is an error with --parents (CP05)."""

@@ -44,6 +44,7 @@ def test_files_are_cleaned(text, expected):
     [
         ("a\n!", 2, "illegal exclusion pattern"),
         ("a\n\n! ", 3, "illegal exclusion pattern"),
+        ("\\C", 1, "is not a character"),
         ("!/", 1, "illegal exclusion pattern"),
         ("[a-", 1, "unclosed"),
         ("[^", 1, "unclosed"),
@@ -85,7 +86,9 @@ VERDICTS = [
     (["[\\]*]"], ["]", "*"], ["a"]),
     (["a]"], ["a]"], ["a"]),
     (["\\*"], ["*"], ["a"]),
-    (["\\d"], ["d"], ["1"]),
+    (["\\d"], ["1"], ["d"]),
+    (["\\w\\D\\.\\é"], ["ax.é"], ["-x.é", "a1.é"]),
+    (["\\ax"], ["\ax"], ["ax"]),
     (["a.b+(c)|{d}$^"], ["a.b+(c)|{d}$^"], ["axb"]),
     (["*", "!a"], ["b", "c/d"], ["a", "a/b"]),
     (["d", "!d/x"], ["d", "d/y"], ["d/x", "d/x/z"]),

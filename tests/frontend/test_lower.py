@@ -244,7 +244,7 @@ def test_sources_are_cleaned(path: str, cleaned: str) -> None:
         ("/./b", "/./b"),
         ("a/./b/./c", "/a/./b/c"),
         ("a/.", "/a"),
-        ("a/./", "/a"),
+        ("a/./", "/a/./"),
         ("a/./../b", "/a/./b"),
         ("../x/./y", "/x/./y"),
     ],
