@@ -97,6 +97,7 @@ def _create(step: Step, task: int, path: bytes, flags: int, mode: int) -> int:
     view, identity = step.view(task), step.identities.of(task)
     wanted = mode & 0o7777 & ~identity.umask
     real = (wanted & 0o777) | _OWNER_READS_AND_WRITES
+    flags_asked = flags
     flags |= os.O_NOCTTY | os.O_NONBLOCK
     if flags & _TEMPORARY:
         fd = view.open(task, path, flags, real)
@@ -107,7 +108,8 @@ def _create(step: Step, task: int, path: bytes, flags: int, mode: int) -> int:
             if flags & os.O_EXCL:
                 raise
             try:
-                return view.open(task, path, flags & ~os.O_CREAT)
+                asked = flags & ~(os.O_CREAT | os.O_NONBLOCK) | (flags_asked & os.O_NONBLOCK)
+                return _open_existing(step, task, path, asked, mode)
             except FileNotFoundError:  # a link whose target is to be made
                 return view.open(task, path, flags, real)
     _note_new(step, task, fd, wanted, real, os.path.dirname(path.rstrip(b"/")))

@@ -6,7 +6,7 @@ import errno
 import os
 from typing import TYPE_CHECKING
 
-from builder.sandbox.engine import identities
+from builder.sandbox.engine import identities, kernel
 from builder.sandbox.engine.step import CONTINUE
 from builder.sandbox.engine.view import fail, signed
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 _EVERYONE = -1
 _PTRACE_TRACEME = 0
+_NAME = 65  # bytes of a field of struct utsname; the domain name after them stays as it is
 
 
 def _one(position: int) -> Handler:
@@ -75,7 +76,18 @@ def _ptrace(step: Step, request: Request) -> int:
     fail(errno.EPERM)
 
 
+def _uname(step: Step, request: Request) -> int:
+    """The host's names but the step's own host name."""
+    known = os.uname()
+    names = (known.sysname, known.nodename, known.release, known.version, known.machine)
+    fields = [name.encode()[: _NAME - 1].ljust(_NAME, b"\0") for name in names]
+    fields[1] = step.hostname[: _NAME - 1].ljust(_NAME, b"\0")
+    kernel.write(request.task, request.arguments[0], b"".join(fields))
+    return 0
+
+
 CALLS: dict[str, Handler] = {
+    "uname": _uname,
     "kill": _kill,
     "tkill": _one(0),
     "tgkill": _one(0),

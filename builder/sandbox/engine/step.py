@@ -32,6 +32,7 @@ class Step:
     identities: Identities
     processes: dict[int, int] = field(default_factory=dict)  # thread to process
     programs: dict[int, bytes] = field(default_factory=dict)
+    hostname: bytes = b""
 
     def view(self, task: int) -> View:
         """What a task sees."""

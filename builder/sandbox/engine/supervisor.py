@@ -133,7 +133,7 @@ def _prepare(spec: SandboxSpec, scratch: str) -> _Ready:
     for mount in spec.mounts:
         places.add(mount)
     first = Identity(owner.uid, owner.uid, owner.uid, owner.gid, owner.gid, owner.gid, owner.groups)
-    step = Step(-1, {}, records, Identities(first))
+    step = Step(-1, {}, records, Identities(first), hostname=spec.hostname.encode())
     step.views[b""] = View(path, places.table, step.is_ours, step.process_of)
     _seed(root, records, spec.recorded)
     directory = places.working_directory(spec.process.cwd, (owner.uid, owner.gid))
