@@ -153,6 +153,7 @@ class Examined:
     request: LowerRequest
     images: BaseImages
     ignore: Callable[[], tuple[IgnorePattern, ...]]
+    ignore_name: Callable[[], str]
 
 
 def examined(request: BuildRequest, caller: Caller, stack: contextlib.ExitStack) -> Examined:
@@ -172,7 +173,13 @@ def examined(request: BuildRequest, caller: Caller, stack: contextlib.ExitStack)
         state, network, pull=request.pull, platform=request.platform, notice=caller.notice
     )
     asked = _lower_request(request, request.platform)
-    return Examined(given, asked, images, lambda: _ignore(request, given))
+    return Examined(
+        given,
+        asked,
+        images,
+        lambda: _ignore(request, given),
+        lambda: read_ignore(request.context, given.path)[0],
+    )
 
 
 @value

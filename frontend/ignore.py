@@ -11,7 +11,6 @@ cannot go back. Time is linear in the length of patterns and names (B11).
 
 `pathspec` is not used for that: its patterns know nothing of a parent's results, cost the walk
 one regular expression per pattern and file, and importing it takes longer than a cached build may.
-It serves `path_spec`, questions about single complete paths, and is imported by that alone.
 """
 
 from __future__ import annotations
@@ -21,15 +20,13 @@ import re
 from typing import TYPE_CHECKING
 
 from cache.errors import PybuildError
-from cache.value import field, replace, value
+from cache.value import field, value
 from frontend import ignorepattern
 from frontend.ignoretable import Table
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from collections.abc import Set as AbstractSet
-
-    from pathspec import PathSpec, Pattern
 
     from frontend.ignoretable import Place
 
@@ -302,23 +299,3 @@ class IgnoreMatcher:
                 {place: self._patterns[place[0]].items for place in places}
             )
         return known
-
-
-def path_spec(patterns: tuple[IgnorePattern, ...]) -> PathSpec[Pattern]:
-    """Make a pathspec of the patterns, for single complete paths; a match means excluded.
-
-    Every pattern is tried on the path and on each parent, and the last match wins.
-    """
-    from pathspec import PathSpec, Pattern  # noqa: PLC0415 - takes longer than a cached build
-
-    class _Adapter(Pattern):
-        """One of our patterns in the shape pathspec asks for."""
-
-        def __init__(self, pattern: IgnorePattern) -> None:
-            super().__init__(not pattern.reincludes)
-            self._matcher = IgnoreMatcher((replace(pattern, reincludes=False),))
-
-        def match_file(self, file: str) -> bool | None:
-            return self._matcher.ignores(file) or None
-
-    return PathSpec([_Adapter(pattern) for pattern in patterns])

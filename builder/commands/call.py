@@ -6,6 +6,7 @@ Prints what `frontend` finds out, for people or as the reference's JSON for tool
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ from builder.errors import UsageError
 from cache.value import value
 
 if TYPE_CHECKING:
-    from builder.pipeline import Caller
+    from builder.pipeline import Caller, Examined
     from builder.request import BuildRequest
     from frontend.dockerfile.check import Checked
     from frontend.source import SourceFile
@@ -64,6 +65,7 @@ def _answer(request: BuildRequest, caller: Caller) -> Answer:
         if request.call == "check":
             from frontend.dockerfile.check import check  # noqa: PLC0415 - only when asked
 
+            _advise(request, given)
             return _checked(source, check(source, given.request, given.images, given.ignore))
         from frontend.dockerfile.instructions import parse_dockerfile  # noqa: PLC0415 - the same
 
@@ -82,6 +84,17 @@ def _answer(request: BuildRequest, caller: Caller) -> Answer:
             return Answer(callresult.outline_json(source, found), callresult.outline_text(found))
     msg = f"unknown --call {request.call!r}"
     raise UsageError(msg)
+
+
+def _advise(request: BuildRequest, given: Examined) -> None:
+    """Say what looks like a misunderstanding in the ignore file; no warning, so no failure."""
+    if request.progress in {"quiet", "rawjson"} or not os.path.isdir(request.context):
+        return
+    from builder.ignoreadvice import advise  # noqa: PLC0415 - only when asked
+
+    patterns = given.ignore()
+    for advice in advise(request.context, patterns) if patterns else ():
+        sys.stderr.write(f"note: {given.ignore_name()}:{advice.line}: {advice}\n")
 
 
 def _checked(source: SourceFile, found: Checked) -> Answer:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import itertools
 import re
-import subprocess
-import sys
 import time
 
 import pytest
@@ -247,26 +245,6 @@ def test_pruning_loses_nothing(texts, asked):
             assert not pruned or rules.excludes(state, name)
             state = rules.enter(state, name)
             pruned = pruned or (state.excluded and not rules.may_reinclude_below(state))
-
-
-@given(lines, paths)
-def test_pathspec_agrees_without_exceptions(texts, path):
-    """The pathspec made of the same patterns says the same of a single path (D04)."""
-    texts = [text for text in texts if not text.startswith("!")]
-    patterns = ignore.parse_ignore("\n".join(texts), "x")
-    assert ignore.path_spec(patterns).match_file(path) == ignore.IgnoreMatcher(patterns).ignores(
-        path
-    )
-
-
-def test_walks_do_not_import_pathspec():
-    """Matching costs no import of pathspec; only `path_spec` does."""
-    program = (
-        "import sys; from frontend import ignore; "
-        "m = ignore.IgnoreMatcher(ignore.parse_ignore('*.a\\n!b[c]?', 'x')); m.ignores('x/y'); "
-        "sys.exit('pathspec' in sys.modules)"
-    )
-    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 
 HOSTILE = {
