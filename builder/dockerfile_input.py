@@ -98,10 +98,11 @@ def read_dockerfile(
         return source_file(shown, fetch(name, MAX_FETCHED), shown), ""
     path = name or _default(context)
     # A name the user gave may lead anywhere; the context's own Dockerfile only within it.
-    data = read_regular(path, MAX_SOURCE) if name else read_confined(path, MAX_SOURCE)
+    read = read_regular if name else read_confined
+    data = read(path, MAX_SOURCE)
     if data is None and os.path.basename(path) == NAME:
         path = os.path.join(os.path.dirname(path), LOWER_NAME)
-        data = read_regular(path, MAX_SOURCE)
+        data = read(path, MAX_SOURCE)
     if data is None:
         path = name or _default(context)
         msg = f"failed to read dockerfile: open {path}: no such file or directory"

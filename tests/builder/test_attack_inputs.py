@@ -80,7 +80,8 @@ def test_a_dockerfile_linked_within_the_context_is_read(tmp_path):
     assert read_confined(str(tmp_path / "Dockerfile"), 100) == b"FROM scratch\n"
     (tmp_path / "inner").mkdir()
     (tmp_path / "inner/Dockerfile").symlink_to("../docker/real")
-    source, _ = read_dockerfile(str(tmp_path / "inner"), str(tmp_path / "inner/Dockerfile"))
+    inner = tmp_path / "inner"
+    source, _ = read_dockerfile(str(inner), str(inner / "Dockerfile"), lambda _url, _limit: b"")
     assert source.text == "FROM scratch\n"
 
 
