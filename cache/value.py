@@ -86,7 +86,7 @@ def _slotted(cls: type[Any]) -> tuple[Any, dict[str, tuple[_Field, bool]]]:
     metaclass: Any = type(cls)
     made: Any = metaclass(cls.__name__, cls.__bases__, body)
     made.__qualname__ = cls.__qualname__
-    made.__init__ = _init(made, fields)
+    made.__init__ = _init_later(made, fields)
     if "__repr__" not in body:
         made.__repr__ = _repr(made, [name for name, (entry, _) in fields.items() if entry.repr])
     return made, fields
@@ -126,6 +126,17 @@ def _compare(cls: Any, compared: list[str], hashed: list[str]) -> None:
         cls.__eq__ = _eq(key)
     if "__hash__" not in own or own["__hash__"] is None:
         cls.__hash__ = lambda self: hash(hash_key(self))
+
+
+def _init_later(cls: Any, fields: dict[str, tuple[_Field, bool]]) -> Callable[..., None]:
+    """An `__init__` that makes the real one when it is first called: most never are."""
+
+    def init(self: object, *arguments: object, **named: object) -> None:
+        real = _init(cls, fields)
+        cls.__init__ = real  # two threads may both do it; they make the same
+        real(self, *arguments, **named)
+
+    return init
 
 
 def _init(cls: Any, fields: dict[str, tuple[_Field, bool]]) -> Callable[..., None]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 import time
-from calendar import timegm
+from datetime import date
 
+_EPOCH_DAY = date(1970, 1, 1).toordinal()
 _RFC3339 = re.compile(
     r"(\d{4})-(\d\d)-(\d\d)[Tt ](\d\d):(\d\d):(\d\d)(?:\.\d+)?(?:[Zz]|([+-])(\d\d):(\d\d))\Z",
     re.ASCII,
@@ -31,4 +32,6 @@ def seconds_of(text: str) -> int | None:
     if match.group(7):
         offset = int(match.group(8)) * 3600 + int(match.group(9)) * 60
         offset = -offset if match.group(7) == "-" else offset
-    return timegm((year, month, day, hour, minute, second)) - offset
+    # Days count on past the end of a short month, as in the reference.
+    days = date(year, month, 1).toordinal() - _EPOCH_DAY + day - 1
+    return ((days * 24 + hour) * 60 + minute) * 60 + second - offset

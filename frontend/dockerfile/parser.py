@@ -29,6 +29,8 @@ _STRANGE = re.compile("[\ud800-\udfff]")  # bytes that were no UTF-8, or halves 
 _TAKES_HEREDOC = frozenset({"RUN", "COPY", "ADD"})
 _COMMENT = "# c"  # masked comment between instructions
 _DROPPED = "#"  # masked comment or blank line inside an instruction
+_WHOLE = "x y"  # masked instruction of one line
+_ALONE = frozenset({"", _COMMENT, _WHOLE})
 
 
 @value
@@ -155,7 +157,7 @@ class _File:
                 self.masked[position] = _COMMENT
                 position += 1
             elif text[-1] != escape and "<<" not in text:
-                self.masked[position] = "x y"
+                self.masked[position] = _WHOLE
                 position += 1
             else:
                 position = self._mask_instruction(position, escape)
@@ -178,7 +180,7 @@ class _File:
             position += 1
         for trailing in range(last + 1, min(position + 1, len(self.lines))):
             self.masked[trailing] = ""
-        self.masked[start] = "x y \\" if last > start else "x y"
+        self.masked[start] = "x y \\" if last > start else _WHOLE
         if last > start:
             self.masked[last] = "z"
         if any("<" in self.lines[number] for number in range(start, last + 1)):
@@ -271,15 +273,10 @@ def _announced(line: str, escape: str) -> tuple[words.HeredocWord, ...]:
 
 
 def _nodes(file: _File, escape: str) -> tuple[Node, ...]:
-    # Importing it costs some milliseconds (logging, shlex) and only builds need it.
-    from dockerfile_parse import DockerfileParser  # noqa: PLC0415 - see above
-
-    masked = io.StringIO("".join(f"{line}\n" for line in file.masked))
     nodes: list[Node] = []
     comments: list[str] = []
-    for record in DockerfileParser(fileobj=masked).structure:
-        start, last = record["startline"], record["endline"]
-        if record["instruction"] == "COMMENT":
+    for start, last in _groups(file.masked):
+        if file.masked[start] in (_COMMENT, _DROPPED):
             if file.masked[start] == _COMMENT:
                 text = file.lines[start].strip()[1:].strip()
                 comments.append(text)
@@ -304,6 +301,21 @@ def _nodes(file: _File, escape: str) -> tuple[Node, ...]:
         )
         comments.clear()
     return tuple(nodes)
+
+
+def _groups(masked: list[str]) -> list[tuple[int, int]]:
+    """The first and last line of each comment and instruction.
+
+    The package costs a tenth of a cached build to import (it brings logging), and lines that
+    all stand alone need no grouping.
+    """
+    if all(line in _ALONE for line in masked):
+        return [(number, number) for number, line in enumerate(masked) if line]
+    from dockerfile_parse import DockerfileParser  # noqa: PLC0415 - see above
+
+    text = io.StringIO("".join(f"{line}\n" for line in masked))
+    records = DockerfileParser(fileobj=text).structure
+    return [(record["startline"], record["endline"]) for record in records]
 
 
 def _end(file: _File, start: int, last: int) -> int:

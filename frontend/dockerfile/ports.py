@@ -37,10 +37,10 @@ def parse_ports(text: str) -> list[str]:
 
 
 def _check_address(address: str) -> None:
-    import ipaddress  # noqa: PLC0415 - hardly any file names an address
-
     if not address:
         return
+    import ipaddress  # noqa: PLC0415 - hardly any file names an address
+
     bare = address[1:-1] if address[0] == "[" and address[-1] == "]" else address
     try:
         ipaddress.ip_address(bare)
