@@ -106,6 +106,7 @@ def build_request(words: Words, environ: Mapping[str, str]) -> BuildRequest:
         build_args=build_args,
         labels=parse_pairs("--label", words.every("label")),
         target=words.last("target"),
+        also_targets=tuple(words.every("target")[:-1]),
         platform=platforms[0],
         platforms=platforms,
         network=network,

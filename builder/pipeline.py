@@ -92,7 +92,7 @@ def build(request: BuildRequest, caller: Caller) -> Built:
             parts[0],
             caller.reporter,
             compiled.given,
-            more=[part.result for part in parts[1:]],
+            more=[*(part.result for part in parts[1:]), *(r for part in parts for r in part.also)],
         )
         stack.callback(solve.close)
         try:
@@ -276,6 +276,7 @@ def _lower_request(request: BuildRequest, platform: Platform) -> LowerRequest:
         platform=platform,
         build_platform=local_platform(),
         target=request.target,
+        also_targets=request.also_targets,
         build_args=request.build_args,
         labels=request.labels,
         network=request.network,

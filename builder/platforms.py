@@ -87,6 +87,7 @@ def _moved(part: Lowered, graph: Graph, place: list[Ref]) -> Lowered:
             for entry in part.history
         ),
         stages=tuple(replace(stage, ref=place[stage.ref]) for stage in part.stages),
+        also=tuple(place[ref] for ref in part.also),
     )
 
 

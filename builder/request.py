@@ -52,6 +52,7 @@ class BuildRequest:
     build_args: tuple[tuple[str, str], ...] = ()
     labels: tuple[tuple[str, str], ...] = ()
     target: str = ""
+    also_targets: tuple[str, ...] = ()
     platform: Platform = Platform()
     platforms: tuple[Platform, ...] = ()
     network: Network = Network.DEFAULT

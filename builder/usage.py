@@ -18,7 +18,7 @@ Usage
 Build
   -f, --file FILE            Dockerfile (default CONTEXT/Dockerfile; - is standard input)
   -t, --tag NAME             name the image; repeat for more names
-      --target STAGE         stop at this stage
+      --target STAGE         stop at this stage; repeated, all are built and the last is the result
       --platform P[,P...]    build for these platforms, such as linux/arm64
       --build-arg K[=V]      set an ARG; without =V taken from the environment
       --build-context N=V    let FROM and --from find N in a directory, an image or a URL

@@ -37,7 +37,7 @@ from frontend.graph import Ref
 from frontend.source import DockerfileError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from cache.spec.oci import Platform
     from frontend.dockerfile.environment import Expander
@@ -81,6 +81,7 @@ class Lowered:
     history: tuple[PendingHistory, ...]
     warnings: tuple[Diagnostic, ...] = ()
     stages: tuple[LoweredStage, ...] = ()
+    also: tuple[Ref, ...] = ()  # results of further targets, built for what they do
 
 
 def lower(
@@ -107,18 +108,20 @@ def lower(
     session = begin(source, parsed, request, resolver, ignore)
     try:
         target = session.stages.target(request.target)
+        also = [session.stages.target(name) for name in request.also_targets]
         evaluate_globals(session)
         if announce is not None:
             announce(images_needed(session, target.index))
-        walk(session, target.index)
+        for stage in (target, *also):
+            walk(session, stage.index)
         session.problems.finish()
     finally:
         if warned is not None:
             warned(session.problems.warnings)
-    return _lowered(session, target)
+    return _lowered(session, target, also)
 
 
-def _lowered(session: Session, target: Stage) -> Lowered:
+def _lowered(session: Session, target: Stage, also: Sequence[Stage]) -> Lowered:
     work = session.finished[target.index]
     request = session.request
     graph = session.graph.build()
@@ -132,6 +135,7 @@ def _lowered(session: Session, target: Stage) -> Lowered:
             LoweredStage(index, w.stage.name, w.stage.origin.image, w.ref, w.stage.origin.node.span)
             for index, w in sorted(session.finished.items())
         ),
+        also=tuple(session.finished[stage.index].ref for stage in also),
     )
 
 

@@ -71,6 +71,7 @@ class LowerRequest:
     platform: Platform = Platform()
     build_platform: Platform = Platform()
     target: str = ""
+    also_targets: tuple[str, ...] = ()  # built too, for what their steps do
     build_args: tuple[tuple[str, str], ...] = ()
     labels: tuple[tuple[str, str], ...] = ()
     network: Network = Network.DEFAULT

@@ -271,3 +271,32 @@ def test_killed_build_leaves_a_good_store(pybuild, busybox):
         check=False,
     )
     assert leftovers.stdout == ""
+
+
+def test_several_targets_are_built_and_the_last_is_the_result(pybuild, busybox):
+    """A test stage beside the one that ships: both run, one of them failing fails the build."""
+    text = f"""\
+FROM {busybox} AS base
+RUN echo base > /base
+FROM base AS test
+ARG RESULT=true
+RUN $RESULT && echo tested > /tested
+FROM base AS ship
+RUN echo shipped > /shipped
+FROM base AS other
+RUN false
+"""
+    context = pybuild.context("targets", text)
+    output = pybuild.home / "targets.tar"
+    flags = ("--target", "test", "--target", "ship", "-o", f"type=tar,dest={output}")
+    done = pybuild.good(*flags, context)
+    assert len(done.ending("DONE")) == 3
+    with tarfile.open(output) as tar:
+        assert {"base", "shipped"} <= set(tar.getnames())
+        assert "tested" not in tar.getnames()
+    done = pybuild.run(*flags, "--build-arg", "RESULT=false", context)
+    assert done.code == 1
+    assert "Dockerfile:5" in done.err
+    done = pybuild.run("--target", "nowhere", "--target", "ship", context)
+    assert done.code == 2
+    assert 'target stage "nowhere" could not be found' in done.err
