@@ -2,7 +2,8 @@
 
 A cached build is over in some hundred milliseconds, and pybuild has far over a hundred value
 classes: at a millisecond each, dataclasses would be most of it. One function is compiled for
-each class; the rest are closures over its field names. ADR-5 has the figures.
+each class of which there are many; the rest are closures over its field names. ADR-5 has the
+figures.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _MISSING = object()
+_MANY = 20  # instances of a class that make compiling its constructor worth while
 
 
 class _Field:
@@ -129,11 +131,42 @@ def _compare(cls: Any, compared: list[str], hashed: list[str]) -> None:
 
 
 def _init_later(cls: Any, fields: dict[str, tuple[_Field, bool]]) -> Callable[..., None]:
-    """An `__init__` that makes the real one when it is first called: most never are."""
+    """An `__init__` for few instances; the compiled one takes its place when there are many.
+
+    Compiling takes as long as making fifty instances this way, and most classes of a short
+    process have fewer, or none.
+    """
+    rows = [(name, getattr(cls, name).__set__, entry) for name, (entry, _) in fields.items()]
+    finish = cls.__dict__.get("__post_init__")
+    made = 0
 
     def init(self: object, *arguments: object, **named: object) -> None:
+        nonlocal made
+        made += 1
+        if made > _MANY or len(arguments) > len(rows):
+            compiled(self, arguments, named)
+            return
+        given = iter(arguments)
+        left = len(named)
+        for name, put, entry in rows:
+            found = next(given, _MISSING)
+            if found is _MISSING and name in named:
+                found = named[name]
+                left -= 1
+            if found is _MISSING:
+                found = entry.default if entry.factory is None else entry.factory()
+            if found is _MISSING:
+                left = 1
+                break
+            put(self, found)
+        if left:  # too few, too many or wrong ones: the compiled one words the mistake
+            compiled(self, arguments, named)
+        elif finish is not None:
+            finish(self)
+
+    def compiled(self: object, arguments: tuple[object, ...], named: dict[str, object]) -> None:
         real = _init(cls, fields)
-        cls.__init__ = real  # two threads may both do it; they make the same
+        cls.__init__ = real  # several threads may do it at once; they make the same
         real(self, *arguments, **named)
 
     return init
