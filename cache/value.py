@@ -137,7 +137,7 @@ def _init_later(cls: Any, fields: dict[str, tuple[_Field, bool]]) -> Callable[..
     process have fewer, or none.
     """
     rows = [(name, getattr(cls, name).__set__, entry) for name, (entry, _) in fields.items()]
-    finish = cls.__dict__.get("__post_init__")
+    finish: Any = cls.__dict__.get("__post_init__")
     made = 0
 
     def init(self: object, *arguments: object, **named: object) -> None:
