@@ -136,7 +136,9 @@ def _init_later(cls: Any, fields: dict[str, tuple[_Field, bool]]) -> Callable[..
     Compiling takes as long as making fifty instances this way, and most classes of a short
     process have fewer, or none.
     """
-    rows = [(name, getattr(cls, name).__set__, entry) for name, (entry, _) in fields.items()]
+    rows: list[tuple[str, Any, Any]] = [
+        (name, getattr(cls, name).__set__, entry) for name, (entry, _) in fields.items()
+    ]
     finish: Any = cls.__dict__.get("__post_init__")
     made = 0
 
