@@ -9,6 +9,7 @@ empty. Sparse files are written as plain data. It must not know of disks or of c
 from __future__ import annotations
 
 from typing import BinaryIO, Protocol
+from zlib import adler32
 
 from cache.archive.entry import MAX_PATH, Entry, Kind, encode
 from cache.archive.header import BLOCK, MAX_ID, MAX_SIZE, ZERO_BLOCK, byte_sum, quoted
@@ -27,6 +28,7 @@ _TYPES = {
 }
 _PIECE = 1024 * 1024  # bytes copied at once
 _GATHER = 256 * 1024  # bytes collected before the sink is bothered
+_SMALL = 16 * 1024  # bytes of a payload that is cheaper to copy than to keep apart
 _SECOND = 1_000_000_000
 _NAME = 100
 _PREFIX = 155
@@ -37,6 +39,9 @@ _HEAD = b"%b%07o\0%07o\0%07o\0%011o\0%011o\0"
 _MAGIC = b"ustar\x0000".ljust(72, b"\0")  # magic, version, no user name, no group name
 _NO_DEVICE = b"0000000\x000000000\0"
 _NO_PREFIX = bytes(_PREFIX + 12)
+
+
+_TIME_RECORD = 31  # no record of a time that ustar can nearly say is as long
 
 
 class Sink(Protocol):
@@ -79,14 +84,18 @@ class TarWriter:
             raise ArchiveError(f"{quoted(entry.path)} has {len(payload)} bytes instead of {size}")
         if size and payload is None:
             raise ArchiveError(f"{quoted(entry.path)} needs a payload of {size} bytes")
-        self._put(_headers(entry, size))
-        offset = self._position
-        if isinstance(payload, bytes):
-            self._put(payload)
-        elif size and payload is not None:
-            self._copy(entry.path, payload, size)
-        if padding := -size % BLOCK:
-            self._put(ZERO_BLOCK[:padding])
+        head = _quick_headers(entry, size) or _headers(entry, size)
+        offset = self._position + len(head)
+        padding = ZERO_BLOCK[: -size % BLOCK]
+        if size <= _SMALL and isinstance(payload, bytes):
+            self._put(b"%b%b%b" % (head, payload, padding))
+        else:
+            self._put(head)
+            if isinstance(payload, bytes):
+                self._put(payload)
+            elif size and payload is not None:
+                self._copy(entry.path, payload, size)
+            self._put(padding)
         if entry.offset == offset and entry.size == size:
             return entry
         return make_entry(
@@ -134,6 +143,53 @@ class TarWriter:
             left -= len(data)
 
 
+def _quick_headers(entry: Entry, size: int) -> bytes:
+    """The headers of an ordinary file or directory, b"" for any other entry: most of all there are.
+
+    They are what `_headers` gives; a test compares them.
+    """
+    kind = entry.kind
+    name = entry.path.encode("utf-8", "surrogateescape")
+    if kind is Kind.DIRECTORY:
+        name += b"/"
+        tail, total = _DIRECTORY_TAIL
+    elif kind is Kind.FILE:
+        tail, total = _FILE_TAIL
+    else:
+        return b""
+    seconds, fraction = divmod(entry.mtime, _SECOND)
+    uid, gid = entry.uid, entry.gid
+    if (
+        not entry.path
+        or len(name) > _NAME
+        or entry.xattrs
+        or entry.linkname
+        or not 0 <= uid <= _MAX_OCTAL_ID
+        or not 0 <= gid <= _MAX_OCTAL_ID
+        or not 0 <= seconds <= _MAX_OCTAL_SIZE
+        or not 0 <= size <= _MAX_OCTAL_SIZE
+        or entry.device != (0, 0)
+        or b"\0" in name
+    ):
+        return b""
+    head = _HEAD % (name.ljust(_NAME, b"\0"), entry.mode & 0o7777, uid, gid, size, seconds)
+    # As `byte_sum`: what stays the same behind the checksum is summed already.
+    checksum = (adler32(head, 0) & 0xFFFF) + total
+    if not fraction:
+        return b"%b%06o\0 %b" % (head, checksum, tail)
+    record = (b"mtime=%d.%09d" % (seconds, fraction)).rstrip(b"0")
+    record = b"%d %b\n" % (len(record) + 4, record)  # two digits, a blank and a newline
+    extended = _TIME_HEADERS[len(record)]
+    return b"%b%b%b%b%06o\0 %b" % (
+        extended,
+        record,
+        ZERO_BLOCK[len(record) :],
+        head,
+        checksum,
+        tail,
+    )
+
+
 def _headers(entry: Entry, size: int) -> bytes:
     """The header block of an entry, with an extended header before it where it needs one."""
     name = encode(entry.path)
@@ -171,6 +227,19 @@ def _block(
     head = _HEAD % (name.ljust(_NAME, b"\0"), *numbers)
     tail = b"%b%b%b%b%b" % (letter, link.ljust(_NAME, b"\0"), _MAGIC, device, prefix)
     return b"%b%06o\0 %b" % (head, byte_sum(head + b"        " + tail), tail)
+
+
+def _tail(letter: bytes) -> tuple[bytes, int]:
+    """What follows the checksum of a plain entry, and its part of that sum."""
+    tail = b"%b%b%b%b%b" % (letter, bytes(_NAME), _MAGIC, _NO_DEVICE, _NO_PREFIX)
+    return tail, sum(tail) + 8 * ord(" ")
+
+
+_FILE_TAIL = _tail(_TYPES[Kind.FILE])
+_DIRECTORY_TAIL = _tail(_TYPES[Kind.DIRECTORY])
+_TIME_HEADERS = [
+    _block(_PAX_NAME, (0o644, 0, 0, length, 0), b"x") for length in range(_TIME_RECORD)
+]
 
 
 def _rich_headers(entry: Entry, size: int, name: bytes, link: bytes) -> bytes:
