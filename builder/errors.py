@@ -34,6 +34,16 @@ class ProcessFailedError(PybuildError):
         self.exit_code = exit_code
 
 
+class OutOfMemoryError(PybuildError):
+    """A RUN was killed because it wanted more memory than it may have (C9)."""
+
+    def __init__(self, limit: str) -> None:
+        """`limit` is as flags have it, such as 64m."""
+        super().__init__(
+            f"RUN was killed: out of memory, limit {limit}", hint="raise the limit with --memory"
+        )
+
+
 class RegistryError(PybuildError):
     """A registry refused or broke; `temporary` says whether the same request may succeed later."""
 

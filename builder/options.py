@@ -30,9 +30,8 @@ _VALUED = """
     add-host allow annotation attest build-arg build-context builder cache-from cache-to call
     cgroup-parent cpu-period cpu-quota cpu-shares cpus cpuset-cpus cpuset-mems file iidfile
     insecure-registry isolation label memory memory-swap metadata-file network no-cache-filter
-    output platform policy print progress provenance resource sandbox sbom secret security-opt
-    shm-size
-    ssh tag target ulimit
+    output pids-limit platform policy print progress provenance resource sandbox sbom secret
+    security-opt shm-size ssh tag target ulimit
 """
 _SWITCHES = """
     check compress debug explain force-rm help load no-cache pull push quiet rm squash
@@ -52,14 +51,13 @@ _REFUSED = {
     "cache-to": "leave it out: every step is kept in the local cache",
     "cgroup-parent": "start pybuild itself in that cgroup, for example with systemd-run",
     "policy": "leave it out: sources are not checked against a policy",
-    **dict.fromkeys(
-        (
-            "cpu-period", "cpu-quota", "cpu-shares", "cpus", "cpuset-cpus", "cpuset-mems", "memory",
-            "memory-swap", "resource",
-        ),
-        "limit pybuild itself, for example with systemd-run -p, or use --ulimit",
-    ),
 }  # fmt: skip
+
+# What limitvalues reads.
+_LIMITS = frozenset({
+    "cpu-period", "cpu-quota", "cpu-shares", "cpus", "cpuset-cpus", "cpuset-mems", "memory",
+    "memory-swap", "pids-limit", "resource",
+})  # fmt: skip
 
 # What docker takes and no longer heeds, and what it says then.
 _LEGACY = {
@@ -163,8 +161,21 @@ def _rarely_given(words: Words, network: Network) -> dict[str, Any]:
             "contexts": values.parse_contexts(words.every("build-context")),
             "annotations": values.check_annotations(words.every("annotation")),
             "allow": _granted(values.parse_allow(words.every("allow")), network),
+            **_limits(words),
         }
-    return {"allow": _granted((), network)}
+    return {"allow": _granted((), network), **_limits(words)}
+
+
+def _limits(words: Words) -> dict[str, Any]:
+    """What a step may use, as far as it is limited; an own flag wins over --resource."""
+    names = [name for name in dict.fromkeys(words.order) if name in _LIMITS]
+    if not names:
+        return {}
+    from builder.limitvalues import parse_limits  # noqa: PLC0415 - start-up time
+
+    names.sort(key=lambda name: name != "resource")
+    given = [(name, text) for name in names for text in words.every(name)]
+    return {"limits": parse_limits(given)}
 
 
 def _granted(allow: tuple[str, ...], network: Network) -> tuple[str, ...]:

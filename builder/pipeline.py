@@ -93,14 +93,13 @@ def build(request: BuildRequest, caller: Caller) -> Built:
             caller.reporter,
             compiled.given,
             more=[*(part.result for part in parts[1:]), *(r for part in parts for r in part.also)],
+            notice=caller.notice,
         )
         stack.callback(solve.close)
         try:
             solver = solve.run()
         except SolveError as error:
-            span, source = error.vertex.span, compiled.given.source
-            error.hint = error.hint or foreign_hint(error.log_tail, local_platform())
-            error.excerpt = f"{source.name}:{span.start}\n{source.excerpt(span)}"
+            _place(error, compiled.given.source)
             raise
         clock = Clock(compiled.request.source_date_epoch)
         images = [solved(part, solver.outputs, clock) for part in parts]
@@ -111,6 +110,13 @@ def build(request: BuildRequest, caller: Caller) -> Built:
         )
         finished = finisher.finish(images, outputs)
     return _built(finished, solver, request, compiled)
+
+
+def _place(error: SolveError, source: SourceFile) -> None:
+    """Add to a step's failure what only its Dockerfile and this machine tell."""
+    span = error.vertex.span
+    error.hint = error.hint or foreign_hint(error.log_tail, local_platform())
+    error.excerpt = f"{source.name}:{span.start}\n{source.excerpt(span)}"
 
 
 def _built(finished: Finished, solver: Solver, request: BuildRequest, compiled: _Compiled) -> Built:

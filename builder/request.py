@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from builder.errors import UsageError
+from builder.resources import NO_LIMITS, Limits
 from cache.spec.oci import Platform
 from cache.value import value
 from frontend.graph import Network, Ulimit
@@ -64,6 +65,7 @@ class BuildRequest:
     extra_hosts: tuple[tuple[str, str], ...] = ()
     shm_size: int = 0
     ulimits: tuple[Ulimit, ...] = ()
+    limits: Limits = NO_LIMITS
     outputs: tuple[str, ...] = ()
     annotations: tuple[str, ...] = ()
     push: bool = False

@@ -7,7 +7,9 @@ import os
 from typing import TYPE_CHECKING
 
 from builder.errors import HostUnsupportedError, SandboxError
+from builder.resources import NO_LIMITS, Limits
 from builder.solver.exec_op import Runtime
+from cache.value import replace, value
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -19,10 +21,31 @@ if TYPE_CHECKING:
     from cache.spec.oci import Layer
 
 
+def _unheard(text: str) -> None:
+    """Nobody wants to be told."""
+
+
+@value
+class Wishes:
+    """What the steps of a build are to have beyond what each of them says.
+
+    `notice` is told what cannot be had as asked for.
+    """
+
+    limits: Limits = NO_LIMITS
+    notice: Callable[[str], None] = _unheard
+
+
 class RuntimeStarter:
     """Enters the namespace, forks the launcher and opens the snapshots; closed with the build."""
 
-    def __init__(self, state: State, epoch: int | None = None, sandbox: str = "auto") -> None:
+    def __init__(
+        self,
+        state: State,
+        epoch: int | None = None,
+        sandbox: str = "auto",
+        wishes: Wishes = Wishes(),
+    ) -> None:
         """Remember the state; start nothing. With an epoch, RUN layers hold no later time.
 
         `sandbox` is a tier's name, "auto" for the best this host allows, or "none".
@@ -30,6 +53,7 @@ class RuntimeStarter:
         self._epoch = epoch
         self._state = state
         self._asked = sandbox
+        self._wishes = wishes
         self._stack = contextlib.ExitStack()
         self._runtime: Runtime | None = None
         self.cancelled = False
@@ -45,6 +69,7 @@ class RuntimeStarter:
             raise HostUnsupportedError(
                 msg, hint="leave the flag out: `pybuild doctor` says what works"
             )
+        limited = self._limited()
         scratch = f"{self._state.root}/scratch"
         os.makedirs(scratch, mode=0o700, exist_ok=True)
         layers: LayerStore = self._state.layers
@@ -53,7 +78,26 @@ class RuntimeStarter:
 
             layers = ClampedLayers(layers, self._epoch)
         start = self._start_plain if self._asked == "emulate" else self._start_namespaces
-        self._runtime = start(scratch, layers, merged)
+        self._runtime = limited(start(scratch, layers, merged))
+
+    def _limited(self) -> Callable[[Runtime], Runtime]:
+        """Prepare what limits steps; must come before anything is forked, which would stay behind."""
+        limits = self._wishes.limits
+        if limits == NO_LIMITS:
+            return lambda runtime: runtime
+        from builder.sandbox.cgroup import Cgroups  # noqa: PLC0415 - only when asked
+        from builder.sandbox.limited import LimitedSandbox  # noqa: PLC0415
+
+        cgroups = Cgroups(limits)
+        self._stack.callback(cgroups.close)
+
+        def limit(runtime: Runtime) -> Runtime:
+            sandbox = LimitedSandbox(runtime.sandbox, limits, cgroups)
+            if sandbox.warning:
+                self._wishes.notice(f"warning: {sandbox.warning}")
+            return replace(runtime, sandbox=sandbox)
+
+        return limit
 
     def _start_namespaces(
         self, scratch: str, layers: LayerStore, merged: Callable[[Sequence[Layer]], Tree]

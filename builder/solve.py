@@ -7,7 +7,7 @@ import os
 from typing import TYPE_CHECKING
 
 from builder.clock import Clock
-from builder.runtime import RuntimeStarter
+from builder.runtime import RuntimeStarter, Wishes
 from builder.sandbox.network import RESOLV_CONF, hosts, resolv_conf
 from builder.solver.cachemount import CacheMounts, renewed_ids
 from builder.solver.earlier import EarlierLayers
@@ -27,7 +27,7 @@ from frontend.dockerfile.session import CONTEXT
 from frontend.graph import ContextOp, CopyOp, ExecOp, GitOp, HttpOp, ImageOp, MkdirOp, Ref
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from builder.base_images import BaseImages
     from builder.context.local import LocalContext
@@ -83,6 +83,7 @@ class Solve:
         given: BuildInput,
         *,
         more: Sequence[Ref] = (),
+        notice: Callable[[str], None],
     ) -> None:
         """Wire up; nothing runs yet. `more` are further results, of other platforms."""
         self._more = more
@@ -94,7 +95,8 @@ class Solve:
         self._lowered = lowered
         self._reporter = reporter
         self._stack = contextlib.ExitStack()
-        self._runtime = RuntimeStarter(state, request.source_date_epoch, request.sandbox)
+        wishes = Wishes(request.limits, notice)
+        self._runtime = RuntimeStarter(state, request.source_date_epoch, request.sandbox, wishes)
         self._stack.callback(self._runtime.close)
         self._secrets = secrets
         self._clock = Clock(request.source_date_epoch)

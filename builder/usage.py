@@ -37,6 +37,11 @@ Steps
       --allow E              permit network.host, security.insecure or buildx.local.delete
       --shm-size SIZE        size of /dev/shm in RUN, such as 128m
       --ulimit NAME=S[:H]    limit a resource in RUN, such as nofile=1024:2048
+  -m, --memory SIZE          memory of a step; --memory-swap is memory and swap together
+      --cpus N               processors of a step, such as 1.5; also --cpu-quota, --cpu-period,
+                             --cpu-shares (-c), --cpuset-cpus, --cpuset-mems
+      --pids-limit N         processes of a step
+      --resource NAME=VALUE  the same limits by name, such as memory=512m
 
 Output
   -o, --output SPEC          type=oci|docker|local|tar|registry[,dest=PATH][,compression=gzip|zstd|

@@ -16,7 +16,17 @@ import struct
 from typing import TYPE_CHECKING, NoReturn
 
 from builder.errors import HostUnsupportedError, SandboxError
-from builder.sandbox import credentials, mounts, overlay, process, syscalls, system, targets, wire
+from builder.sandbox import (
+    credentials,
+    limits,
+    mounts,
+    overlay,
+    process,
+    syscalls,
+    system,
+    targets,
+    wire,
+)
 from builder.sandbox.spec import MemoryFile, NetworkMode, Overlay
 from cache.value import value
 
@@ -61,6 +71,7 @@ def run(descriptors: Descriptors, scratch: str, tools: process.Tools) -> NoRetur
         arrange(descriptors, tools.trampoline)
         spec = wire.decode_spec(read_all(descriptors.spec))
         os.close(descriptors.spec)
+        limits.enter(spec)
         ready = _prepare(spec, scratch)
         _enter(ready)
         code = _supervise(spec, ready, descriptors.report, tools)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import resource
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from builder.sandbox.spec import SandboxSpec
 
 # Names that Python has no constant for have the kernel's number.
 _NUMBERS = {
@@ -27,6 +30,31 @@ _NUMBERS = {
     "stack": resource.RLIMIT_STACK,
 }
 NAMES = tuple(_NUMBERS)
+
+
+def enter(spec: SandboxSpec) -> None:
+    """Put the calling process, and so all it starts, where a step's limits hold.
+
+    Before the root changes: the groups have names in the host's tree only.
+
+    Raises:
+        OSError: naming the group.
+    """
+    for directory in spec.cgroups:
+        fd = os.open(f"{directory}/cgroup.procs", os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.write(fd, b"0")
+        finally:
+            os.close(fd)
+    if spec.processors:
+        os.sched_setaffinity(0, spec.processors)
+
+
+def at_most(name: str, amount: int) -> tuple[str, int, int]:
+    """A limit for apply() that is no higher than what the calling process may set."""
+    allowed = resource.getrlimit(_NUMBERS[name])[1]
+    amount = amount if allowed < 0 else min(amount, allowed)
+    return (name, amount, amount)
 
 
 def apply(limits: Iterable[tuple[str, int, int]]) -> None:

@@ -134,6 +134,8 @@ class SandboxSpec:
     shm_size: int = DEFAULT_SHM_SIZE
     insecure: bool = False
     ulimits: tuple[tuple[str, int, int], ...] = ()
+    cgroups: tuple[str, ...] = ()  # directories of control groups to be in
+    processors: tuple[int, ...] = ()  # numbers of those to run on; none for any
     recorded: tuple[Recorded, ...] = ()  # of the tree as the step finds it
     interactive: bool = False  # stdin of the caller instead of /dev/null (pybuild run)
 
@@ -144,11 +146,13 @@ class Outcome:
 
     `stubs` are in-image paths made only to mount on, deepest first, with the mtime in
     nanoseconds their parent had before; the snapshotter removes those still empty (R07).
+    `memory_limit` is not 0 when a process was killed for wanting more bytes than that.
     """
 
     exit_code: int
     stubs: tuple[tuple[str, int], ...] = ()
     recorded: tuple[Recorded, ...] = ()
+    memory_limit: int = 0
 
 
 class Sandbox(Protocol):

@@ -106,6 +106,8 @@ def decode_spec(data: bytes) -> SandboxSpec:
         resolv_conf=binascii.a2b_base64(document.pop("resolv_conf")),
         hosts=binascii.a2b_base64(document.pop("hosts")),
         ulimits=tuple((name, soft, hard) for name, soft, hard in document.pop("ulimits")),
+        cgroups=tuple(document.pop("cgroups")),
+        processors=tuple(document.pop("processors")),
         **document,
     )
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING
 
-from builder.errors import ProcessFailedError, SandboxError
+from builder.errors import OutOfMemoryError, ProcessFailedError, SandboxError
+from builder.resources import size_text
 from builder.sandbox.spec import (
     DEFAULT_SHM_SIZE,
     Bind,
@@ -56,6 +57,7 @@ class Step:
 
         Raises:
             ProcessFailedError: the process ended with another status than 0.
+            OutOfMemoryError: it was killed.
         """
         snapshotter = self._runtime.snapshotter
         with contextlib.ExitStack() as held:
@@ -65,6 +67,8 @@ class Step:
             spec = self._spec(active, mounts)
             outcome = self._runtime.sandbox.run(spec, log.output)
             log.flush()
+            if outcome.memory_limit:
+                raise OutOfMemoryError(size_text(outcome.memory_limit))
             if outcome.exit_code:
                 hint = _hint(outcome.exit_code)
                 raise ProcessFailedError(self._op.argv, outcome.exit_code, hint=hint)
