@@ -22,7 +22,7 @@ from cache.archive.mould import make_entry
 from cache.errors import PybuildError
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterator, Sequence
+    from collections.abc import Hashable, Iterator, Mapping, Sequence
     from types import TracebackType
 
     from builder.context.memo import FileRecord, Stat, StatCache
@@ -77,7 +77,7 @@ class LocalContext:
         self._listings: dict[str, Listing] = {}
         self._entries: dict[str, Entry] = {}
         self._digests: dict[str, bytes] = {}
-        self._known: dict[str, FileRecord] | None = None
+        self._known: Mapping[str, FileRecord] | None = None
         self._fresh: dict[str, FileRecord] = {}
 
     def __repr__(self) -> str:
@@ -188,6 +188,13 @@ class LocalContext:
             status = self._regular(path)
             if status is None:
                 return b""
+        data = self._read(path, status)
+        expected = self._digests.get(path) if path in self._young else None
+        if expected is not None and hashlib.sha256(data).digest() != expected:
+            raise changed(path)
+        return data
+
+    def _read(self, path: str, status: os.stat_result) -> bytes:
         fd = self._host.open_file(path)
         try:
             data = os.read(fd, status.st_size + 1)
@@ -198,22 +205,24 @@ class LocalContext:
             raise unreadable(path, error) from error
         finally:
             os.close(fd)
-        expected = self._digests.get(path) if path in self._young else None
-        if expected is not None and hashlib.sha256(data).digest() != expected:
-            raise changed(path)
         return data
 
     def digest(self, path: str, /) -> bytes:
         """The sha256 of a file; from the memo if its stat is one remembered."""
+        known = self._digests.get(path)
+        if known is not None:
+            return known
         status = self._regular(path)
         if status is None:
             return hashlib.sha256().digest()
         key = _stat_key(status)
-        with self._lock:
-            known = self._digests.get(path) or self._remembered(path, key)
+        known = self._remembered(path, key)
         if known is not None:
             return known
-        found = self._hash(path, status.st_size)
+        if status.st_size <= _CHUNK:
+            found = hashlib.sha256(self._read(path, status)).digest()
+        else:
+            found = self._hash(path)
         with self._lock:
             digest = self._digests.setdefault(path, found)
             if digest != found:
@@ -227,12 +236,9 @@ class LocalContext:
         status = self._status(path)
         if status is None or not stat.S_ISREG(status.st_mode):
             return None
-        with self._lock:
-            return self._digests.get(path) or self._remembered(path, _stat_key(status))
+        return self._digests.get(path) or self._remembered(path, _stat_key(status))
 
-    def _hash(self, path: str, size: int) -> bytes:
-        if size <= _CHUNK:
-            return hashlib.sha256(self.read(path)).digest()
+    def _hash(self, path: str) -> bytes:
         state = hashlib.sha256()
         with self.open(path) as stream:
             while chunk := stream.read(_CHUNK):
@@ -374,9 +380,13 @@ class LocalContext:
     def _remembered(self, path: str, key: Stat) -> bytes | None:
         if self._memo is None or path in self._young:
             return None
-        if self._known is None:
-            self._known = dict(self._memo.files(self.place))
-        record = self._known.get(path)
+        known = self._known
+        if known is None:
+            with self._lock:
+                if self._known is None:
+                    self._known = self._memo.files(self.place)
+                known = self._known
+        record = known.get(path)
         return record[1] if record is not None and record[0] == key else None
 
 
