@@ -96,6 +96,7 @@ def foreign_hint(log_tail: Sequence[str], host: Platform) -> str | None:
     if not any(line.endswith(_FOREIGN) for line in log_tail):
         return None
     return (
-        f"this machine runs {host} programs: start the stage with FROM --platform=$BUILDPLATFORM,"
-        " or register an emulator for the other platform with binfmt_misc"
+        f"this machine runs {host} programs: install an emulator for others (apt install"
+        " qemu-user-static; before Linux 6.7 also binfmt-support), or start the stage with"
+        " FROM --platform=$BUILDPLATFORM and cross-compile"
     )

@@ -29,10 +29,12 @@ def _unheard(text: str) -> None:
 class Wishes:
     """What the steps of a build are to have beyond what each of them says.
 
-    `notice` is told what cannot be had as asked for.
+    `foreign` says that programs of other machines may have to run. `notice` is told what cannot
+    be had as asked for.
     """
 
     limits: Limits = NO_LIMITS
+    foreign: bool = False
     notice: Callable[[str], None] = _unheard
 
 
@@ -108,12 +110,21 @@ class RuntimeStarter:
         from cache.snapshotnames import SqliteSnapshotNames  # noqa: PLC0415
 
         enter_namespace()
+        if self._wishes.foreign:
+            self._register_emulators()
         sandbox: Sandbox = LaunchedSandbox.start(scratch)
         self._stack.callback(sandbox.close)
         names = SqliteSnapshotNames(self._state.database)
         snapshotter = OverlaySnapshotter(self._state.root, layers, names, merged=merged)
         self._stack.enter_context(snapshotter)
         return Runtime(sandbox, snapshotter)
+
+    def _register_emulators(self) -> None:
+        from builder.sandbox import emulators  # noqa: PLC0415 - rarely needed
+
+        directory = f"{self._state.root}/emulators"
+        os.makedirs(directory, mode=0o700, exist_ok=True)
+        emulators.register(emulators.emulators(os.uname().machine), directory)
 
     def _start_plain(
         self, scratch: str, layers: LayerStore, merged: Callable[[Sequence[Layer]], Tree]

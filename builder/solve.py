@@ -7,6 +7,7 @@ import os
 from typing import TYPE_CHECKING
 
 from builder.clock import Clock
+from builder.options import local_platform
 from builder.runtime import RuntimeStarter, Wishes
 from builder.sandbox.network import RESOLV_CONF, hosts, resolv_conf
 from builder.solver.cachemount import CacheMounts, renewed_ids
@@ -24,10 +25,21 @@ from cache.spec.digest import framed
 from cache.statcache import StoredStatCache
 from frontend.dockerfile.contexts import Contexts
 from frontend.dockerfile.session import CONTEXT
-from frontend.graph import ContextOp, CopyOp, ExecOp, GitOp, HttpOp, ImageOp, MkdirOp, Ref
+from frontend.graph import (
+    BindMount,
+    ContextOp,
+    CopyOp,
+    ExecOp,
+    GitOp,
+    HttpOp,
+    ImageOp,
+    MkdirOp,
+    Ref,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from contextlib import AbstractContextManager
 
     from builder.base_images import BaseImages
     from builder.context.local import LocalContext
@@ -41,7 +53,7 @@ if TYPE_CHECKING:
     from builder.state import State
     from cache.spec.oci import Layer
     from frontend.dockerfile.lower import Lowered
-    from frontend.graph import Op
+    from frontend.graph import Graph, Op
 
 _LIMIT = 1024 * 1024  # bytes read of a resolv.conf
 
@@ -49,9 +61,16 @@ _LIMIT = 1024 * 1024  # bytes read of a resolv.conf
 class StepHandler:
     """An OpHandler whose downloads report to the step that runs it, keyed by the epoch too."""
 
-    def __init__(self, inner: OpHandler, progress: CurrentProgress, epoch: int | None) -> None:
+    def __init__(
+        self,
+        inner: OpHandler,
+        progress: CurrentProgress,
+        epoch: int | None,
+        compressing: Callable[[Op], AbstractContextManager[None]],
+    ) -> None:
         """Wrap a handler. An epoch changes the times in layers and so what a step is."""
         self._inner = inner
+        self._compressing = compressing
         self._epoch = epoch
         self._progress = progress
 
@@ -64,7 +83,7 @@ class StepHandler:
 
     def run(self, op: Op, inputs: Sequence[Output], log: StepLog) -> Output | Layer:
         """Run with transfers reported."""
-        with self._progress.to(log.progress):
+        with self._progress.to(log.progress), self._compressing(op):
             return self._inner.run(op, inputs, log)
 
 
@@ -84,9 +103,12 @@ class Solve:
         *,
         more: Sequence[Ref] = (),
         notice: Callable[[str], None],
+        ahead: str = "",
     ) -> None:
         """Wire up; nothing runs yet. `more` are further results, of other platforms."""
         self._more = more
+        self._ahead = ahead
+        self._exported = _exported(lowered.graph, (lowered.result, *more)) if ahead else set()
         self._request = request
         self._input = given
         self._state = state
@@ -95,7 +117,7 @@ class Solve:
         self._lowered = lowered
         self._reporter = reporter
         self._stack = contextlib.ExitStack()
-        wishes = Wishes(request.limits, notice)
+        wishes = Wishes(request.limits, _is_foreign(request, lowered.graph), notice)
         self._runtime = RuntimeStarter(state, request.source_date_epoch, request.sandbox, wishes)
         self._stack.callback(self._runtime.close)
         self._secrets = secrets
@@ -208,7 +230,14 @@ class Solve:
             GitOp: self._git,
         }
         epoch = self._request.source_date_epoch
-        return {op: StepHandler(handler, self._progress, epoch) for op, handler in handlers.items()}
+        return {
+            op: StepHandler(handler, self._progress, epoch, self._compressing)
+            for op, handler in handlers.items()
+        }
+
+    def _compressing(self, op: Op) -> AbstractContextManager[None]:
+        """Have a layer that will be part of a result compressed while it is written."""
+        return self._state.layers.compressing(self._ahead if id(op) in self._exported else "")
 
     def _agents(self) -> SshAgents | None:
         if not self._request.ssh:
@@ -248,6 +277,28 @@ class Solve:
         vertex = self._lowered.graph[ref]
         secrets = self._secrets.values() if isinstance(vertex.op, ExecOp) else ()
         return ReportedLog(ref, self._reporter, tuple(secrets))
+
+
+def _is_foreign(request: BuildRequest, graph: Graph) -> bool:
+    """Whether programs of other machines may have to run."""
+    own = local_platform().architecture
+    images = [vertex.op.platform for vertex in graph.vertices if isinstance(vertex.op, ImageOp)]
+    return any(
+        platform.architecture != own for platform in (request.platform, *request.platforms, *images)
+    )
+
+
+def _exported(graph: Graph, results: Sequence[Ref]) -> set[int]:
+    """The identities of the operations whose layers are those of a result, and that write no other."""
+    found: set[int] = set()
+    pending = set(results)
+    while pending:
+        vertex = graph[pending.pop()]
+        mounts = vertex.op.mounts if isinstance(vertex.op, ExecOp) else ()
+        if not any(isinstance(mount, BindMount) for mount in mounts):
+            found.add(id(vertex.op))
+        pending.update(vertex.inputs[:1])
+    return found
 
 
 def step_resolv_conf(own_network: bool) -> bytes:

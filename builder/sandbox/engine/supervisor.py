@@ -97,6 +97,7 @@ def run(descriptors: init.Descriptors, scratch: str, tools: process.Tools) -> No
         init.arrange(descriptors, tools.trampoline)
         spec = wire.decode_spec(init.read_all(descriptors.spec))
         os.close(descriptors.spec)
+        limits.enter(spec)
         ready = _prepare(spec, scratch)
         code = _supervise(ready, report)
         told = wire.Report(tuple(reversed(ready.root.stubs)), tuple(_told(ready.step.records)))
