@@ -10,7 +10,7 @@ from frontend.dockerfile.environment import PROXIES
 from frontend.dockerfile.instructions import parse_trigger
 from frontend.dockerfile.problems import MistakeError
 from frontend.dockerfile.stages import platform_args
-from frontend.dockerfile.syntax import Arg
+from frontend.dockerfile.syntax import Arg, OnBuild
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -26,7 +26,8 @@ def unconsumed(
 ) -> tuple[str, ...]:
     """Give the names that neither an ARG, wherever it stands, nor pybuild itself asks for.
 
-    `triggers` are the ONBUILD instructions of the base images.
+    `triggers` are the ONBUILD instructions of the base images. Those of the Dockerfile itself count
+    as well: a later stage may stand on the one that has them.
     """
     names = [name for name in build_args if not _is_predefined(name)]
     if not names:
@@ -37,7 +38,8 @@ def unconsumed(
         if isinstance(instruction, Arg)
         for name, _ in instruction.args
     }
-    for text in triggers:
+    own = (step.trigger for step in parsed.instructions if isinstance(step, OnBuild))
+    for text in (*triggers, *own):
         with contextlib.suppress(MistakeError):
             trigger = parse_trigger(text, parsed.directives)
             if isinstance(trigger, Arg):
