@@ -13,7 +13,7 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Raise a UsageError with argparse's text."""
-        raise UsageError(message, hint="see `pybuild --help`")
+        raise UsageError(message, hint=f"see `{self.prog} --help`")
 
 
 def parser(command: str) -> argparse.ArgumentParser:

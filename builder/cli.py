@@ -61,9 +61,7 @@ def _run(words: list[str]) -> int:
 def _dispatch(words: list[str]) -> int:
     first = words[0] if words else ""
     if first in {"-h", "--help", "help"} or not words:
-        from builder.usage import HELP  # noqa: PLC0415 - nothing else is needed for it
-
-        print(HELP, end="")
+        _show_help(words[1] if first == "help" and words[1:] else "build")
         return 0 if words else _USAGE
     if first in {"version", "--version"}:
         print(f"pybuild {VERSION}")
@@ -74,13 +72,26 @@ def _dispatch(words: list[str]) -> int:
     command = first if first in COMMANDS else "build"
     rest = words[1:] if first in COMMANDS else words
     if any(word in {"-h", "--help"} for word in rest) and command not in {"build", "run"}:
-        from builder.usage import HELP  # noqa: PLC0415 - nothing else is needed for it
-
-        print(HELP, end="")
+        _show_help(command)
         return 0
+    if rest is words and first.isalpha() and not os.path.lexists(first):
+        from builder.commandhelp import unknown  # noqa: PLC0415 - only when something is wrong
+
+        raise unknown(first, COMMANDS)
     module = importlib.import_module(f"builder.commands.{command}")
     status: int = module.run(rest, dict(os.environ))
     return status
+
+
+def _show_help(command: str) -> None:
+    if command in COMMANDS[1:]:
+        from builder.commandhelp import page  # noqa: PLC0415 - nothing else is needed for it
+
+        print(page(command), end="")
+    else:
+        from builder.usage import HELP  # noqa: PLC0415 - nothing else is needed for it
+
+        print(HELP, end="")
 
 
 def _report(error: PybuildError) -> int:

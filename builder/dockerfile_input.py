@@ -69,7 +69,7 @@ def is_directory(path: str) -> bool:
         return False
     if not os.path.exists(path):
         msg = f'unable to prepare context: path "{path}" not found'
-        raise UsageError(msg)
+        raise UsageError(msg, hint="name a directory that exists, a URL, or - for standard input")
     msg = f'unable to prepare context: "{path}" is not a directory'
     raise UsageError(msg, hint="name the directory; a Dockerfile is named with -f")
 

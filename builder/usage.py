@@ -14,6 +14,7 @@ Usage
   pybuild login | logout [REGISTRY]      keep or drop a registry's credentials
   pybuild prune [--all]                  free what the cache no longer needs
   pybuild version                        print the version
+  pybuild COMMAND --help                 the options of a command other than build
 
 Build
   -f, --file FILE            Dockerfile (default CONTEXT/Dockerfile; - is standard input)

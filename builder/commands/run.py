@@ -10,6 +10,7 @@ from builder import interrupt
 from builder import state as states
 from builder.arguments import parser
 from builder.base_images import BaseImages
+from builder.commandhelp import page
 from builder.errors import UsageError
 from builder.options import parse_platform
 from builder.remote import Network
@@ -19,7 +20,6 @@ from builder.sandbox.network import hosts
 from builder.sandbox.spec import Bind, NetworkMode, Process, SandboxSpec
 from builder.solve import step_resolv_conf
 from builder.solver.trees import Trees
-from builder.usage import HELP
 
 if TYPE_CHECKING:
     import argparse
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     """Run; the status is the process's own. What it writes is thrown away when it ends."""
     if argv and argv[0] in {"-h", "--help"}:
-        sys.stdout.write(HELP)
+        sys.stdout.write(page("run"))
         return 0
     chosen = _parse(argv)
     network = Network(environ, tuple(chosen.insecure_registry))

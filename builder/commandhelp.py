@@ -1,0 +1,121 @@
+"""The help of every command but `build`, and where other tools' commands have their like here.
+
+Constants and one choice among them; loaded when somebody asks or is lost.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from builder.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+_INSECURE = """\
+  --insecure-registry H  speak plain http or unverified https to this host; repeat for more
+"""
+
+PAGES = {
+    "run": f"""\
+pybuild run [OPTIONS] IMAGE [COMMAND...]: start an image in the sandbox that RUN has.
+
+An image that is not local is fetched. What the program writes is thrown away when it ends; the
+exit status is its own. What stands after IMAGE belongs to the program.
+
+  -e, --env K[=V]        set a variable; without =V taken from the environment
+  -v, --volume SRC:DST[:ro]
+                         show a file or directory of the host
+  -w, --workdir DIR      start there
+  -u, --user USER        start as this user
+  --entrypoint PROGRAM   start this instead of the image's entry point
+  -i, --interactive      pass standard input on
+  --network MODE         default, none or host
+  --platform P           which image of an index, such as linux/arm64
+  --rm                   what always happens
+{_INSECURE}""",
+    "push": f"""\
+pybuild push IMAGE [AS]: send a local image to the registry in its name, or in the name AS.
+
+  --compression C        gzip (default), zstd or uncompressed
+  -q, --quiet            print the digest only
+{_INSECURE}""",
+    "pull": f"""\
+pybuild pull IMAGE: fetch an image into the local store.
+
+  --platform P           which image of an index, such as linux/arm64
+  -q, --quiet            print the image ID only
+{_INSECURE}""",
+    "images": """\
+pybuild images: list the local images, newest first.
+
+  -q, --quiet            print the IDs only
+""",
+    "inspect": """\
+pybuild inspect IMAGE...: print config and manifest of local images as JSON.
+""",
+    "rmi": """\
+pybuild rmi IMAGE...: take a name from a local image; without a name left the image goes too.
+
+An image is a name, an ID or the beginning of one. `pybuild prune` frees what it used.
+""",
+    "prune": """\
+pybuild prune [--all]: free what no image needs and the cache did not use for seven days.
+
+  -a, --all              free the cache of every step, cache mounts included
+  -f, --force            what always happens: nothing is asked
+""",
+    "login": f"""\
+pybuild login [REGISTRY]: check a registry's credentials and keep them in docker's config.json.
+
+Without REGISTRY it is Docker Hub.
+
+  -u, --username NAME    asked for otherwise
+  --password-stdin       read the password or token from standard input
+{_INSECURE}""",
+    "logout": """\
+pybuild logout [REGISTRY]: forget a registry's credentials. Without REGISTRY it is Docker Hub.
+""",
+}
+
+# Words that docker's, podman's and buildah's users type first.
+_ELSEWHERE = {
+    "bake": "each target is one `pybuild --target …`",
+    "bud": "pybuild build",
+    "builder": "pybuild prune",
+    "buildx": "pybuild build; pybuild prune",
+    "commit": "images come from Dockerfiles only",
+    "du": "pybuild images; pybuild prune",
+    "exec": "pybuild run IMAGE COMMAND",
+    "export": "pybuild -o DIRECTORY CONTEXT",
+    "history": "pybuild inspect IMAGE",
+    "image": "pybuild images | inspect | rmi | push | pull",
+    "info": "pybuild version",
+    "load": "pybuild --build-context NAME=oci-layout://DIRECTORY lets FROM name an unpacked one",
+    "ls": "pybuild images",
+    "ps": "nothing runs after a command has ended",
+    "rm": "pybuild rmi IMAGE",
+    "save": "pybuild -o type=docker,dest=FILE CONTEXT",
+    "search": "ask the registry",
+    "system": "pybuild prune",
+    "tag": "pybuild build -t NAME -t NAME, or pybuild push IMAGE AS",
+}
+
+
+def page(command: str) -> str:
+    """Give the help of a command."""
+    return PAGES[command]
+
+
+def unknown(word: str, commands: Collection[str]) -> UsageError:
+    """Say what to type instead of a first word that is neither a command nor a directory."""
+    from difflib import get_close_matches  # noqa: PLC0415 - for this only
+
+    close = get_close_matches(word, commands, n=1)
+    if word in _ELSEWHERE:
+        hint = f"instead: {_ELSEWHERE[word]}"
+    elif close:
+        hint = f"did you mean `pybuild {close[0]}`?"
+    else:
+        hint = f"commands: {', '.join(commands)}; to build a directory: pybuild -t NAME DIRECTORY"
+    return UsageError(f"{word[:60]!r} is neither a command nor a directory", hint=hint)

@@ -1,0 +1,60 @@
+"""The help of the small commands, and what is said of words that are none."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from importlib import import_module
+
+import pytest
+
+from builder.cli import COMMANDS, main
+from builder.commandhelp import PAGES, unknown
+
+
+_HELP = {"-h", "--help"}
+
+
+@pytest.mark.parametrize("command", COMMANDS[1:])
+def test_every_option_of_a_command_is_in_its_help(command, capsys):
+    """`COMMAND --help` and `help COMMAND` name all options that the command takes."""
+    source = inspect.getsource(import_module(f"builder.commands.{command}"))
+    options = re.findall(r'"(--?[a-z][a-z-]*)"', source.split("parse_args")[0])
+    assert main([command, "--help"]) == 0
+    page = capsys.readouterr().out
+    assert [option for option in options if option not in page and option not in _HELP] == []
+    assert main(["help", command]) == 0
+    assert capsys.readouterr().out == page == PAGES[command]
+
+
+@pytest.mark.parametrize(
+    ("word", "hint"),
+    [
+        ("buidl", "did you mean `pybuild build`?"),
+        ("tag", "instead: pybuild build -t NAME"),
+        ("buildx", "instead: pybuild build"),
+        ("ps", "nothing runs"),
+        ("whatever", "commands: build, push"),
+    ],
+)
+def test_a_word_that_is_no_command_is_answered_with_what_to_type(word, hint):
+    """Whoever knows docker, podman or buildah is told the command that does it here."""
+    error = unknown(word, COMMANDS)
+    assert error.message == f"{word!r} is neither a command nor a directory"
+    assert hint in (error.hint or "")
+
+
+def test_a_directory_of_that_name_is_built(tmp_path, monkeypatch, capsys):
+    """The first word is looked for among the files before it is called unknown."""
+    monkeypatch.chdir(tmp_path)
+    assert main(["image", "ls"]) == 2
+    assert "pybuild images" in capsys.readouterr().err
+    (tmp_path / "image").mkdir()
+    assert main(["image"]) == 2
+    assert "Dockerfile" in capsys.readouterr().err
+
+
+def test_options_of_a_command_point_to_its_help(capsys):
+    """A wrong option names the help page that lists the right ones."""
+    assert main(["images", "--nope"]) == 2
+    assert "hint: see `pybuild images --help`" in capsys.readouterr().err
