@@ -14,7 +14,7 @@ from builder.epoch import with_epoch
 from builder.errors import SolveError
 from builder.finish import Finished, Finisher
 from builder.options import local_platform
-from builder.outputs import insecure_hosts, outputs_of
+from builder.outputs import compressed_ahead, insecure_hosts, outputs_of
 from builder.platforms import foreign_hint, joined, makes_index, platforms_of
 from builder.remote import Network
 from builder.results import solved
@@ -94,6 +94,7 @@ def build(request: BuildRequest, caller: Caller) -> Built:
             compiled.given,
             more=[*(part.result for part in parts[1:]), *(r for part in parts for r in part.also)],
             notice=caller.notice,
+            ahead=compressed_ahead(outputs) if outputs else "",
         )
         stack.callback(solve.close)
         try:

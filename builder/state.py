@@ -72,9 +72,12 @@ def opened(
     _make(root)
     with _locked(root, exclusive=exclusive):
         store = LocalStore(root)
-        database = Database(f"{root}/state.db")
-        try:
-            layers = StoredLayers(root, store, database, remote or NoRemote(), progress)
+        with (
+            contextlib.closing(Database(f"{root}/state.db")) as database,
+            contextlib.closing(
+                StoredLayers(root, store, database, remote or NoRemote(), progress)
+            ) as layers,
+        ):
             yield State(
                 root,
                 store,
@@ -84,8 +87,6 @@ def opened(
                 SqliteRecords(database),
                 SqliteMemos(database),
             )
-        finally:
-            database.close()
 
 
 def _make(root: str) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import io
 import os
+import threading
 from typing import TYPE_CHECKING, BinaryIO
 
 from cache.errors import ContentNotFoundError, DigestMismatchError, PybuildError
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from _typeshed import WriteableBuffer
 
+    from cache.ahead import Ahead
     from cache.archive.entry import Entry
     from cache.content import ContentProvider
     from cache.database import Database
@@ -34,21 +36,34 @@ _UNCOMPRESSED = (oci.OCI_LAYER, oci.DOCKER_LAYER)
 class _TarIngest:
     """A LayerWriter onto a blob ingest."""
 
-    def __init__(self, blob: BlobWriter, keep_index: Callable[[Digest, list[Entry]], None]) -> None:
-        from cache.archive.writer import TarWriter  # noqa: PLC0415 - a cached build writes none
+    def __init__(
+        self,
+        blob: BlobWriter,
+        keep_index: Callable[[Digest, list[Entry]], None],
+        ahead: Ahead | None,
+        keep_ahead: Callable[[Digest, Ahead], None],
+    ) -> None:
+        from cache.ahead import Tee  # noqa: PLC0415 - a cached build writes none
+        from cache.archive.writer import TarWriter  # noqa: PLC0415 - the same
 
         self._blob = blob
-        self._tar = TarWriter(blob)
+        self._tar = TarWriter(blob if ahead is None else Tee(blob, ahead))
         self._entries: list[Entry] = []
         self._keep_index = keep_index
+        self._ahead = ahead
+        self._keep_ahead = keep_ahead
 
     def add(self, entry: Entry, payload: bytes | BinaryIO | None = None) -> None:
         self._entries.append(self._tar.add(entry, payload))
 
     def commit(self) -> Layer:
         self._tar.finish()
+        if self._ahead is not None:
+            self._ahead.end()
         descriptor = self._blob.commit(oci.OCI_LAYER)
         self._keep_index(descriptor.digest, self._entries)
+        if self._ahead is not None:
+            self._keep_ahead(descriptor.digest, self._ahead)
         return Layer(descriptor, descriptor.digest)
 
 
@@ -71,12 +86,47 @@ class StoredLayers:
         self._remote = remote
         self._progress: Progress = progress or _quiet
         self._verified: set[Digest] = set()
+        self._wanted = threading.local()
+        self._ahead: dict[Digest, Ahead] = {}
 
     @contextlib.contextmanager
     def writer(self) -> Iterator[_TarIngest]:
         """Begin a layer."""
-        with self._store.writer() as blob:
-            yield _TarIngest(blob, self._keep_index)
+        media_type: str = getattr(self._wanted, "media_type", "")
+        ahead = None
+        if media_type:
+            from cache.ahead import Ahead  # noqa: PLC0415 - a cached build writes no layer
+
+            ahead = Ahead(self._store, media_type)
+        try:
+            with self._store.writer() as blob:
+                yield _TarIngest(blob, self._keep_index, ahead, self._keep_ahead)
+        finally:
+            if ahead is not None and ahead not in self._ahead.values():
+                ahead.drop()
+
+    @contextlib.contextmanager
+    def compressing(self, media_type: str) -> Iterator[None]:
+        """Compress the layers that this thread writes inside the block while it does so.
+
+        An empty media type asks for nothing. `compressed` gives what came of it.
+        """
+        before = getattr(self._wanted, "media_type", "")
+        self._wanted.media_type = media_type
+        try:
+            yield
+        finally:
+            self._wanted.media_type = before
+
+    def close(self) -> None:
+        """Drop what nobody has asked for; idempotent."""
+        while self._ahead:
+            self._ahead.popitem()[1].drop()
+
+    def _keep_ahead(self, diff_id: Digest, ahead: Ahead) -> None:
+        if diff_id in self._ahead:
+            return  # written twice; the writer drops the second
+        self._ahead[diff_id] = ahead
 
     def open_tar(self, layer: Layer) -> AbstractContextManager[BinaryIO]:
         """Open the uncompressed tar, verified at its end."""
@@ -164,6 +214,16 @@ class StoredLayers:
         kept = self._form(layer.diff_id, form)
         if kept is not None:
             return replace(kept, media_type=media_type)
+        ahead = self._ahead.pop(layer.diff_id, None) if level is None else None
+        made = ahead.result() if ahead is not None and ahead.media_type == media_type else None
+        descriptor = made or self._compress(layer, media_type, level)
+        self._database.rows(
+            "INSERT OR REPLACE INTO forms VALUES (?, ?, ?, ?)",
+            (str(layer.diff_id), form, str(descriptor.digest), descriptor.size),
+        )
+        return descriptor
+
+    def _compress(self, layer: Layer, media_type: str, level: int | None) -> Descriptor:
         with self._open_tar(layer) as stream, self._store.writer() as blob:
             from cache import compress  # noqa: PLC0415 - a cached build compresses nothing
 
@@ -175,12 +235,7 @@ class StoredLayers:
                 self._progress(item, done, 0)
             sink.finish()
             self._progress(item, done, done)
-            descriptor = blob.commit(media_type)
-        self._database.rows(
-            "INSERT OR REPLACE INTO forms VALUES (?, ?, ?, ?)",
-            (str(layer.diff_id), form, str(descriptor.digest), descriptor.size),
-        )
-        return descriptor
+            return blob.commit(media_type)
 
     def has(self, layer: Layer) -> bool:
         """Whether the layer's content can be had: stored in a form, or of known origin."""

@@ -1,0 +1,89 @@
+"""Compressing a layer while it is being written: another thread, and no second reading.
+
+Knows bytes and media types. Whether anybody will want the result is its caller's guess; a wrong
+or failed one costs time only.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from typing import TYPE_CHECKING
+
+from cache.errors import PybuildError
+
+if TYPE_CHECKING:
+    from cache.localstore import BlobWriter, LocalStore
+    from cache.spec.oci import Descriptor
+
+_PIECES = 8  # of about a mebibyte that may wait to be compressed
+
+
+class Ahead:
+    """A blob in the making: write, end, then ask for its descriptor; or drop it."""
+
+    def __init__(self, store: LocalStore, media_type: str) -> None:
+        """Start the thread."""
+        self.media_type = media_type
+        self._store = store
+        self._queue: queue.Queue[bytes | None] = queue.Queue(_PIECES)
+        self._made: Descriptor | None = None
+        self._ended = False
+        self._dropped = False
+        self._thread = threading.Thread(target=self._run, name="compress", daemon=True)
+        self._thread.start()
+
+    def write(self, data: bytes) -> None:
+        """Take more of the layer; waits while much is waiting."""
+        self._queue.put(data)
+
+    def end(self) -> None:
+        """Say that all was written; idempotent."""
+        if not self._ended:
+            self._ended = True
+            self._queue.put(None)
+
+    def drop(self) -> None:
+        """Forget what is not finished, and wait for the thread; idempotent."""
+        self._dropped = True
+        self.end()
+        self._thread.join()
+
+    def result(self) -> Descriptor | None:
+        """Wait for the compressed blob; None if it did not come about."""
+        self._thread.join()
+        return self._made
+
+    def _run(self) -> None:
+        from cache import compress  # noqa: PLC0415 - a cached build compresses nothing
+
+        last: bytes | None = b""
+        try:
+            with self._store.writer() as blob:
+                sink = compress.compressor(self.media_type, blob)
+                while (last := self._queue.get()) is not None:
+                    if not self._dropped:
+                        sink.write(last)
+                if not self._dropped:
+                    sink.finish()
+                    self._made = blob.commit(self.media_type)
+        except (OSError, PybuildError, MemoryError):
+            # Who needs the blob makes it again and hears of it then.
+            while last is not None:
+                last = self._queue.get()
+
+
+class Tee:
+    """A sink that passes on to a layer's blob and to what is made of it beside."""
+
+    __slots__ = ("_ahead", "_blob")
+
+    def __init__(self, blob: BlobWriter, ahead: Ahead) -> None:
+        """Write to both."""
+        self._blob = blob
+        self._ahead = ahead
+
+    def write(self, data: bytes | memoryview, /) -> None:
+        """Take all of the bytes."""
+        self._ahead.write(bytes(data))
+        self._blob.write(data)
