@@ -11,7 +11,6 @@ import pytest
 from builder.cli import COMMANDS, main
 from builder.commandhelp import PAGES, unknown
 
-
 _HELP = {"-h", "--help"}
 
 
