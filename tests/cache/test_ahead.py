@@ -1,0 +1,114 @@
+"""Layers compressed while they are written: the same bytes, and nothing left of those not wanted."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from cache import compress
+from cache.archive.entry import Entry, Kind
+from cache.database import Database
+from cache.errors import StoreError
+from cache.layerstore import NoRemote, StoredLayers
+from cache.localstore import LocalStore
+from cache.spec import oci
+
+TYPES = [oci.OCI_LAYER_GZIP, oci.OCI_LAYER_ZSTD]
+
+
+@pytest.fixture
+def layers(tmp_path):
+    """Layers in a fresh store."""
+    root = str(tmp_path)
+    store = LocalStore(root)
+    database = Database(f"{root}/state.db")
+    made = StoredLayers(root, store, database, NoRemote())
+    yield made
+    made.close()
+    database.close()
+
+
+def write(layers, count=500):
+    """A layer of some files, of three megabytes."""
+    with layers.writer() as writer:
+        for n in range(count):
+            data = os.urandom(10) * 600
+            writer.add(Entry(f"f{n}", Kind.FILE, 0o644, size=len(data), mtime=n + 1), data)
+        return writer.commit()
+
+
+def whole(layers, descriptor):
+    """The bytes of a blob, verified."""
+    with layers.open(descriptor) as stream:
+        return stream.read()
+
+
+@pytest.mark.parametrize("media_type", TYPES)
+def test_what_is_compressed_ahead_is_what_is_compressed_later(layers, tmp_path, media_type):
+    """The compressed blob has the same bytes whenever it is made, and is made once (O30)."""
+    with layers.compressing(media_type):
+        layer = write(layers)
+    ahead = layers.compressed(layer, media_type)
+    assert layers.compressed(layer, media_type) == ahead
+    with layers.open_tar(layer) as stream, LocalStore(str(tmp_path / "other")).writer() as blob:
+        later = compress.compressor(media_type, blob)
+        while piece := stream.read(12345):
+            later.write(piece)
+        later.finish()
+        assert blob.commit(media_type) == ahead
+    assert whole(layers, ahead)
+
+
+def test_another_form_is_made_when_it_is_asked_for(layers):
+    """A guess that was wrong costs nothing but time."""
+    with layers.compressing(oci.OCI_LAYER_GZIP):
+        layer = write(layers)
+    zstd = layers.compressed(layer, oci.OCI_LAYER_ZSTD)
+    assert whole(layers, zstd)[:4] == b"\x28\xb5\x2f\xfd"
+
+
+def fail(layers):
+    """Begin a layer that does not come to its end."""
+    with layers.compressing(oci.OCI_LAYER_GZIP), layers.writer() as writer:
+        writer.add(Entry("a", Kind.FILE, 0o644, size=1), b"a")
+        raise ValueError("failed")
+
+
+def test_nothing_is_left_of_a_layer_that_was_not_finished(layers, tmp_path):
+    """A step that fails leaves neither a blob nor a file behind (B07)."""
+    with pytest.raises(ValueError, match="failed"):
+        fail(layers)
+    assert os.listdir(tmp_path / "tmp") == []
+    assert os.listdir(tmp_path / "blobs" / "sha256") == []
+
+
+def test_outside_the_block_nothing_is_compressed(layers, tmp_path):
+    """Only layers that will be wanted are compressed ahead."""
+    with layers.compressing(oci.OCI_LAYER_GZIP):
+        pass
+    layer = write(layers)
+    layers.close()
+    assert os.listdir(tmp_path / "blobs" / "sha256") == [layer.diff_id.hex]
+
+
+def test_a_failure_beside_the_layer_does_not_harm_it(layers, monkeypatch):
+    """When compressing fails meanwhile, the layer is written all the same and compressed later."""
+    real = compress.compressor
+
+    def failing(media_type, sink, *rest):
+        made = real(media_type, sink, *rest)
+
+        class Failing:
+            def write(self, data):
+                raise StoreError("no space")
+
+            finish = made.finish
+
+        return Failing()
+
+    monkeypatch.setattr(compress, "compressor", failing)
+    with layers.compressing(oci.OCI_LAYER_GZIP):
+        layer = write(layers)
+    monkeypatch.setattr(compress, "compressor", real)
+    assert whole(layers, layers.compressed(layer, oci.OCI_LAYER_GZIP))[:2] == b"\x1f\x8b"
