@@ -121,10 +121,12 @@ class ExecHandler:
                 return json.dumps(["tmpfs", target, size, *(["ro"] if readonly else [])])
             case SecretMount():
                 owner = [mount.mode, mount.uid, mount.gid]
-                return json.dumps(["secret", mount.id, mount.target, mount.env, owner])
+                given = _given(required=mount.required)
+                return json.dumps(["secret", mount.id, mount.target, mount.env, owner, *given])
             case SshMount():
                 owner = [mount.mode, mount.uid, mount.gid]
-                return json.dumps(["ssh", mount.id, mount.target, owner])
+                given = _given(required=mount.required)
+                return json.dumps(["ssh", mount.id, mount.target, owner, *given])
 
     def _cache_identity(self, mount: CacheMount, inputs: Sequence[Output]) -> list[object]:
         """A cache's content is no identity, nor is an id that is not the target's own (K12)."""
@@ -160,6 +162,11 @@ class ExecHandler:
             self._agents,
         )
         return step.run(log)
+
+
+def _given(*, required: bool) -> list[str]:
+    """What ran without a secret or an agent says nothing of a step that must have it."""
+    return ["required"] if required else []
 
 
 def _unusual(op: ExecOp) -> list[tuple[str, str]]:

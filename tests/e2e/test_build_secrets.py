@@ -95,3 +95,4 @@ def test_required_secret(pybuild, busybox):
     assert done.code in {1, 2}
     assert "absent" in done.err
     pybuild.good(pybuild.context("optional", f"FROM {busybox}\n" + run.format("")))
+    assert pybuild.run(context).code == 1, "what the optional one left in the cache is no excuse"
