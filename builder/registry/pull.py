@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from builder.errors import RegistryError
 from builder.registry.body import ResumingBody, VerifiedReader, buffered
 from builder.registry.platforms import is_image, rank, shown
+from builder.registry.reply import RefusedError
 from builder.registry.transport import Request
 from cache.errors import DigestMismatchError, InvalidDocumentError, SizeMismatchError
 from cache.spec import oci
@@ -33,7 +34,7 @@ _ACCEPT = ", ".join([*oci.MANIFEST_TYPES, *oci.INDEX_TYPES])
 _MAX_DEPTH = 4  # indexes within indexes
 _MAX_DOCUMENTS = 32  # indexes looked into for one name
 _COPY = 1024 * 1024
-_OK = 200
+_OK, _NOT_FOUND = 200, 404
 _VAGUE = frozenset({"", "application/json", "application/octet-stream", "text/plain"})
 
 
@@ -114,7 +115,15 @@ def _document(
             data = reply.body(oci.MAX_DOCUMENT)
             return _checked(reply, data, digest)
 
-    return session.retry.run(fetch)
+    try:
+        return session.retry.run(fetch)
+    except RefusedError as error:
+        if error.status != _NOT_FOUND:
+            raise
+        colon = "@" if digest else ":"
+        msg = f"{reference.registry} has no {reference.repository}{colon}{name}"
+        hint = f"check the {'digest' if digest else 'tag'} and the spelling"
+        raise RefusedError(msg, status=_NOT_FOUND, codes=error.codes, hint=hint) from error
 
 
 def _checked(reply: Reply, data: bytes, digest: Digest | None) -> _Document:

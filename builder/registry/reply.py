@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 MAX_ERROR = 256 * 1024  # bytes of an error body that are read
 _MAX_SHOWN = 400  # characters of a foreign message that are shown
 _STEP = 64 * 1024
+LOOK_AT = "check the name, the network, and HTTPS_PROXY if there is a proxy"
 _UNAUTHORIZED = 401
 _FORBIDDEN = 403
 
@@ -65,10 +66,12 @@ def _failure(location: Location, error: Exception) -> RegistryError:
         # A request that cannot be made, such as a header with a line end in it.
         return RegistryError(f"{origin.authority}: {detail}")
     if isinstance(cause, urllib3.NameResolutionError):
-        return TemporaryError(f"host {origin.host[:100]} was not found")
+        return TemporaryError(f"host {origin.host[:100]} was not found", hint=LOOK_AT)
     if isinstance(cause, urllib3.NewConnectionError):
         reason = getattr(cause.__cause__, "strerror", None) or detail
-        return TemporaryError(f"{origin.authority}: cannot connect: {printable(str(reason))}")
+        return TemporaryError(
+            f"{origin.authority}: cannot connect: {printable(str(reason))}", hint=LOOK_AT
+        )
     if isinstance(cause, (urllib3.TimeoutError, TimeoutError)):
         return TemporaryError(f"{origin.authority}: timed out: {detail}")
     return TemporaryError(f"{origin.authority}: connection failed: {detail}")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from builder.errors import RegistryError
 from builder.registry import location as place
 from builder.registry.location import Location, Origin, Zone
-from builder.registry.reply import Reply, mapped
+from builder.registry.reply import LOOK_AT, Reply, mapped
 from builder.registry.retry import TemporaryError
 from cache.value import field, replace, value
 
@@ -56,7 +56,7 @@ def resolve(host: str, port: int) -> Sequence[str]:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
         msg = f"host {host[:100]} was not found"
-        raise TemporaryError(msg) from error
+        raise TemporaryError(msg, hint=LOOK_AT) from error
     return tuple(dict.fromkeys(str(entry[4][0]) for entry in found))
 
 

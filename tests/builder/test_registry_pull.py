@@ -298,6 +298,15 @@ def test_a_retry_after_beyond_reason_is_an_error(registry):
     assert pauses.slept == []
 
 
+def test_a_name_that_is_not_there_is_named_in_full(registry):
+    """A missing tag or digest: registry, repository and tag are said, and what to look at."""
+    with client_for(registry) as client:
+        there = r"127\.0\.0\.1:\d+ has no team/app:nope$"
+        with pytest.raises(RegistryError, match=there) as raised:
+            client.resolve(name(registry, "team/app:nope"), Platform())
+    assert (raised.value.status, raised.value.hint) == (404, "check the tag and the spelling")
+
+
 def test_a_missing_blob_is_content_not_found(registry):
     """RemoteContent tells a missing blob from a broken registry."""
     missing = Descriptor(oci.OCI_LAYER, Digest.of(b"nowhere"), 7)
