@@ -19,6 +19,7 @@ from builder.snapshot import attributes
 from builder.snapshot.directories import Claim, Directories
 from builder.snapshot.lower import EmptyLower, StackedLower
 from builder.snapshot.recorded import RecordedFiles
+from builder.snapshot.remover import Remover
 from builder.snapshot.snapshotter import Active
 from builder.snapshot.stubs import remove_stubs
 from builder.snapshot.upper import write_upper
@@ -83,6 +84,7 @@ class OverlaySnapshotter:
         self._guard = Lock()
         self._extracting: dict[Digest, Lock] = {}
         self._held: dict[str, Claim] = {}
+        self._remover = Remover(self._actives)
 
     def __enter__(self) -> Self:
         """Use for a with-block."""
@@ -97,6 +99,7 @@ class OverlaySnapshotter:
         """Throw active snapshots away and close the state directories."""
         for key in list(self._held):
             self._drop(key)
+        self._remover.finish()
         self._trees.close()
         self._actives.close()
 
@@ -197,6 +200,7 @@ class OverlaySnapshotter:
 
     def sweep(self) -> int:
         """Delete what crashed processes left behind; return how many directories."""
+        self._remover.finish()
         trees = self._trees.sweep(lambda name: name == _EMPTY or self._names.holds(name))
         return trees + self._actives.sweep(self._held.__contains__)
 
@@ -249,11 +253,10 @@ class OverlaySnapshotter:
         return winner
 
     def _open_upper(self, active: Active) -> int:
-        try:
-            return os.open(f"{active.key}/upper", _DIRECTORY, dir_fd=self._actives.fd)
-        except FileNotFoundError as error:
+        if active.key not in self._held:
             msg = f"snapshot {active.key} is not active"
-            raise SandboxError(msg) from error
+            raise SandboxError(msg)
+        return os.open(f"{active.key}/upper", _DIRECTORY, dir_fd=self._actives.fd)
 
     def _lower(self, active: Active) -> LowerDir:
         names = active.root.lowers if isinstance(active.root, Overlay) else ()
@@ -263,11 +266,8 @@ class OverlaySnapshotter:
 
     def _drop(self, key: str) -> None:
         claim = self._held.pop(key, None)
-        try:
-            self._actives.remove(key)
-        finally:
-            if claim is not None:
-                os.close(claim.fd)
+        if claim is not None:
+            self._remover.remove(claim)
 
 
 class _Stack:
