@@ -19,7 +19,7 @@ from cache.spec.digest import Digest
 from cache.spec.oci import Descriptor
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from _typeshed import WriteableBuffer
 
@@ -27,6 +27,7 @@ _READ_ONLY = 0o444
 _PRIVATE = 0o600
 # A blob up to here is compared with the stored one rather than written again.
 _DOCUMENT = 1 << 16
+_LARGE = 8 << 20  # bytes of a blob for which the disk is started early
 
 
 class VerifiedReader(io.RawIOBase):
@@ -76,6 +77,7 @@ class BlobWriter:
         self._file: BinaryIO | None = open(self._path, "xb", opener=_private)  # noqa: SIM115 - owned by close
         self._state = hashlib.sha256()
         self._size = 0
+        self._written_out: Callable[[int, int], None] | None = None
 
     def write(self, data: bytes | memoryview, /) -> int:
         """Append."""
@@ -86,7 +88,17 @@ class BlobWriter:
             self._file.write(data)
         self._state.update(data)
         self._size += len(data)
+        if self._size >= _LARGE:
+            self._write_out(self._file.fileno())
         return len(data)
+
+    def _write_out(self, fd: int) -> None:
+        """Have the disk at work already, so that `commit` waits for it less."""
+        if self._written_out is None:
+            from cache.writeback import Writeback  # noqa: PLC0415 - only for large blobs
+
+            self._written_out = Writeback().reached
+        self._written_out(fd, self._size)
 
     def commit(self, media_type: str, expected: Digest | None = None) -> Descriptor:
         """Publish under the digest of what was written."""

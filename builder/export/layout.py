@@ -80,8 +80,9 @@ def blob_path(descriptor: Descriptor) -> str:
 def write_tar(content: Bundle, provider: ContentProvider, sink: BinaryIO) -> None:
     """Write a layout as a tar: paths sorted, times 0, so that equal images give equal bytes."""
     from cache.archive.writer import TarWriter  # noqa: PLC0415 - only when an archive is made
+    from cache.writeback import EarlyFile  # noqa: PLC0415 - the same
 
-    tar = TarWriter(sink)
+    tar = TarWriter(EarlyFile(sink))
     for directory in _directories(content):
         tar.add(Entry(directory, Kind.DIRECTORY, _DIRECTORY_MODE))
     for blob in content.blobs:
