@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cache.spec.oci import chain_id
-from cache.value import value
+from cache.value import field, value
 
 if TYPE_CHECKING:
     from cache.spec.digest import Digest
@@ -18,11 +18,17 @@ class TreeOutput:
 
     layers: tuple[Layer, ...]
     created: str = ""
+    known: Digest | None = field(default=None, compare=False, repr=False)  # the chain, if it is
 
     @property
     def chain(self) -> Digest:
         """The output digest that children's keys are built on."""
-        return chain_id([layer.diff_id for layer in self.layers])
+        return self.known or chain_id([layer.diff_id for layer in self.layers])
+
+    def with_layer(self, layer: Layer, created: str) -> TreeOutput:
+        """Put a layer on top; its chain costs one digest, however many layers there are."""
+        below = [self.chain] if self.layers else []
+        return TreeOutput((*self.layers, layer), created, chain_id([*below, layer.diff_id]))
 
 
 @value

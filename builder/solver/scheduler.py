@@ -206,7 +206,7 @@ class Solver:
             return None
         self.cached += 1
         self._reporter.emit(VertexCached(ref, vertex.name, time.monotonic()))
-        return TreeOutput((*base.layers, record.layer), record.created)
+        return base.with_layer(record.layer, record.created)
 
     def _key(self, ref: Ref, vertex: Vertex, inputs: Sequence[Output]) -> CacheKey | None:
         try:
@@ -265,8 +265,8 @@ class Solver:
             return result
         self.ran += 1
         created = self._policy.now()
-        layers = base.layers if isinstance(base, TreeOutput) else ()
-        output = TreeOutput((*layers, result), created)
+        tree = base if isinstance(base, TreeOutput) else TreeOutput(())
+        output = tree.with_layer(result, created)
         key, slot = self._keys[ref], self._slots.get(ref, "")
         self._cache.put(Record(key, output.chain, result, created, slot))
         return output
