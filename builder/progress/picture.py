@@ -119,7 +119,9 @@ class Picture:
 
     def final(self, now: float) -> list[Line]:
         """Everything, once: what stays on the screen."""
-        unfinished = any(step.ended is None for step in self._steps.values())
+        unfinished = any(
+            step.ended is None or step.outcome == "cancelled" for step in self._steps.values()
+        )
         lines = [self._header(now, "Stopped" if unfinished else "Built")]
         for step in self._steps.values():
             lines += self._step(step, now, " ")[: None if step.ended is not None else 1]
@@ -134,7 +136,13 @@ class Picture:
         total = len(self._steps)
         done = sum(step.ended is not None for step in self._steps.values())
         failed = any(step.outcome == "failed" for step in self._steps.values())
-        style = "bold red" if failed else "bold green" if done == total else "bold"
+        style = (
+            "bold red"
+            if failed
+            else "bold green"
+            if done == total and word != "Stopped"
+            else "bold"
+        )
         elapsed = human_seconds(now - self._began if self._began is not None else 0.0)
         text = f"[+] {'Failed' if failed else word} {elapsed} ({done}/{total})"
         return Line((Span(text, style),))

@@ -89,6 +89,15 @@ def test_the_view_afterwards():
     assert not made.is_moving
 
 
+def test_what_was_interrupted_was_not_built():
+    """The head line of a build that ended with cancelled steps says so."""
+    made = picture(
+        VertexStarted(1, "RUN a", 0.0),
+        VertexFailed(1, "", cancelled=True, time=1.5),
+    )
+    assert text_of(made.final(2.0))[0] == "[+] Stopped 2.0s (1/1)"
+
+
 def test_a_small_terminal_shows_what_runs():
     """Running steps are shown before finished ones, which are counted instead."""
     events = [VertexCached(i, f"step {i}", 0.0) for i in range(50)]
