@@ -106,7 +106,9 @@ def read_dockerfile(
     if data is None:
         path = name or _default(context)
         msg = f"failed to read dockerfile: open {path}: no such file or directory"
-        raise UsageError(msg, hint="name it with -f, or change to its directory")
+        from builder.nearby import advice  # noqa: PLC0415 - only when it is missing
+
+        raise UsageError(msg, hint=advice(context, name, path))
     return source_file(name or os.path.basename(path), data, path), path
 
 
@@ -180,8 +182,10 @@ def _read(fd: int, path: str, limit: int) -> bytes:
     """Read and close `fd`; its kind is looked at first, for a directory cannot be wrapped."""
     try:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
+            inside = os.path.join(path, NAME)
+            hint = f"did you mean {inside}?" if os.path.isfile(inside) else None
             msg = f"{path} is not a regular file"
-            raise UsageError(msg)
+            raise UsageError(msg, hint=hint)
         with open(fd, "rb", closefd=False) as file:
             data = file.read(limit + 1)
     except OSError as error:
