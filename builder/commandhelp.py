@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from builder.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Sequence
 
 _INSECURE = """\
   --insecure-registry H  speak plain http or unverified https to this host; repeat for more
@@ -32,6 +32,10 @@ exit status is its own. What stands after IMAGE belongs to the program.
   -i, --interactive      pass standard input on
   --network MODE         default, none or host
   --platform P           which image of an index, such as linux/arm64
+  --runtime PROGRAM      run it in an OCI runtime instead: runc, crun or a path
+  -m, --memory, --memory-swap, --cpus, -c, --cpu-shares, --cpu-period, --cpu-quota, --cpuset-cpus,
+  --cpuset-mems, --pids-limit
+                         limit what the program uses
   --rm                   what always happens
 {_INSECURE}""",
     "push": f"""\
@@ -101,6 +105,18 @@ _ELSEWHERE = {
     "tag": "pybuild build -t NAME -t NAME, or pybuild push IMAGE AS",
 }
 
+# What docker's run has, by short letter or long name, and what to do without it here.
+_NOT_IN_RUN = {
+    "t": "a program gets no terminal of its own: leave -t out, -i passes standard input on",
+    "tty": "a program gets no terminal of its own: leave it out, -i passes standard input on",
+    "d": "nothing stays behind: start pybuild run itself in the background",
+    "detach": "nothing stays behind: start pybuild run itself in the background",
+    "p": "ports need no publishing: the network is the host's",
+    "publish": "ports need no publishing: the network is the host's",
+    "name": "leave it out: nothing is left that could be named",
+    "privileged": "leave it out: an image runs in the sandbox that RUN has",
+}
+
 
 def page(command: str) -> str:
     """Give the help of a command."""
@@ -113,9 +129,26 @@ def unknown(word: str, commands: Collection[str]) -> UsageError:
 
     close = get_close_matches(word, commands, n=1)
     if word in _ELSEWHERE:
-        hint = f"instead: {_ELSEWHERE[word]}"
+        hint = f"here: {_ELSEWHERE[word]}"
     elif close:
         hint = f"did you mean `pybuild {close[0]}`?"
     else:
         hint = f"commands: {', '.join(commands)}; to build a directory: pybuild -t NAME DIRECTORY"
     return UsageError(f"{word[:60]!r} is neither a command nor a directory", hint=hint)
+
+
+def refuse(words: Sequence[str]) -> None:
+    """Refuse flags of docker's `run` among the words before the image.
+
+    Raises:
+        UsageError: there is one; the hint says how to do without it.
+    """
+    for word in words:
+        name = word.lstrip("-").partition("=")[0]
+        long = word.startswith("--")
+        # of bundled letters such as -it the first that is not known here
+        names = [name] if long else [letter for letter in name if letter not in "iq"][:1]
+        if word.startswith("-") and names and names[0] in _NOT_IN_RUN:
+            flag = f"--{name}" if long else f"-{names[0]}"
+            msg = f"{flag} is not supported by pybuild run"
+            raise UsageError(msg, hint=_NOT_IN_RUN[names[0]])

@@ -10,7 +10,7 @@ from builder import interrupt
 from builder import state as states
 from builder.arguments import parser
 from builder.base_images import BaseImages
-from builder.commandhelp import page
+from builder.commandhelp import page, refuse
 from builder.errors import UsageError
 from builder.options import parse_platform
 from builder.remote import Network
@@ -64,6 +64,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     options.add_argument("--insecure-registry", action="append", default=[])
     options.add_argument("image")
     split = _command_start(argv)
+    refuse(argv[:split])
     chosen = options.parse_args(list(argv[:split]))
     chosen.command = list(argv[split:])
     return chosen

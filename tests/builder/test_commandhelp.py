@@ -30,8 +30,8 @@ def test_every_option_of_a_command_is_in_its_help(command, capsys):
     ("word", "hint"),
     [
         ("buidl", "did you mean `pybuild build`?"),
-        ("tag", "instead: pybuild build -t NAME"),
-        ("buildx", "instead: pybuild build"),
+        ("tag", "here: pybuild build -t NAME"),
+        ("buildx", "here: pybuild build"),
         ("ps", "nothing runs"),
         ("whatever", "commands: build, push"),
     ],
@@ -57,3 +57,21 @@ def test_options_of_a_command_point_to_its_help(capsys):
     """A wrong option names the help page that lists the right ones."""
     assert main(["images", "--nope"]) == 2
     assert "hint: see `pybuild images --help`" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "flag", "hint"),
+    [
+        (["-it", "x"], "-t", "-i passes standard input on"),
+        (["-ti", "x", "sh"], "-t", "-i passes standard input on"),
+        (["-d", "x"], "-d", "in the background"),
+        (["-p", "80:80", "x"], "-p", "the network is the host's"),
+        (["--name=web", "x"], "--name", "leave it out"),
+    ],
+)
+def test_flags_of_dockers_run_are_refused_with_what_to_do(words, flag, hint, capsys):
+    """What `docker run` has and this has not is named, with the way to do without it."""
+    assert main(["run", *words]) == 2
+    said = capsys.readouterr().err
+    assert f"{flag} is not supported by pybuild run" in said
+    assert hint in said
