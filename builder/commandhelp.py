@@ -36,6 +36,8 @@ exit status is its own. What stands after IMAGE belongs to the program.
   -m, --memory, --memory-swap, --cpus, -c, --cpu-shares, --cpu-period, --cpu-quota, --cpuset-cpus,
   --cpuset-mems, --pids-limit
                          limit what the program uses
+  --runtime NAME         start it in an OCI runtime: runc, crun or a path
+  -m, --memory SIZE, --cpus N, --pids-limit N and the other limits of `pybuild build`
   --rm                   what always happens
 {_INSECURE}""",
     "push": f"""\

@@ -30,8 +30,8 @@ _VALUED = """
     add-host allow annotation attest build-arg build-context builder cache-from cache-to call
     cgroup-parent cpu-period cpu-quota cpu-shares cpus cpuset-cpus cpuset-mems file iidfile
     insecure-registry isolation label memory memory-swap metadata-file network no-cache-filter
-    output pids-limit platform policy print progress provenance resource sandbox sbom secret
-    security-opt shm-size ssh tag target ulimit
+    output pids-limit platform policy print progress provenance resource runtime sandbox sbom
+    secret security-opt shm-size ssh tag target ulimit
 """
 _SWITCHES = """
     check compress debug explain force-rm help load no-cache pull push quiet rm squash
@@ -167,15 +167,16 @@ def _rarely_given(words: Words, network: Network) -> dict[str, Any]:
 
 
 def _limits(words: Words) -> dict[str, Any]:
-    """What a step may use, as far as it is limited; an own flag wins over --resource."""
+    """What runs a step and what it may use; an own flag wins over --resource."""
     names = [name for name in dict.fromkeys(words.order) if name in _LIMITS]
+    runtime = words.last("runtime")
     if not names:
-        return {}
+        return {"runtime": runtime}
     from builder.limitvalues import parse_limits  # noqa: PLC0415 - start-up time
 
     names.sort(key=lambda name: name != "resource")
     given = [(name, text) for name in names for text in words.every(name)]
-    return {"limits": parse_limits(given)}
+    return {"runtime": runtime, "limits": parse_limits(given)}
 
 
 def _granted(allow: tuple[str, ...], network: Network) -> tuple[str, ...]:

@@ -43,7 +43,7 @@ class BuildRequest:
 
     `platforms` has every platform asked for, `platform` is the first. `contexts` are the values
     of --build-context as written, `annotations` those of --annotation.
-    `sandbox` is a tier's name, "auto" or "none"; `call` is the name after
+    `runtime` is an OCI runtime's name or path, `sandbox` a tier's name, "auto" or "none"; `call` is the name after
     --call (or "check"), `call_format` text or json. `warnings` are about the flags themselves.
     """
 
@@ -58,6 +58,7 @@ class BuildRequest:
     platforms: tuple[Platform, ...] = ()
     network: Network = Network.DEFAULT
     sandbox: str = "auto"
+    runtime: str = ""
     secrets: tuple[SecretSource, ...] = ()
     ssh: tuple[SshSource, ...] = ()
     allow: tuple[str, ...] = ()

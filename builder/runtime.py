@@ -14,6 +14,7 @@ from cache.value import replace, value
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from builder.sandbox.launcher import StepRunner
     from builder.sandbox.spec import Sandbox
     from builder.state import State
     from cache.archive.tree import Tree
@@ -29,12 +30,14 @@ def _unheard(text: str) -> None:
 class Wishes:
     """What the steps of a build are to have beyond what each of them says.
 
+    `runtime` is the name or path of an OCI runtime, "" for our own sandbox.
     `foreign` says that programs of other machines may have to run. `notice` is told what cannot
     be had as asked for.
     """
 
     limits: Limits = NO_LIMITS
     foreign: bool = False
+    runtime: str = ""
     notice: Callable[[str], None] = _unheard
 
 
@@ -79,6 +82,9 @@ class RuntimeStarter:
             from builder.snapshot.clamped import ClampedLayers  # noqa: PLC0415 - rarely asked for
 
             layers = ClampedLayers(layers, self._epoch)
+        if self._wishes.runtime and self._asked in {"chroot", "emulate"}:
+            msg = f"--sandbox={self._asked} starts no OCI runtime"
+            raise HostUnsupportedError(msg, hint="leave out --sandbox or --runtime")
         start = self._start_plain if self._asked == "emulate" else self._start_namespaces
         self._runtime = limited(start(scratch, layers, merged))
 
@@ -112,12 +118,20 @@ class RuntimeStarter:
         enter_namespace()
         if self._wishes.foreign:
             self._register_emulators()
-        sandbox: Sandbox = LaunchedSandbox.start(scratch)
+        sandbox: Sandbox = LaunchedSandbox.start(scratch, *self._step_runner())
         self._stack.callback(sandbox.close)
         names = SqliteSnapshotNames(self._state.database)
         snapshotter = OverlaySnapshotter(self._state.root, layers, names, merged=merged)
         self._stack.enter_context(snapshotter)
         return Runtime(sandbox, snapshotter)
+
+    def _step_runner(self) -> tuple[StepRunner, ...]:
+        """What runs each step, where it is not our own init."""
+        if not self._wishes.runtime:
+            return ()
+        from builder.sandbox import oci  # noqa: PLC0415 - only when asked
+
+        return (oci.runner(oci.find(self._wishes.runtime)),)
 
     def _register_emulators(self) -> None:
         from builder.sandbox import emulators  # noqa: PLC0415 - rarely needed

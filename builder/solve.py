@@ -117,8 +117,7 @@ class Solve:
         self._lowered = lowered
         self._reporter = reporter
         self._stack = contextlib.ExitStack()
-        wishes = Wishes(request.limits, _is_foreign(request, lowered.graph), notice)
-        self._runtime = RuntimeStarter(state, request.source_date_epoch, request.sandbox, wishes)
+        self._runtime = _starter(request, state, lowered.graph, notice)
         self._stack.callback(self._runtime.close)
         self._secrets = secrets
         self._clock = Clock(request.source_date_epoch)
@@ -277,6 +276,18 @@ class Solve:
         vertex = self._lowered.graph[ref]
         secrets = self._secrets.values() if isinstance(vertex.op, ExecOp) else ()
         return ReportedLog(ref, self._reporter, tuple(secrets))
+
+
+def _starter(
+    request: BuildRequest, state: State, graph: Graph, notice: Callable[[str], None]
+) -> RuntimeStarter:
+    wishes = Wishes(
+        limits=request.limits,
+        foreign=_is_foreign(request, graph),
+        runtime=request.runtime,
+        notice=notice,
+    )
+    return RuntimeStarter(state, request.source_date_epoch, request.sandbox, wishes)
 
 
 def _is_foreign(request: BuildRequest, graph: Graph) -> bool:

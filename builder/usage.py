@@ -35,6 +35,7 @@ Steps
       --add-host NAME:IP     add a line to /etc/hosts of RUN; host-gateway is this host
       --sandbox TIER         how RUN is kept in: auto (default), userns, single, chroot, emulate or
                              none, which refuses RUN
+      --runtime NAME         run steps in an OCI runtime instead: runc, crun or a path
       --allow E              permit network.host, security.insecure or buildx.local.delete
       --shm-size SIZE        size of /dev/shm in RUN, such as 128m
       --ulimit NAME=S[:H]    limit a resource in RUN, such as nofile=1024:2048

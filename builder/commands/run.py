@@ -12,10 +12,12 @@ from builder.arguments import parser
 from builder.base_images import BaseImages
 from builder.commandhelp import page, refuse
 from builder.errors import UsageError
-from builder.options import parse_platform
+from builder.limitvalues import FLAGS, parse_limits
+from builder.options import local_platform, parse_platform
 from builder.remote import Network
 from builder.request import parse_pairs
-from builder.runtime import RuntimeStarter
+from builder.resources import size_text
+from builder.runtime import RuntimeStarter, Wishes
 from builder.sandbox.network import hosts
 from builder.sandbox.spec import Bind, NetworkMode, Process, SandboxSpec
 from builder.solve import step_resolv_conf
@@ -28,6 +30,9 @@ if TYPE_CHECKING:
     from builder.snapshot.snapshotter import Active
     from cache.spec.config import ImageConfig
     from cache.spec.manifest import Image
+    from cache.spec.oci import Platform
+
+_LIMIT_FLAGS = sorted(FLAGS - {"resource"})
 
 
 def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
@@ -42,7 +47,7 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
         platform = parse_platform(chosen.platform, environ)
         images = BaseImages(state, network, pull=False, platform=platform, notice=_notice)
         image = images.resolve(chosen.image, platform)
-        starter = RuntimeStarter(state)
+        starter = RuntimeStarter(state, wishes=_wishes(chosen, platform))
         try:
             starter.start(Trees({}, state.layers).merged)
             return _start(starter, image, chosen, environ)
@@ -61,6 +66,10 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     options.add_argument("--entrypoint", default=None)
     options.add_argument("--network", choices=["host", "default", "none"], default="default")
     options.add_argument("--platform", default="")
+    options.add_argument("--runtime", default="")
+    for name in _LIMIT_FLAGS:
+        shorts = {"memory": ["-m"], "cpu-shares": ["-c"]}.get(name, [])
+        options.add_argument(*shorts, f"--{name}", default="")
     options.add_argument("--insecure-registry", action="append", default=[])
     options.add_argument("image")
     split = _command_start(argv)
@@ -70,9 +79,19 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     return chosen
 
 
+def _wishes(chosen: argparse.Namespace, platform: Platform) -> Wishes:
+    given = [(name, getattr(chosen, name.replace("-", "_"))) for name in _LIMIT_FLAGS]
+    return Wishes(
+        limits=parse_limits(given),
+        foreign=platform.architecture != local_platform().architecture,
+        runtime=chosen.runtime,
+        notice=_notice,
+    )
+
+
 _VALUED = frozenset(
-    "-e --env -v --volume -w --workdir -u --user --entrypoint --network --platform".split()  # noqa: SIM905
-) | {"--insecure-registry"}
+    "-c -e --env -m -v --volume -w --workdir -u --user --entrypoint --network --platform".split()  # noqa: SIM905
+) | {"--insecure-registry", "--runtime", *(f"--{name}" for name in _LIMIT_FLAGS)}
 
 
 def _command_start(argv: Sequence[str]) -> int:
@@ -94,6 +113,8 @@ def _start(
     try:
         spec = _spec(active, image, chosen, environ)
         outcome = runtime.sandbox.run(spec, _write)
+        if outcome.memory_limit:
+            _notice(f"pybuild: killed: out of memory, limit {size_text(outcome.memory_limit)}")
     finally:
         runtime.snapshotter.discard(active)
     return outcome.exit_code

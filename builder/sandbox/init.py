@@ -31,7 +31,12 @@ from builder.sandbox.spec import MemoryFile, NetworkMode, Overlay
 from cache.value import value
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from builder.sandbox.spec import SandboxSpec
+
+    MountRest = Callable[[targets.Root, str, mounts.Scratch, SandboxSpec], None]
+    StepRun = Callable[[SandboxSpec, str, int, process.Tools], int]
 
 _MAX_ACCOUNT_FILE = 10 * 1024 * 1024  # of /etc/passwd and /etc/group (E11)
 _OOM_RAISE = 200  # the step is to die before the builder
@@ -65,6 +70,19 @@ class Ready:
 
 def run(descriptors: Descriptors, scratch: str, tools: process.Tools) -> NoReturn:
     """Be process 1 of a step to its end."""
+    serve(descriptors, scratch, tools, _run_step)
+
+
+def _run_step(spec: SandboxSpec, scratch: str, report_fd: int, tools: process.Tools) -> int:
+    ready = prepare(spec, scratch, _mount_everything)
+    _enter(ready)
+    return _supervise(spec, ready, report_fd, tools)
+
+
+def serve(
+    descriptors: Descriptors, scratch: str, tools: process.Tools, run_step: StepRun
+) -> NoReturn:
+    """Take a specification, have it run, and report what goes wrong; never returns."""
     code = process.NOT_EXECUTABLE
     try:
         syscalls.prctl(syscalls.PR_SET_PDEATHSIG, 9)
@@ -72,24 +90,23 @@ def run(descriptors: Descriptors, scratch: str, tools: process.Tools) -> NoRetur
         spec = wire.decode_spec(read_all(descriptors.spec))
         os.close(descriptors.spec)
         limits.enter(spec)
-        ready = _prepare(spec, scratch)
-        _enter(ready)
-        code = _supervise(spec, ready, descriptors.report, tools)
+        code = run_step(spec, scratch, descriptors.report, tools)
     except (SandboxError, HostUnsupportedError) as error:
-        _report(descriptors.report, wire.Report(error=error))
+        report(descriptors.report, wire.Report(error=error))
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         where = f": {error.filename}" if error.filename else ""
         failure = SandboxError(f"cannot set up the sandbox: {reason}{where}")
-        _report(descriptors.report, wire.Report(error=failure))
+        report(descriptors.report, wire.Report(error=failure))
     except BaseException as error:  # noqa: BLE001 - nothing may escape into the launcher's code
-        _report(descriptors.report, wire.Report(error=SandboxError(f"sandbox bug: {error!r}")))
+        report(descriptors.report, wire.Report(error=SandboxError(f"sandbox bug: {error!r}")))
     finally:
         os._exit(code)
 
 
-def _report(fd: int, report: wire.Report) -> None:
-    os.write(fd, wire.encode_report(report))
+def report(fd: int, told: wire.Report) -> None:
+    """Say what came of a step."""
+    os.write(fd, wire.encode_report(told))
 
 
 def arrange(descriptors: Descriptors, trampoline: int) -> None:
@@ -116,8 +133,12 @@ def read_all(fd: int) -> bytes:
     return b"".join(parts)
 
 
-def _prepare(spec: SandboxSpec, scratch_path: str) -> Ready:
-    """Make the root and everything in it."""
+def prepare(spec: SandboxSpec, scratch_path: str, mount_rest: MountRest) -> Ready:
+    """Make the root of a step and everything in it; `mount_rest` does so after the root's tree.
+
+    Raises:
+        SandboxError: the specification cannot be met.
+    """
     if not isinstance(spec.root, Overlay):
         raise SandboxError("this sandbox needs an overlay as the root of a step")
     _leave(spec)
@@ -135,14 +156,23 @@ def _prepare(spec: SandboxSpec, scratch_path: str) -> Ready:
         targets.read_file(root, "etc/passwd", _MAX_ACCOUNT_FILE),
         targets.read_file(root, "etc/group", _MAX_ACCOUNT_FILE),
     )
-    system.mount_system(root, root_path, scratch, spec)
-    for path, data in (("/etc/resolv.conf", spec.resolv_conf), ("/etc/hosts", spec.hosts)):
-        if data:
-            mounts.make_mount(root, scratch, MemoryFile(path, data, mode=0o644))
-    for mount in spec.mounts:
-        mounts.make_mount(root, scratch, mount)
+    mount_rest(root, root_path, scratch, spec)
     directory = targets.working_directory(root, spec.process.cwd, (owner.uid, owner.gid))
     return Ready(root, directory, owner)
+
+
+def name_files(spec: SandboxSpec) -> tuple[MemoryFile, ...]:
+    """The files by which a step finds names."""
+    files = (("/etc/resolv.conf", spec.resolv_conf), ("/etc/hosts", spec.hosts))
+    return tuple(MemoryFile(path, data, mode=0o644) for path, data in files if data)
+
+
+def _mount_everything(
+    root: targets.Root, root_path: str, scratch: mounts.Scratch, spec: SandboxSpec
+) -> None:
+    system.mount_system(root, root_path, scratch, spec)
+    for mount in (*name_files(spec), *spec.mounts):
+        mounts.make_mount(root, scratch, mount)
 
 
 def _leave(spec: SandboxSpec) -> None:
@@ -170,11 +200,16 @@ def _raise_loopback() -> None:
         fcntl.ioctl(control, _SIOCSIFFLAGS, struct.pack("16sH22x", b"lo", flags))
 
 
-def _enter(ready: Ready) -> None:
-    """Change the root; afterwards nothing of the host has a name any more."""
+def die_first() -> None:
+    """Have the kernel, when memory runs out, choose the step before the builder."""
     with open("/proc/self/oom_score_adj", "r+b", buffering=0) as stream:
         score = min(_MAX_OOM, int(stream.read(16) or b"0") + _OOM_RAISE)
         stream.write(b"%d" % score)
+
+
+def _enter(ready: Ready) -> None:
+    """Change the root; afterwards nothing of the host has a name any more."""
+    die_first()
     os.fchdir(ready.root.fd)
     syscalls.pivot_root_here()
     os.fchdir(ready.working_directory)
@@ -183,7 +218,7 @@ def _enter(ready: Ready) -> None:
     syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
 
 
-def _supervise(spec: SandboxSpec, ready: Ready, report: int, tools: process.Tools) -> int:
+def _supervise(spec: SandboxSpec, ready: Ready, report_fd: int, tools: process.Tools) -> int:
     """Start the program, tell that it runs, reap until it ends."""
     read_end, write_end = os.pipe()
     pid = os.fork()
@@ -197,8 +232,8 @@ def _supervise(spec: SandboxSpec, ready: Ready, report: int, tools: process.Tool
     if trouble.startswith(process.SETUP_FAILED):
         text = trouble[1:].decode("utf-8", "replace").lower()
         raise SandboxError(f"cannot set up the process: {text}")
-    _report(report, wire.Report(stubs=tuple(reversed(ready.root.stubs))))
-    os.close(report)
+    report(report_fd, wire.Report(stubs=tuple(reversed(ready.root.stubs))))
+    os.close(report_fd)
     while True:
         ended, status = os.waitpid(-1, 0)
         if ended == pid:

@@ -7,6 +7,7 @@ packets are atomic.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import os
@@ -16,13 +17,14 @@ import socket
 from typing import TYPE_CHECKING, NoReturn
 
 from builder.errors import SandboxError
-from builder.sandbox import launcher, syscalls, wire
+from builder.sandbox import init, launcher, syscalls, wire
 from builder.sandbox.spec import Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import Self
 
+    from builder.sandbox.launcher import StepRunner
     from builder.sandbox.process import Tools
     from builder.sandbox.spec import SandboxSpec
 
@@ -72,12 +74,12 @@ class LaunchedSandbox:
         self._closed = False
 
     @classmethod
-    def start(cls, scratch: str) -> Self:
+    def start(cls, scratch: str, run_step: StepRunner = init.run) -> Self:
         """Run steps in namespaces. `scratch` is an absolute directory they mount over, left empty.
 
         Call after enter_namespace() and before any thread is started.
         """
-        return cls._start(scratch, _keep)
+        return cls._start(scratch, functools.partial(_keep, run_step))
 
     @classmethod
     def start_plain(cls, scratch: str) -> Self:
@@ -167,14 +169,16 @@ def _keep_plain(control: socket.socket, scratch: str, tools: Tools, parent: int)
     launcher.serve(control, scratch, tools, supervisor.run, namespaces=False)
 
 
-def _keep(control: socket.socket, scratch: str, tools: Tools, parent: int) -> NoReturn:
+def _keep(
+    run_step: StepRunner, control: socket.socket, scratch: str, tools: Tools, parent: int
+) -> NoReturn:
     """Hold the launcher: it dies with us, and we with the builder."""
     _settle(control, tools, parent)
     syscalls.unshare(syscalls.CLONE_NEWPID)
     pid = os.fork()
     if pid == 0:
         syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
-        launcher.serve(control, scratch, tools)
+        launcher.serve(control, scratch, tools, run_step)
     control.close()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.waitpid(pid, 0)

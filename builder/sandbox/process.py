@@ -100,10 +100,11 @@ def _restrict(spec: SandboxSpec, credentials: Credentials, tools: Tools) -> None
                     raise
                 break
     syscalls.set_capabilities(CAPABILITIES)
-    _take_ids(credentials)
+    take_ids(credentials)
 
 
-def _take_ids(credentials: Credentials) -> None:
+def take_ids(credentials: Credentials) -> None:
+    """Become a user, as far as ids go."""
     os.setgroups(credentials.groups)
     os.setresgid(credentials.gid, credentials.gid, credentials.gid)
     os.setresuid(credentials.uid, credentials.uid, credentials.uid)
@@ -112,7 +113,7 @@ def _take_ids(credentials: Credentials) -> None:
 def _take_ids_with_everything(credentials: Credentials) -> None:
     """Take the ids and keep every capability, for programs to come as well (R21)."""
     syscalls.prctl(syscalls.PR_SET_KEEPCAPS, 1)
-    _take_ids(credentials)
+    take_ids(credentials)
     held = syscalls.known_capabilities(_LAST_CAPABILITY)
     syscalls.set_capabilities(held, inheritable=held)
     for capability in range(_LAST_CAPABILITY + 1):

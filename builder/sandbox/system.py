@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from builder.sandbox.mounts import Scratch
     from builder.sandbox.spec import SandboxSpec
 
-_MASKED = (
+MASKED = (
     "proc/acpi",
     "proc/asound",
     "proc/interrupts",
@@ -31,9 +31,9 @@ _MASKED = (
     "sys/firmware",
     "sys/devices/virtual/powercap",
 )
-_READ_ONLY = ("proc/bus", "proc/fs", "proc/irq", "proc/sys", "proc/sysrq-trigger")
-_NODES = ("null", "zero", "full", "random", "urandom", "tty")
-_INSECURE_NODES = ("cuse", "fuse", "kmsg", "kvm", "loop-control", "net/tun")
+READ_ONLY = ("proc/bus", "proc/fs", "proc/irq", "proc/sys", "proc/sysrq-trigger")
+NODES = ("null", "zero", "full", "random", "urandom", "tty")
+INSECURE_NODES = ("cuse", "fuse", "kmsg", "kvm", "loop-control", "net/tun")
 _LINKS = (
     ("fd", "/proc/self/fd"),
     ("stdin", "/proc/self/fd/0"),
@@ -85,6 +85,12 @@ def _mount_sys(target: int, spec: SandboxSpec) -> None:
     _clone("/sys", target, _STRICT_TREE | (0 if spec.insecure else syscalls.MOUNT_ATTR_RDONLY))
 
 
+def clone_sys(target: str, *, readonly: bool) -> None:
+    """Mount the host's /sys as a step may see it."""
+    attributes = _STRICT_TREE | (syscalls.MOUNT_ATTR_RDONLY if readonly else 0)
+    _clone_to_path("/sys", target, attributes)
+
+
 def _clone(source: str, target: int, attributes: int) -> None:
     tree = syscalls.clone_tree(_AT_FDCWD, source)
     try:
@@ -106,7 +112,7 @@ def _clone_to_path(source: str, target: str, attributes: int) -> None:
 def _mount_dev(target: int, path: str, shm_size: int) -> None:
     data = f"mode=755,size={_DEV_SIZE}k"
     syscalls.mount("tmpfs", f"/proc/self/fd/{target}", "tmpfs", syscalls.MS_NOSUID, data)
-    for name in _NODES:
+    for name in NODES:
         os.close(os.open(f"{path}/{name}", os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666))
         _clone_to_path(f"/dev/{name}", f"{path}/{name}", 0)
     for name, text in _LINKS:
@@ -126,7 +132,7 @@ def _mount_dev(target: int, path: str, shm_size: int) -> None:
 def _add_devices(path: str) -> None:
     """Add the host's devices an insecure step may use, where the host has them (R21)."""
     os.mkdir(f"{path}/net", 0o755)
-    for name in _INSECURE_NODES:
+    for name in INSECURE_NODES:
         if stat.S_ISCHR(_mode(f"/dev/{name}")):
             os.close(os.open(f"{path}/{name}", os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666))
             _clone_to_path(f"/dev/{name}", f"{path}/{name}", 0)
@@ -136,11 +142,11 @@ def _restrict(root_path: str, scratch: Scratch) -> None:
     empty = scratch.directory()
     os.chmod(empty, 0o1777)  # noqa: S103 - read-only below; as other runtimes show it
     readonly = syscalls.MOUNT_ATTR_RDONLY | _STRICT_TREE
-    for name in _READ_ONLY:
+    for name in READ_ONLY:
         path = f"{root_path}/{name}"
         if _mode(path):
             _clone_to_path(path, path, readonly)
-    for name in _MASKED:
+    for name in MASKED:
         path = f"{root_path}/{name}"
         mode = _mode(path)
         if stat.S_ISDIR(mode):
