@@ -95,7 +95,7 @@ def _heredoc_sources(
             # `<< EOF`: the body belongs to a word that is two words here (P51).
             raise MistakeError(
                 f'heredoc "{name[:64]}" is not a source of {node.keyword}',
-                hint="write << and the name without blanks and without spaces in the name",
+                hint="write << with the name right behind it, a name without blanks",
             )
     return tuple(plain), tuple(found.values())
 
