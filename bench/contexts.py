@@ -66,6 +66,36 @@ def large(where: Path, base_image: str, mebibytes: int) -> Path:
     return _dockerfile(where, [f"FROM {base_image}", run])
 
 
+def half(where: Path, base_image: str, mebibytes: int) -> Path:
+    """One RUN that writes a large file, half of which compresses."""
+    part = mebibytes // 2
+    run = (
+        f"RUN dd if=/dev/urandom of=/random bs=1M count={part} 2>/dev/null"
+        f" && yes pybuild benchmark | dd of=/text bs=1M count={part} iflag=fullblock 2>/dev/null"
+    )
+    return _dockerfile(where, [f"FROM {base_image}", run])
+
+
+def over(where: Path, base_image: str, *lines: str) -> Path:
+    """A Dockerfile of lines over an image, without other files."""
+    return _dockerfile(where, [f"FROM {base_image}", *lines])
+
+
+def context_of_many(where: Path, base_image: str) -> Path:
+    """Twelve instructions over twenty thousand files."""
+    small_files(where / "src", FILES, salt="context")
+    lines = [f"FROM {base_image}", "WORKDIR /app", "COPY src /app/src", "RUN true"]
+    lines += [f"ENV NUMBER{n}={n}" for n in range(8)]
+    return _dockerfile(where, lines)
+
+
+def packages(where: Path, base_image: str, debs: Path) -> Path:
+    """Debian packages installed from local files."""
+    shutil.copytree(debs, where / "debs")
+    lines = ["COPY debs /debs", "RUN dpkg -i /debs/*.deb >/dev/null"]
+    return _dockerfile(where, [f"FROM {base_image}", *lines])
+
+
 def parallel(where: Path, base_image: str) -> Path:
     """Four stages that sleep two seconds each and one that needs them all."""
     lines = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -27,7 +28,9 @@ class Request:
 
     context: Path
     tag: str
-    archive: Path | None = None  # write an OCI archive with gzip layers there
+    archive: Path | None = None  # write an OCI archive there
+    compression: str = "gzip"
+    push: bool = False  # to the registry that the tag names
     cached: bool = True
     parallel: bool = False
 
@@ -40,6 +43,9 @@ class Peer(Protocol):
 
     def job(self, request: Request) -> Job:
         """The commands that do a build."""
+
+    def forget(self) -> Job:
+        """The commands after which nothing is in the store."""
 
 
 def _output(*command: str) -> str:
@@ -57,7 +63,8 @@ class Pybuild:
 
     def __init__(self, work: Path, registry: str) -> None:
         """State of its own below `work`, its answers from `registry` over plain http."""
-        self._env = (("PYBUILD_ROOT", str(work / "pybuild")),)
+        self._root = str(work / "pybuild")
+        self._env = (("PYBUILD_ROOT", self._root),)
         self._program = str(Path(sys.executable).parent / "pybuild")
         self._registry = registry
         commit = _output("git", "-C", str(HERE), "rev-parse", "--short", "HEAD")
@@ -68,10 +75,18 @@ class Pybuild:
         command = [self._program, "build", "-t", request.tag]
         command += ["--insecure-registry", self._registry]
         if request.archive:
-            command += ["-o", f"type=oci,dest={request.archive},compression=gzip"]
+            command += ["-o", f"type=oci,dest={request.archive},compression={request.compression}"]
+        if request.push:
+            command.append("--push")
         if not request.cached:
             command.append("--no-cache")
         return Job(((*command, str(request.context)),), self._env)
+
+    def forget(self) -> Job:
+        """A store made anew."""
+        # Its snapshots may belong to subordinate ids, which only a namespace can remove.
+        inside = () if os.geteuid() == 0 else ("unshare", "--user", "--map-root-user", "--map-auto")
+        return Job(((*inside, "rm", "-rf", "--one-file-system", self._root),))
 
     def publish(self, tag: str) -> Job:
         """Send a built image to the benchmark's registry."""
@@ -105,9 +120,16 @@ class Buildah:
             command += ["--jobs", "4"]
         commands = [(*command, str(request.context))]
         if request.archive:
-            push = (*self._base, "push", "-q", request.tag, f"oci-archive:{request.archive}")
-            commands.append(push)
+            push = (*self._base, "push", "-q", "--compression-format", request.compression)
+            commands.append((*push, request.tag, f"oci-archive:{request.archive}"))
+        if request.push:
+            push = (*self._base, "push", "-q", "--tls-verify=false", request.tag)
+            commands.append((*push, f"docker://{request.tag}"))
         return Job(tuple(commands))
+
+    def forget(self) -> Job:
+        """All images removed."""
+        return Job(((*self._base, "rmi", "--all", "--force"),))
 
 
 class BuildKit:
@@ -127,10 +149,18 @@ class BuildKit:
         for name in ("context", "dockerfile"):
             command += ["--local", f"{name}={request.context}"]
         if request.archive:
-            command += ["--output", f"type=oci,dest={request.archive}"]
+            form = f"type=oci,dest={request.archive},compression={request.compression}"
+            command += ["--output", form]
+        if request.push:
+            form = f"type=image,name={request.tag},push=true,registry.insecure=true"
+            command += ["--output", form]
         if not request.cached:
             command.append("--no-cache")
         return Job((tuple(command),), daemon=self._daemon)
+
+    def forget(self) -> Job:
+        """Its cache pruned; the daemon stays warm."""
+        return Job((("buildctl", "--addr", self._address, "prune", "--all"),))
 
 
 class Docker:
@@ -146,10 +176,16 @@ class Docker:
         """One client command."""
         if request.archive:
             raise FailedError("docker build has no OCI archive without buildx")
+        if request.push:
+            raise FailedError("docker's daemon pushes to registries it was told are insecure")
         command = ["docker", "build", "-q", "-t", request.tag]
         if not request.cached:
             command.append("--no-cache")
         return Job(((*command, str(request.context)),), (("DOCKER_BUILDKIT", "1"),))
+
+    def forget(self) -> Job:
+        """Refuse: the store may hold what is not the benchmark's."""
+        raise FailedError("docker's store is not the benchmark's to empty")
 
 
 class ChImage:
@@ -166,9 +202,56 @@ class ChImage:
         """One command."""
         if request.archive:
             raise FailedError("ch-image writes no OCI archive")
+        if request.push:
+            raise FailedError("ch-image's push is not measured")
         command = ["ch-image", "--tls-no-verify", "--cache" if request.cached else "--rebuild"]
         command += ["build", "-t", request.tag, str(request.context)]
         return Job((tuple(command),), self._env)
+
+    def forget(self) -> Job:
+        """Its store reset."""
+        return Job((("ch-image", "reset"),), self._env)
+
+
+class Kaniko:
+    """Kaniko's executor in a root of its own, as root; each build unpacks its base there."""
+
+    name = "kaniko"
+
+    def __init__(self, work: Path, registry: str) -> None:
+        """Lay the root out: the executor is static, and all it needs besides is certificates."""
+        self._root = work / "kaniko-root"
+        self._registry = registry
+        (self._root / "kaniko").mkdir(parents=True)
+        for name in ("proc", "dev", "etc", "workspace", "out", "cache"):
+            (self._root / name).mkdir()
+        shutil.copy(str(shutil.which("executor")), self._root / "kaniko" / "executor")
+        for name in ("resolv.conf", "hosts", "passwd", "group", "nsswitch.conf"):
+            with contextlib.suppress(OSError):
+                shutil.copy(f"/etc/{name}", self._root / "etc" / name)
+        self.version = _output("executor", "version")
+
+    def job(self, request: Request) -> Job:
+        """One executor below its root, in mount and process namespaces that end with it."""
+        command = ["/kaniko/executor", "--force", "--context", "dir:///workspace"]
+        command += ["--insecure", "--insecure-pull", "--skip-tls-verify", "--cleanup"]
+        if request.cached:
+            command += ["--cache", "--cache-copy-layers", "--cache-run-layers"]
+            command += ["--cache-repo", f"{self._registry}/bench/kaniko-cache"]
+        if request.archive:
+            command += ["--tar-path", f"/out/{request.archive.name}"]
+        command += [f"--destination={request.tag}"] if request.push else ["--no-push"]
+        root = shlex.quote(str(self._root))
+        script = (
+            f"mount --bind {shlex.quote(str(request.context))} {root}/workspace && "
+            f"mount -t proc proc {root}/proc && mount --rbind /dev {root}/dev && "
+            f"exec chroot {root} {shlex.join(command)}"
+        )
+        return Job((("unshare", "--mount", "--pid", "--fork", "sh", "-c", script),))
+
+    def forget(self) -> Job:
+        """Nothing to do: it keeps no store, and its cache is not asked for without `cached`."""
+        return Job((("true",),))
 
 
 @contextlib.contextmanager
@@ -198,6 +281,8 @@ def _found(names: tuple[str, ...]) -> Iterator[str]:
         if name == "buildkit":
             # Rootless BuildKit needs RootlessKit around it; only the root daemon is started here.
             there = shutil.which("buildkitd") and shutil.which("buildctl") and os.geteuid() == 0
+        elif name == "kaniko":
+            there = shutil.which("executor") and os.geteuid() == 0
         elif name == "docker":
             server = ("docker", "version", "--format", "{{.Server.Version}}")
             there = shutil.which("docker") and _succeeds(*server)
@@ -224,6 +309,8 @@ def available(names: tuple[str, ...], work: Path, registry: str) -> Iterator[lis
                     print(f"buildkitd does not start: {error}", file=sys.stderr)
             elif name == "docker":
                 peers.append(Docker())
+            elif name == "kaniko":
+                peers.append(Kaniko(work, registry))
             elif name == "ch-image":
                 peers.append(ChImage(work))
             else:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 OURS = "pybuild"
-BARE = "bare chroot"
+FLOOR = "floor"
 
 
 @dataclass(slots=True)
@@ -16,10 +16,9 @@ class Row:
 
     title: str
     unit: str
-    goal: str
     limit: float | None = None
-    above: float | None = None  # over the bare chroot
-    third_of: str = ""
+    best: float | None = None  # at most this many times the best peer's value
+    floor: float | None = None  # at most this many times the bare commands'
     values: dict[str, list[float]] = field(default_factory=dict)
     notes: dict[str, str] = field(default_factory=dict)
 
@@ -38,18 +37,32 @@ class Row:
         pairs = [b / a for a, b in zip(ours, theirs, strict=False) if a > 0]
         return statistics.median(pairs) if pairs else None
 
+    @property
+    def goal(self) -> str:
+        """What is wanted of pybuild, in words."""
+        parts = [f"< {self.limit:g} {self.unit}"] if self.limit is not None else []
+        parts += [f"{self.best:g} of the best peer"] if self.best is not None else []
+        parts += [f"{self.floor:g} of the floor"] if self.floor is not None else []
+        return "; ".join(parts) or "-"
+
+    def best_peer(self) -> str:
+        """The peer with the least median; "" when there is none."""
+        medians = {n: self.median(n) or 0 for n in self.values if n not in {OURS, FLOOR}}
+        return min(medians, key=lambda name: medians[name], default="")
+
     def met(self) -> bool | None:
-        """Whether the goal is met; None where there is none, or nothing to compare with."""
+        """Whether the goals are met; None where there is none, or nothing to compare with."""
         ours = self.median(OURS)
         if ours is None:
             return None
+        verdicts = []
         if self.limit is not None:
-            return ours < self.limit
-        if self.above is not None:
-            bare = self.median(BARE)
-            return None if bare is None else ours - bare < self.above
-        theirs = self.median(self.third_of)
-        return None if theirs is None else ours * 3 <= theirs
+            verdicts.append(ours < self.limit)
+        for factor, name in ((self.best, self.best_peer()), (self.floor, FLOOR)):
+            times = self.ratio(name)
+            if factor is not None and times is not None:
+                verdicts.append(1 / times <= factor)
+        return all(verdicts) if verdicts else None
 
     def as_json(self) -> dict[str, Any]:
         """Everything, raw values included."""
@@ -90,4 +103,4 @@ def _cell(row: Row, name: str) -> str:
     if row.notes.get(name):
         text += f" {row.notes[name]}"
     ratio = row.ratio(name)
-    return text if ratio is None or name in {OURS, BARE} else f"{text} ({ratio:.1f}x)"
+    return text if ratio is None or name == OURS else f"{text} ({ratio:.2f}x)"

@@ -7,6 +7,7 @@ import datetime as dt
 import json
 import os
 import platform
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,9 +23,10 @@ import workloads
 from measure import FailedError, run
 from peers import Peer, Pybuild, Request, available
 from report import Row, table
+from turns import Bench
 
 # Podman does its builds with buildah's code, so it is measured only when asked for.
-PEERS = ("buildah", "buildkit", "docker", "ch-image")
+PEERS = ("buildah", "buildkit", "kaniko", "docker", "ch-image")
 
 
 def main() -> int:
@@ -68,6 +70,7 @@ def _options() -> argparse.Namespace:
     options.add_argument("--rounds", type=int, default=5, help="turns of every tool (5)")
     options.add_argument("--peers", default=",".join(PEERS), help=f"of {', '.join(PEERS)}, podman")
     options.add_argument("--only", default=",".join(workloads.ALL), help="workloads")
+    options.add_argument("--debian", help="a directory with root.tar and, for W12, debs/*.deb")
     options.add_argument("--json", help="write every value there")
     options.add_argument("--dir", default="/var/tmp", help="disk to work on (/var/tmp)")
     options.add_argument("--keep", action="store_true", help="leave the working directory")
@@ -84,21 +87,46 @@ def _measure(
     rows: list[Row] = []
     names = tuple(chosen.peers.split(","))
     with registry.serving(work) as host, available(names, work, host) as peers:
-        image = f"{host}/bench/base:1"
-        _publish_base(peers[0], image, work)
-        bench = workloads.Bench(work, peers, image, chosen.rounds)
+        wanted = chosen.only.split(",")
+        debian = Path(chosen.debian) if chosen.debian else None
+        images = _publish(peers[0], host, work, wanted, debian)
+        debs = debian / "debs" if debian and (debian / "debs").is_dir() else None
+        bench = Bench(work, peers, images, chosen.rounds, debs)
         print(f"  measuring {', '.join(p.name for p in peers)}", file=sys.stderr)
-        for name in chosen.only.split(","):
+        for name in wanted:
             rows += workloads.ALL[name](bench)
             print(table(rows), file=sys.stderr, flush=True)
     return peers, rows, bench.failures
 
 
-def _publish_base(ours: Peer, image: str, work: Path) -> None:
+def _publish(
+    ours: Peer, host: str, work: Path, wanted: list[str], debian: Path | None
+) -> dict[str, str]:
+    """Push the base images that the workloads need to the registry; their names."""
     assert isinstance(ours, Pybuild)
     log = work / "base.log"
-    run(ours.job(Request(contexts.base(work / "base"), image)), log)
-    run(ours.publish(image), log)
+    images: dict[str, str] = {}
+
+    def made(name: str, context: Path) -> None:
+        images[name] = f"{host}/bench/{name}:1"
+        run(ours.job(Request(context, images[name])), log)
+        run(ours.publish(images[name]), log)
+
+    made("base", contexts.base(work / "base"))
+    if debian and {"W6", "W12"} & set(wanted):
+        place = contexts.over(work / "debian", "scratch", "ADD root.tar /")
+        shutil.copy(debian / "root.tar", place / "root.tar")
+        made("debian", place)
+        images["large"] = images["debian"]
+    elif "W6" in wanted:
+        place = contexts.copying(work / "large", images["base"], "large")
+        line = "RUN dd if=/dev/urandom of=/random bs=1M count=140 2>/dev/null"
+        with (place / "Dockerfile").open("a") as file:
+            file.write(line + "\n")
+        made("large", place)
+    if {"W8", "W10"} & set(wanted):
+        made("tree", contexts.copying(work / "tree", images["base"], "tree"))
+    return images
 
 
 def _facts(
