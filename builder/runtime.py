@@ -85,8 +85,19 @@ class RuntimeStarter:
         if self._wishes.runtime and self._asked in {"chroot", "emulate"}:
             msg = f"--sandbox={self._asked} starts no OCI runtime"
             raise HostUnsupportedError(msg, hint="leave out --sandbox or --runtime")
-        start = self._start_plain if self._asked == "emulate" else self._start_namespaces
+        start = self._start_plain if self._tier(scratch) == "emulate" else self._start_namespaces
         self._runtime = limited(start(scratch, layers, merged))
+
+    def _tier(self, scratch: str) -> str:
+        """The tier asked for, else the best that this host allows."""
+        if self._asked != "auto":
+            return self._asked
+        from builder.sandbox import tiers  # noqa: PLC0415 - only for RUN
+
+        tier = tiers.choose(scratch, self._state.memos)
+        if self._wishes.runtime and tier == "emulate":
+            return "userns"  # says what is missing for a runtime
+        return tier
 
     def _limited(self) -> Callable[[Runtime], Runtime]:
         """Prepare what limits steps; must come before anything is forked, which would stay behind."""
