@@ -11,7 +11,7 @@ from builder.base_images import BaseImages
 from builder.clock import Clock
 from builder.dockerfile_input import BuildInput, is_directory, read_dockerfile, read_ignore
 from builder.epoch import with_epoch
-from builder.errors import SolveError
+from builder.errors import SolveError, UsageError
 from builder.finish import Finished, Finisher
 from builder.options import local_platform
 from builder.outputs import compressed_ahead, insecure_hosts, outputs_of
@@ -244,6 +244,7 @@ def _local(request: BuildRequest, network: Network) -> BuildInput | None:
 def _parsed(source: SourceFile, request: BuildRequest, caller: Caller) -> Parsed:
     """Parse; what deserves a warning before the first mistake is told first (T14)."""
     attempt = try_parse(source)
+    _check_frontend(source, attempt.parsed.directives.syntax, dict(request.build_args))
     if attempt.problems:
         from frontend.dockerfile.check import written_warnings  # noqa: PLC0415 - rarely needed
 
@@ -251,6 +252,21 @@ def _parsed(source: SourceFile, request: BuildRequest, caller: Caller) -> Parsed
         caller.warned(source, written_warnings(source, attempt, asked))
         raise DockerfileError(source, attempt.problems)
     return attempt.parsed
+
+
+def _check_frontend(source: SourceFile, syntax: str, build_args: Mapping[str, str]) -> None:
+    """Refuse other languages than ours; the argument goes before the directive (P14)."""
+    chosen = build_args.get("BUILDKIT_SYNTAX") or syntax
+    if not chosen or chosen.startswith("docker/dockerfile"):
+        return
+    from frontend.dockerfile import frontends  # noqa: PLC0415 - rarely needed
+
+    if frontends.is_builtin(chosen):
+        return
+    if chosen == syntax:
+        raise frontends.refusal(source, syntax)
+    msg = f"--build-arg BUILDKIT_SYNTAX={chosen[:100]}: this frontend is not built in"
+    raise UsageError(msg, hint=frontends.HINT)
 
 
 def _ignore(request: BuildRequest, given: BuildInput) -> tuple[IgnorePattern, ...]:
