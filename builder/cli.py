@@ -15,23 +15,40 @@ from typing import TYPE_CHECKING
 from cache.errors import PybuildError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from builder.errors import SolveError
 
 VERSION = "0.1.0"
-COMMANDS = ("build", "push", "pull", "run", "images", "inspect", "rmi", "prune", "login", "logout")
+COMMANDS = (
+    "build",
+    "push",
+    "pull",
+    "run",
+    "images",
+    "inspect",
+    "rmi",
+    "prune",
+    "login",
+    "logout",
+    "doctor",
+)
 _FAILED, _USAGE, _HOST, _SIGNAL = 1, 2, 3, 128
 _COLLECT_AFTER = 50_000  # objects: some megabytes
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit status; without `argv`, as the whole process."""
+def main(argv: Sequence[str] | None = None, *, at_end: Callable[[], None] | None = None) -> int:
+    """Run one command and return its exit status; without `argv`, as the whole process.
+
+    `at_end` is called before that ends.
+    """
     if argv is not None:
         return _run(list(argv))
     # A cached build makes a hundred thousand objects that stay and hardly a cycle.
     gc.set_threshold(_COLLECT_AFTER)
     status = _run(sys.argv[1:])
+    if at_end is not None:
+        at_end()
     return _leave(status)
 
 

@@ -13,6 +13,7 @@ Usage
   pybuild images | inspect | rmi         look at and remove local images
   pybuild login | logout [REGISTRY]      keep or drop a registry's credentials
   pybuild prune [--all]                  free what the cache no longer needs
+  pybuild doctor [--json]                say what this host allows and what would help
   pybuild version                        print the version
   pybuild COMMAND --help                 the options of a command other than build
 
