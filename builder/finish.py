@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from builder.request import BuildRequest
     from builder.results import Solved
     from builder.state import State
-    from cache.spec.digest import Digest
     from cache.spec.manifest import Image
     from cache.spec.oci import Descriptor
 
@@ -53,7 +52,7 @@ class Finished:
     made: Made
     names: tuple[Reference, ...]
     written: tuple[str, ...]
-    pushed: Digest | None
+    pushed: tuple[Reference, ...]
 
     @property
     def image(self) -> Image:
@@ -93,14 +92,14 @@ class Finisher:
         annotations = self._annotations(images)
         shown = local = self._publish(images, _STORED, annotations)
         written: list[str] = []
-        pushed: Digest | None = None
+        pushed: list[Reference] = []
         kept: list[tuple[Made, tuple[Reference, ...]]] = [(local, self._request.tags)]
         for output in outputs:
             with self._step(f"exporting {output.type}") as progress:
                 made = self._write(images, local, output, annotations)
                 shown = made if made is not local else shown
                 if output.push:
-                    pushed = self._push(made, output, progress)
+                    pushed += self._push(made, output, progress)
                 kept += self._kept(made, output)
             if output.dest:
                 written.append("standard output" if output.to_stdout else output.dest)
@@ -109,7 +108,7 @@ class Finisher:
                 self._state.images.put(replace(made.root, platform=None), names)
         named = [name for _, names in kept for name in names]
         named += [name for output in outputs for name in output.names]
-        return Finished(shown, tuple(dict.fromkeys(named)), tuple(written), pushed)
+        return Finished(shown, tuple(dict.fromkeys(named)), tuple(written), tuple(pushed))
 
     def _annotations(self, images: Sequence[Solved]) -> tuple[Annotation, ...]:
         """Read --annotation; what nothing of the result can carry was refused before."""
@@ -218,13 +217,15 @@ class Finisher:
 
     def _push(
         self, made: Made, output: OutputSpec, progress: Callable[[str, int, int], None]
-    ) -> Digest:
+    ) -> list[Reference]:
         from builder.pushing import push  # noqa: PLC0415 - only when asked
 
-        for name in output.names or self._request.tags:
-            target = replace(name, tag=None) if output.naming.by_digest else name
-            push(self._state, self._network, made.images, made.index, target, progress)
-        return made.root.digest
+        names = output.names or self._request.tags
+        if output.naming.by_digest:
+            names = tuple(replace(name, tag=None) for name in names)
+        for name in names:
+            push(self._state, self._network, made.images, made.index, name, progress)
+        return [replace(name, digest=made.root.digest) for name in names]
 
 
 def _dated(made: Made, epoch: int | None) -> Made:

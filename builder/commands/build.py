@@ -172,6 +172,7 @@ def _summary(request: BuildRequest, built: Built, seconds: float) -> str:
         counts=Counts(built.steps_run, built.steps_cached),
         seconds=seconds,
         written=finished.written,
+        pushed=tuple(str(name) for name in finished.pushed),
     )
     parts = [_explanation(built)] if request.explain else []
     parts += [

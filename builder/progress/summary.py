@@ -63,7 +63,10 @@ class CountingReporter:
 
 @value
 class Summary:
-    """A finished build. `size` is the bytes of the distinct blobs; `written` names destinations."""
+    """A finished build. `size` is the bytes of the distinct blobs; `written` names destinations.
+
+    `pushed` names what registries have now.
+    """
 
     names: tuple[str, ...]
     manifest: Digest | None
@@ -72,6 +75,7 @@ class Summary:
     counts: Counts
     seconds: float
     written: tuple[str, ...] = ()
+    pushed: tuple[str, ...] = ()
 
 
 def image_size(image: Image) -> int:
@@ -91,6 +95,7 @@ def summary_text(summary: Summary) -> str:
         size = f"{human_size(summary.size)} in {_count(summary.layers, 'layer')}"
         lines.append(f"  size     {size}")
     lines += [f"  written  {harmless(path)}" for path in summary.written]
+    lines += [f"  pushed   {harmless(name)}" for name in summary.pushed]
     return "\n".join(lines)
 
 

@@ -281,10 +281,12 @@ def test_raw_json_has_dockers_shape():
 def test_summary_says_names_digest_size_counts():
     """The closing lines are complete and escape what images chose."""
     digest = Digest.of(b"")
-    summary = Summary(("a:1", "b\x1b[2J:2"), digest, 1_500_000, 1, Counts(1, 3), 61, ("x.tar",))
+    summary = Summary(
+        ("a:1", "b\x1b[2J:2"), digest, 1_500_000, 1, Counts(1, 3), 61, ("x.tar",), ("r/b:2",)
+    )
     assert summary_text(summary) == (
         f"built a:1 in 1m01s (1 step run, 3 cached)\n  also     b:2\n  manifest {digest}\n"
-        "  size     1.5MB in 1 layer\n  written  x.tar"
+        "  size     1.5MB in 1 layer\n  written  x.tar\n  pushed   r/b:2"
     )
     assert (
         summary_text(Summary((), None, 0, 0, Counts(), 0))

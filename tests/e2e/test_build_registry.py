@@ -38,7 +38,8 @@ def test_push_with_credentials_of_a_file(pybuild, busybox, locked_registry, tmp_
     assert PASSWORD not in refused.err
     auth = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
     known = _docker_config(pybuild, {"auths": {locked_registry.host: {"auth": auth}}})
-    known.good("-t", name, "--push", context)
+    done = known.good("-t", name, "--push", context)
+    assert f"  pushed   {name}@sha256:" in done.err
     peers.copy(f"docker://{name}", f"oci:{tmp_path / 'copy'}:it", f"--src-creds={USER}:{PASSWORD}")
     Layout(tmp_path / "copy").check()
     child = pybuild.context("child", f"FROM {name}\nRUN cat /x\n")
