@@ -1,5 +1,5 @@
 """`python -m builder`: the same as the `pybuild` command."""
 
-from builder.cli import main
+from builder.start import main
 
 raise SystemExit(main())

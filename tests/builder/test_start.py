@@ -1,0 +1,104 @@
+"""The bundle of bytecode: used when it is right, left alone when it is not, never in the way."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def tree(tmp_path):
+    """A copy of our packages, compiled, with sources that are not of just now."""
+    for name in ("builder", "frontend", "cache"):
+        shutil.copytree(
+            REPOSITORY / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__")
+        )
+    for path in tmp_path.rglob("*.py"):
+        os.utime(path, (1_700_000_000, 1_700_000_000))
+    return tmp_path
+
+
+def run(tree, *options, **environ):
+    """`pybuild version` with the copy's code; standard output, and what was imported."""
+    clean = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
+    done = subprocess.run(
+        [sys.executable, *options, "-v", "-m", "builder", "version"],
+        cwd=tree,
+        env={**clean, **environ},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    return done.stdout, done.stderr
+
+
+def bundles(tree):
+    """The bundles that were written."""
+    return list((tree / "builder" / "__pycache__").glob("bundle.*"))
+
+
+def test_the_second_run_takes_modules_from_the_bundle(tree):
+    """What the first run has compiled the next one finds in one file."""
+    run(tree)  # compiles
+    run(tree)
+    assert len(bundles(tree)) == 1
+    output, log = run(tree)
+    assert output.startswith("pybuild ")
+    assert "/__pycache__/errors." not in log
+
+
+def test_a_changed_module_is_not_taken(tree):
+    """An edited source is compiled again, and what it says now counts."""
+    run(tree)
+    run(tree)
+    cli = tree / "builder" / "cli.py"
+    cli.write_text(
+        re.sub(r'^VERSION = ".*"', 'VERSION = "changed"', cli.read_text(), flags=re.MULTILINE)
+    )
+    os.utime(cli, (1_700_000_000, 1_700_000_000))  # another size is enough
+    assert run(tree)[0] == "pybuild changed\n"
+    assert run(tree)[0] == "pybuild changed\n"
+
+
+@pytest.mark.parametrize("data", [b"", b"\0" * 8, b"\xff" * 100, b"junk" * 1000])
+def test_a_damaged_bundle_is_replaced(tree, data):
+    """A bundle that makes no sense is none."""
+    run(tree)
+    run(tree)
+    (bundle,) = bundles(tree)
+    whole = bundle.read_bytes()
+    bundle.write_bytes(data)
+    assert run(tree)[0].startswith("pybuild ")
+    assert bundle.read_bytes() == whole
+
+
+def test_a_tree_that_was_moved_is_read_where_it_is(tree):
+    """Paths of the place a bundle was written in mean nothing elsewhere."""
+    run(tree)
+    run(tree)
+    moved = tree.parent / "moved"
+    shutil.copytree(tree, moved)
+    cli = moved / "builder" / "cli.py"
+    cli.write_text(cli.read_text().replace('VERSION = "', 'VERSION = "moved'))
+    assert run(moved)[0].startswith("pybuild moved")
+
+
+def test_nothing_is_written_where_python_writes_nothing(tree):
+    """PYTHONDONTWRITEBYTECODE and -O are respected."""
+    run(tree)
+    run(tree, PYTHONDONTWRITEBYTECODE="1")
+    before = bundles(tree)
+    for path in before:
+        path.unlink()
+    run(tree, PYTHONDONTWRITEBYTECODE="1")
+    run(tree, "-O")
+    assert bundles(tree) == []
