@@ -56,42 +56,48 @@ class _Unhashed:
 @dataclass_transform(frozen_default=True, field_specifiers=(field,))
 def value(cls: type[T]) -> type[T]:
     """Make a class of annotated fields a frozen value: slots, init, eq, hash, repr, match args."""
-    made, fields = _slotted(cls)
+    body, fields = _body(cls)
     compared = [name for name, (entry, _) in fields.items() if entry.compare]
-    _compare(made, compared, [name for name in compared if fields[name][1]])
-    made.__setattr__ = made.__delattr__ = _refuse
-    return made  # type: ignore[no-any-return] # the same class, with slots
+    if "__eq__" not in body:
+        body["__eq__"] = _eq(_getter(compared))
+    if body.get("__hash__") is None:
+        body["__hash__"] = _hash(_getter([name for name in compared if fields[name][1]]))
+    body["__setattr__"] = body["__delattr__"] = _refuse
+    return _made(cls, body, fields)  # type: ignore[no-any-return] # the same class, with slots
 
 
 @dataclass_transform(eq_default=False, field_specifiers=(field,))
 def state(cls: type[T]) -> type[T]:
     """Make a class of annotated fields one that changes: slots, init, repr; equal to itself only."""
-    made, _ = _slotted(cls)
-    return made  # type: ignore[no-any-return] # the same class, with slots
+    return _made(cls, *_body(cls))  # type: ignore[no-any-return] # likewise
 
 
-def _slotted(cls: type[Any]) -> tuple[Any, dict[str, tuple[_Field, bool]]]:
-    names = tuple(
-        name
-        for name, annotation in cls.__dict__.get("__annotations__", {}).items()  # noqa: RUF063 - its module is slow to import
+def _body(cls: type[Any]) -> tuple[dict[str, Any], dict[str, tuple[_Field, bool]]]:
+    """What the class shall have besides what its fields ask for, and those."""
+    body = dict(cls.__dict__)
+    body.pop("__dict__", None)
+    body.pop("__weakref__", None)
+    fields = {
+        name: _described(body.pop(name, _MISSING))
+        for name, annotation in body.get("__annotations__", {}).items()
         if not str(annotation).startswith("ClassVar")
-    )
-    fields = {name: _described(cls.__dict__.get(name, _MISSING)) for name in names}
-    body = {
-        key: item
-        for key, item in cls.__dict__.items()
-        if key not in names and key not in {"__dict__", "__weakref__"}
     }
-    body["__slots__"] = names
-    body["__match_args__"] = names
+    return body, fields
+
+
+def _made(cls: type[Any], body: dict[str, Any], fields: dict[str, tuple[_Field, bool]]) -> Any:
+    """The class itself, made with everything at once: adding to a class afterwards is slow."""
+    body["__slots__"] = body["__match_args__"] = tuple(fields)
     body["__value_fields__"] = {name: entry for name, (entry, _) in fields.items()}
-    metaclass: Any = type(cls)
-    made: Any = metaclass(cls.__name__, cls.__bases__, body)
-    made.__qualname__ = cls.__qualname__
-    made.__init__ = _init_later(made, fields)
+    body["__qualname__"] = cls.__qualname__
     if "__repr__" not in body:
-        made.__repr__ = _repr(made, [name for name, (entry, _) in fields.items() if entry.repr])
-    return made, fields
+        shown = [name for name, (entry, _) in fields.items() if entry.repr]
+        body["__repr__"] = _repr(cls.__qualname__, shown)
+    own: list[Any] = []
+    body["__init__"] = _init_later(own, fields, body.get("__post_init__"))
+    metaclass: Any = type(cls)
+    own.append(metaclass(cls.__name__, cls.__bases__, body))
+    return own[0]
 
 
 def replace(instance: T, /, **changes: object) -> T:
@@ -121,32 +127,23 @@ def _described(default: object) -> tuple[_Field, bool]:
     return _Field(default, None, compare=True, show=True), True
 
 
-def _compare(cls: Any, compared: list[str], hashed: list[str]) -> None:
-    own = cls.__dict__
-    key, hash_key = _getter(compared), _getter(hashed)
-    if "__eq__" not in own:
-        cls.__eq__ = _eq(key)
-    if "__hash__" not in own or own["__hash__"] is None:
-        cls.__hash__ = lambda self: hash(hash_key(self))
-
-
-def _init_later(cls: Any, fields: dict[str, tuple[_Field, bool]]) -> Callable[..., None]:
-    """An `__init__` for few instances; the compiled one takes its place when there are many.
+def _init_later(
+    own: list[Any], fields: dict[str, tuple[_Field, bool]], finish: Callable[[Any], None] | None
+) -> Callable[..., None]:
+    """An `__init__` for few instances of the class `own` will hold; a compiled one then follows.
 
     Compiling takes as long as making fifty instances this way, and most classes of a short
     process have fewer, or none.
     """
-    rows: list[tuple[str, Any, Any]] = [
-        (name, getattr(cls, name).__set__, entry) for name, (entry, _) in fields.items()
-    ]
-    finish: Any = cls.__dict__.get("__post_init__")
     made = 0
+    rows: list[tuple[str, Any, Any]] = []
 
     def init(self: object, *arguments: object, **named: object) -> None:
-        nonlocal made
+        nonlocal made, rows
         made += 1
+        rows = rows or _setters(own[0], fields)
         if made > _MANY or len(arguments) > len(rows):
-            compiled(self, arguments, named)
+            _compiled(own[0], fields)(self, *arguments, **named)
             return
         given = iter(arguments)
         left = len(named)
@@ -162,16 +159,22 @@ def _init_later(cls: Any, fields: dict[str, tuple[_Field, bool]]) -> Callable[..
                 break
             put(self, found)
         if left:  # too few, too many or wrong ones: the compiled one words the mistake
-            compiled(self, arguments, named)
+            _compiled(own[0], fields)(self, *arguments, **named)
         elif finish is not None:
             finish(self)
 
-    def compiled(self: object, arguments: tuple[object, ...], named: dict[str, object]) -> None:
-        real = _init(cls, fields)
-        cls.__init__ = real  # several threads may do it at once; they make the same
-        real(self, *arguments, **named)
-
     return init
+
+
+def _compiled(cls: Any, fields: dict[str, tuple[_Field, bool]]) -> Callable[..., None]:
+    """Give a class its compiled constructor; several threads may, and make the same."""
+    cls.__init__ = _init(cls, fields)
+    real: Callable[..., None] = cls.__init__
+    return real
+
+
+def _setters(cls: Any, fields: dict[str, tuple[_Field, bool]]) -> list[tuple[str, Any, Any]]:
+    return [(name, getattr(cls, name).__set__, entry) for name, (entry, _) in fields.items()]
 
 
 def _init(cls: Any, fields: dict[str, tuple[_Field, bool]]) -> Callable[..., None]:
@@ -215,10 +218,14 @@ def _eq(key: Callable[[Any], Any]) -> Callable[[Any, object], Any]:
     return eq
 
 
-def _repr(cls: Any, names: list[str]) -> Callable[[Any], str]:
+def _hash(key: Callable[[Any], Any]) -> Callable[[Any], int]:
+    return lambda self: hash(key(self))
+
+
+def _repr(qualname: str, names: list[str]) -> Callable[[Any], str]:
     def show(self: Any) -> str:
         inside = ", ".join(f"{name}={getattr(self, name)!r}" for name in names)
-        return f"{cls.__qualname__}({inside})"
+        return f"{qualname}({inside})"
 
     return show
 

@@ -183,11 +183,9 @@ class LocalContext:
 
     def read(self, path: str, /) -> bytes:
         """The whole payload, under the promise of `open`."""
-        status = self._status(path)
-        if status is None or not stat.S_ISREG(status.st_mode):
-            status = self._regular(path)
-            if status is None:
-                return b""
+        status = self._regular(path)
+        if status is None:
+            return b""
         data = self._read(path, status)
         expected = self._digests.get(path) if path in self._young else None
         if expected is not None and hashlib.sha256(data).digest() != expected:
@@ -219,10 +217,8 @@ class LocalContext:
         known = self._remembered(path, key)
         if known is not None:
             return known
-        if status.st_size <= _CHUNK:
-            found = hashlib.sha256(self._read(path, status)).digest()
-        else:
-            found = self._hash(path)
+        small = status.st_size <= _CHUNK
+        found = hashlib.sha256(self._read(path, status)).digest() if small else self._hash(path)
         with self._lock:
             digest = self._digests.setdefault(path, found)
             if digest != found:
@@ -380,13 +376,10 @@ class LocalContext:
     def _remembered(self, path: str, key: Stat) -> bytes | None:
         if self._memo is None or path in self._young:
             return None
-        known = self._known
-        if known is None:
-            with self._lock:
-                if self._known is None:
-                    self._known = self._memo.files(self.place)
-                known = self._known
-        record = known.get(path)
+        if self._known is None:
+            # Several threads may ask; they are told the same.
+            self._known = self._memo.files(self.place)
+        record = self._known.get(path)
         return record[1] if record is not None and record[0] == key else None
 
 

@@ -96,21 +96,7 @@ class TarWriter:
             elif size and payload is not None:
                 self._copy(entry.path, payload, size)
             self._put(padding)
-        if entry.offset == offset and entry.size == size:
-            return entry
-        return make_entry(
-            entry.path,
-            entry.kind,
-            entry.mode,
-            entry.uid,
-            entry.gid,
-            size,
-            entry.mtime,
-            entry.linkname,
-            entry.device,
-            entry.xattrs,
-            offset,
-        )
+        return _placed(entry, size, offset)
 
     def finish(self) -> None:
         """End the archive with two zero blocks and deliver what is left."""
@@ -141,6 +127,24 @@ class TarWriter:
                 )
             self._put(data)
             left -= len(data)
+
+
+def _placed(entry: Entry, size: int, offset: int) -> Entry:
+    if entry.offset == offset and entry.size == size:
+        return entry
+    return make_entry(
+        entry.path,
+        entry.kind,
+        entry.mode,
+        entry.uid,
+        entry.gid,
+        size,
+        entry.mtime,
+        entry.linkname,
+        entry.device,
+        entry.xattrs,
+        offset,
+    )
 
 
 def _quick_headers(entry: Entry, size: int) -> bytes:
@@ -175,19 +179,14 @@ def _quick_headers(entry: Entry, size: int) -> bytes:
     head = _HEAD % (name.ljust(_NAME, b"\0"), entry.mode & 0o7777, uid, gid, size, seconds)
     # As `byte_sum`: what stays the same behind the checksum is summed already.
     checksum = (adler32(head, 0) & 0xFFFF) + total
-    if not fraction:
-        return b"%b%06o\0 %b" % (head, checksum, tail)
+    time = _quick_time(seconds, fraction) if fraction else b""
+    return b"%b%b%06o\0 %b" % (time, head, checksum, tail)
+
+
+def _quick_time(seconds: int, fraction: int) -> bytes:
     record = (b"mtime=%d.%09d" % (seconds, fraction)).rstrip(b"0")
     record = b"%d %b\n" % (len(record) + 4, record)  # two digits, a blank and a newline
-    extended = _TIME_HEADERS[len(record)]
-    return b"%b%b%b%b%06o\0 %b" % (
-        extended,
-        record,
-        ZERO_BLOCK[len(record) :],
-        head,
-        checksum,
-        tail,
-    )
+    return _TIME_HEADERS[len(record)] + record + ZERO_BLOCK[len(record) :]
 
 
 def _headers(entry: Entry, size: int) -> bytes:
