@@ -73,13 +73,14 @@ _CLOSE_RANGE = 436
 _OPENAT2 = 437
 _MOUNT_SETATTR = 442
 
-# In this order: pivot_root, keyctl, seccomp, capset.
-_BY_MACHINE = {"x86_64": (155, 250, 317, 126), "aarch64": (41, 219, 277, 91)}
+# In this order: pivot_root, keyctl, seccomp, capset, statx.
+_BY_MACHINE = {"x86_64": (155, 250, 317, 126, 332), "aarch64": (41, 219, 277, 91, 291)}
+_STATX_SIZE, _STATX_BTIME, _STATX_BTIME_AT = 256, 0x800, 80
 
 _RACES = 1000  # tries to resolve a path while another step renames directories
 
 MACHINE = os.uname().machine
-_PIVOT_ROOT, _KEYCTL, _SECCOMP, _CAPSET = _BY_MACHINE.get(MACHINE, (-1, -1, -1, -1))
+_PIVOT_ROOT, _KEYCTL, _SECCOMP, _CAPSET, _STATX = _BY_MACHINE.get(MACHINE, (-1,) * 5)
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _SYSCALL = _LIBC.syscall
@@ -190,6 +191,15 @@ def mount_from_settings(kind: str, settings: list[tuple[str, str]]) -> int:
         return _call(f"fsmount {kind}", _FSMOUNT, context, 1, 0)
     finally:
         os.close(context)
+
+
+def birth_time(fd: int) -> int:
+    """When the file of an fd was made, in nanoseconds; 0 where the file system does not tell."""
+    buffer = ctypes.create_string_buffer(_STATX_SIZE)
+    _call("statx", _STATX, fd, b"", AT_EMPTY_PATH, _STATX_BTIME, buffer)
+    mask = struct.unpack_from("=I", buffer)[0]
+    seconds, nanoseconds = struct.unpack_from("=qI", buffer, _STATX_BTIME_AT)
+    return seconds * 1_000_000_000 + nanoseconds if mask & _STATX_BTIME else 0
 
 
 def close_from(first: int) -> None:

@@ -1,7 +1,8 @@
 """From a directory that a step changed in place to layer entries.
 
 A file was touched if its inode changed since a moment before the step, which no step can hide
-(ctime). A directory that is another inode than before is a new one, whatever it holds.
+(ctime). A directory that is another inode than before, or was born since, is a new one, whatever
+it holds; where births are not told, whiteouts say the same at greater length.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import os
 import stat
 from typing import TYPE_CHECKING, NamedTuple, cast
 
+from builder.sandbox import syscalls
 from builder.snapshot.attributes import Xattrs, clean
 from builder.snapshot.stubs import remove_stubs
 from builder.snapshot.upper import Frame, Walk, check_name, whiteout
@@ -18,6 +20,7 @@ from cache.value import field, value
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from collections.abc import Set as AbstractSet
 
     from builder.snapshot.recorded import RecordedFiles
     from cache.archive.tree import Tree
@@ -39,27 +42,69 @@ class Known:
     """A directory before a step: a moment (ns) and the inode of each directory by path."""
 
     moment: int = 0
-    directories: dict[bytes, int] = field(default_factory=dict)
+    directories: dict[str, int] = field(default_factory=dict)
 
 
-def known_directories(root_fd: int) -> dict[bytes, int]:
-    """Inode numbers of every directory by path, b"" for the root."""
-    found = {b"": os.fstat(root_fd).st_ino}
-    pending = [b""]
+@value
+class Scan:
+    """What one look at every name found.
+
+    `changed` has, by directory, the names to look at closely: touched, gone, or leading to such.
+    """
+
+    directories: dict[str, int]
+    changed: dict[str, set[str]]
+
+
+def scan(root_fd: int, tree: Tree | None = None, known: Known | None = None) -> Scan:
+    """Look at every name once; without a tree only for the inodes of directories."""
+    found = Scan({"": os.fstat(root_fd).st_ino}, {})
+    pending = [""]
     while pending:
         here = pending.pop()
-        fd = os.open(here or b".", os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=root_fd)
+        fd = os.open(here or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=root_fd)
         try:
             with os.scandir(fd) as listing:
-                for item in listing:
-                    if item.is_dir(follow_symlinks=False):
-                        name = os.fsencode(item.name)
-                        path = here + b"/" + name if here else name
-                        found[path] = item.inode()
-                        pending.append(path)
+                items = list(listing)
+            below = [item for item in items if item.is_dir(follow_symlinks=False)]
+            prefix = f"{here}/" if here else ""
+            for item in below:
+                found.directories[prefix + item.name] = item.inode()
+                pending.append(prefix + item.name)
+            if tree is not None and known is not None:
+                _compare(here, items, tree.names(here), known, found)
         finally:
             os.close(fd)
     return found
+
+
+def _compare(
+    here: str, items: list[os.DirEntry[str]], names: AbstractSet[str], known: Known, found: Scan
+) -> None:
+    """Note what a directory's listing has that the tree lacks, and the other way round."""
+    moment, prefix = known.moment, f"{here}/" if here else ""
+    changed = {
+        item.name
+        for item in items
+        if item.stat(follow_symlinks=False).st_ctime_ns > moment or item.name not in names
+    }
+    seen = {item.name for item in items}
+    changed.update(name for name in names if name not in seen)
+    changed.update(
+        item.name
+        for item in items
+        if item.is_dir(follow_symlinks=False)
+        and known.directories.get(prefix + item.name) != item.inode()
+    )
+    if not changed:
+        return
+    found.changed.setdefault(here, set()).update(changed)
+    while here:  # what leads there
+        here, _, name = here.rpartition("/")
+        above = found.changed.setdefault(here, set())
+        if name in above:
+            break
+        above.add(name)
 
 
 def write_changes(
@@ -69,8 +114,10 @@ def write_changes(
     recorded: RecordedFiles,
     stubs: Sequence[tuple[str, int]],
     writer: LayerWriter,
-) -> None:
+) -> dict[str, int]:
     """Write what a step changed about a directory that held `tree`, mount stubs removed first.
+
+    Returns the inode of every directory that is there now, by path.
 
     Raises:
         ArchiveError: a name or path that a layer cannot hold.
@@ -78,7 +125,9 @@ def write_changes(
     lower = TreeLower(tree)
     if stubs:
         remove_stubs(root_fd, lower, stubs)
-    _ChangeWalk(lower, tree, known, recorded, writer).run(root_fd)
+    found = scan(root_fd, tree, known)
+    _ChangeWalk(lower, tree, known, found, recorded, writer).run(root_fd)
+    return found.directories
 
 
 class _Status(NamedTuple):
@@ -139,22 +188,22 @@ class _ChangeWalk(Walk):
         lower: TreeLower,
         tree: Tree,
         known: Known,
+        found: Scan,
         recorded: RecordedFiles,
         writer: LayerWriter,
     ) -> None:
         super().__init__(lower, writer, recorded)
         self._tree = tree
         self._known = known
+        self._changed = found.changed
 
     def push(self, frame: Frame) -> None:
-        """Begin a directory; names the tree has and the disk does not are to be visited, too."""
-        super().push(frame)
-        if frame.below:
-            there = set(frame.todo)
-            names = map(encode, self._tree.children(decode(frame.path)))
-            gone = [name for name in names if name not in there]
-            if gone:
-                frame.todo = sorted((*frame.todo, *gone), reverse=True)
+        """Begin a directory: of one that was there before, only what the scan found."""
+        if not frame.below:
+            super().push(frame)
+            return
+        names = self._changed.get(decode(frame.path), ())
+        self.begin(frame, [encode(name) for name in names])
 
     def visit(self, frame: Frame, name: bytes) -> None:
         """Look at one name."""
@@ -173,8 +222,10 @@ class _ChangeWalk(Walk):
         self.take(path, name, status, lower)
 
     def replaced(self, path: bytes, status: os.stat_result) -> bool:
-        """Whether a directory is another inode than before the step."""
-        return self._known.directories.get(path) != status.st_ino
+        """Whether a directory is another inode than before, or one that got its number anew."""
+        if self._known.directories.get(decode(path)) != status.st_ino:
+            return True
+        return syscalls.birth_time(self._fd) > self._known.moment
 
     def _tree_kind(self, path: bytes) -> Kind | None:
         entry = self._tree.get(decode(path))

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Self
 
 from builder.errors import SandboxError
 from builder.sandbox.spec import PlainRoot, Recorded
-from builder.snapshot.changes import Known, known_directories, write_changes
+from builder.snapshot.changes import Known, scan, write_changes
 from builder.snapshot.directories import Claim, Directories
 from builder.snapshot.materialize import materialize
 from builder.snapshot.recorded import RecordedFiles
+from builder.snapshot.seeds import Seeds
 from builder.snapshot.snapshotter import Active
-from cache.archive.entry import Entry, Kind
 from cache.errors import StoreError
 from cache.spec.manifest import MAX_LAYERS
 from cache.spec.oci import chain_id
@@ -38,8 +38,6 @@ if TYPE_CHECKING:
 
 _CHAIN = "chain"
 _ROOT = "root"
-_TYPES = {Kind.CHAR: 0o020000, Kind.BLOCK: 0o060000, Kind.FILE: 0o100000, Kind.DIRECTORY: 0o040000,
-          Kind.FIFO: 0o010000, Kind.SYMLINK: 0o120000}  # fmt: skip
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NOTE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -79,6 +77,8 @@ class PlainSnapshotter:
         self._directories = Directories.open(os.path.join(root, "plain"))
         self._active: dict[str, _Working] = {}
         self._shared: dict[Digest, Claim] = {}
+        self._scanned: dict[str, dict[str, int]] = {}  # directories of idle trees, by name
+        self._seeds = Seeds(store, merged)
 
     def __enter__(self) -> Self:
         """Use for a with-block."""
@@ -121,14 +121,15 @@ class PlainSnapshotter:
         working = self._reused(tuple(layers)) or self._made(tuple(layers))
         self._active[working.claim.name] = working
         root = os.path.join(self._directories.path, working.claim.name, _ROOT)
-        root_fd = self._open_root(working)
-        try:
-            working.known = Known(_tick(working.claim.fd), known_directories(root_fd))
-        finally:
+        directories = working.known.directories
+        if not directories:
+            root_fd = self._open_root(working)
+            directories = scan(root_fd).directories
             os.close(root_fd)
+        working.known = Known(_tick(working.claim.fd), directories)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(_CHAIN, dir_fd=working.claim.fd)  # from now on it is in flux
-        recorded = () if self._keep_owner else tuple(_seeds(self._merged(layers)))
+        recorded = () if self._keep_owner else self._seeds.of(layers)
         return Active(working.claim.name, working.chain, PlainRoot(root), recorded)
 
     @_disk()
@@ -145,7 +146,8 @@ class PlainSnapshotter:
         try:
             files = RecordedFiles(recorded, self._own)
             with self._store.writer() as writer:
-                write_changes(root_fd, tree, working.known, files, stubs, writer)
+                now = write_changes(root_fd, tree, working.known, files, stubs, writer)
+                working.known = Known(working.known.moment, now)
                 return writer.commit()
         finally:
             os.close(root_fd)
@@ -156,6 +158,7 @@ class PlainSnapshotter:
         working = self._active.pop(active.key)
         working.layers = (*working.layers, layer)
         self._note(working)
+        self._scanned[working.claim.name] = working.known.directories
         os.close(working.claim.fd)
 
     @_disk()
@@ -193,7 +196,10 @@ class PlainSnapshotter:
             if claim is None:
                 continue
             if chains.get(self._noted(name)) == count:
-                return self._extended(_Working(claim, layers[:count]), layers)
+                working = _Working(claim, layers[:count])
+                if count == len(layers):
+                    working.known = Known(0, self._scanned.pop(name, {}))
+                return self._extended(working, layers)
             os.close(claim.fd)
         return None
 
@@ -249,32 +255,6 @@ class PlainSnapshotter:
             self._directories.remove(key)
         finally:
             os.close(working.claim.fd)
-
-
-def _seeds(tree: Tree) -> Iterator[Recorded]:
-    """What files of a tree are meant to be where they cannot be it on disk."""
-    for node in tree.walk():
-        entry = node.entry
-        if _needs_record(entry):
-            protected = tuple(p for p in entry.xattrs if not p[0].startswith("user."))
-            yield Recorded(
-                entry.path or ".",
-                entry.uid,
-                entry.gid,
-                _TYPES[entry.kind] | entry.mode,
-                entry.device,
-                protected,
-            )
-
-
-def _needs_record(entry: Entry) -> bool:
-    if entry.uid or entry.gid or entry.kind in {Kind.CHAR, Kind.BLOCK}:
-        return True
-    if entry.kind is Kind.SYMLINK:
-        return False
-    needed = 0o700 if entry.kind is Kind.DIRECTORY else 0o600
-    special = entry.mode & 0o7000 or entry.mode & needed != needed
-    return bool(special) or any(not name.startswith("user.") for name, _ in entry.xattrs)
 
 
 def _tick(directory_fd: int) -> int:

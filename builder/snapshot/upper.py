@@ -125,7 +125,10 @@ class Walk:
 
     def push(self, frame: Frame) -> None:
         """Begin to read the directory that is open."""
-        names = [os.fsencode(name) for name in os.listdir(self._fd)]
+        self.begin(frame, [os.fsencode(name) for name in os.listdir(self._fd)])
+
+    def begin(self, frame: Frame, names: list[bytes]) -> None:
+        """Go through these names of the directory that is open."""
         names.sort(reverse=True)
         frame.todo = names
         self._stack.append(frame)

@@ -14,6 +14,7 @@ from cache.value import replace, value
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Set as AbstractSet
 
 MAX_LINKS = (
     255  # symlinks followed for one path; the kernel stops at 40, chains of images are longer
@@ -100,6 +101,10 @@ class Tree:
     def children(self, path: str) -> list[str]:
         """Names in a directory, sorted; empty for anything else."""
         return sorted(self._names.get(path, ()))
+
+    def names(self, path: str) -> AbstractSet[str]:
+        """Names in a directory in no order; empty for anything else. Not to be changed."""
+        return self._names.get(path, frozenset())
 
     def walk(self, path: str = "") -> Iterator[Node]:
         """Yield a path and all below it, parents first, names sorted."""
