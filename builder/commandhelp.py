@@ -136,7 +136,8 @@ def unknown(word: str, commands: Collection[str]) -> UsageError:
         hint = f"did you mean `pybuild {close[0]}`?"
     else:
         hint = f"commands: {', '.join(commands)}; to build a directory: pybuild -t NAME DIRECTORY"
-    return UsageError(f"{word[:60]!r} is neither a command nor a directory", hint=hint)
+    msg = f'unable to prepare context: path "{word[:60]}" not found'
+    return UsageError(f"{msg}; neither is it a command", hint=hint)
 
 
 def refuse(words: Sequence[str]) -> None:

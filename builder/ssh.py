@@ -87,7 +87,8 @@ class SshAgents:
         try:
             # By way of the directory's fd: the path may be longer than an address can be.
             listener.bind(f"/proc/self/fd/{directory}/{name}")
-            os.chown(name, mount.uid, mount.gid, dir_fd=directory)
+            with contextlib.suppress(PermissionError):  # without ids to give, ours will do
+                os.chown(name, mount.uid, mount.gid, dir_fd=directory)
             os.chmod(name, mount.mode, dir_fd=directory)
             listener.listen()
             with agentproxy.serving(listener, agent):

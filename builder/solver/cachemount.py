@@ -166,7 +166,8 @@ class CacheMounts:
         try:
             os.fchmod(directory, 0o755)
             if use.mount.owned:
-                os.fchown(directory, use.mount.uid, use.mount.gid)
+                with contextlib.suppress(PermissionError):  # without ids to give, ours will do
+                    os.fchown(directory, use.mount.uid, use.mount.gid)
                 os.fchmod(directory, use.mount.mode)
             else:
                 use.fill(directory)
