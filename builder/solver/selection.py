@@ -11,6 +11,7 @@ from struct import Struct
 from typing import TYPE_CHECKING, Protocol
 
 from builder.context.source import CopyError, carried, clean, join, shown
+from builder.solver.missing import hint, not_found
 from builder.solver.wildcard import Wildcard, is_wildcard, unescape
 from cache.archive.entry import Entry, Kind, encode
 from cache.spec.digest import Digest, frame, framed
@@ -169,7 +170,7 @@ def _literal(tree: SourceTree, path: str) -> Entry:
     entry = tree.get(tree.resolve(path))
     if entry is not None:
         return entry
-    raise _not_found(tree, path)
+    raise not_found(tree, path)
 
 
 def _expand(tree: SourceTree, pattern: str) -> Iterator[tuple[str, str]]:
@@ -179,7 +180,7 @@ def _expand(tree: SourceTree, pattern: str) -> Iterator[tuple[str, str]]:
     start = tree.resolve("/".join(map(unescape, parts[:literal])))
     if tree.get(start) is None:
         missing = shown("/".join(parts[:literal]))
-        raise CopyError(f"lstat {missing}: no such file or directory", hint=_hint(tree, start))
+        raise CopyError(f"lstat {missing}: no such file or directory", hint=hint(tree, start))
     found = [("", start)]
     for position, part in enumerate(parts[literal:], start=literal + 1):
         last = position == len(parts)
@@ -257,35 +258,9 @@ def _require(selection: Selection, before: str, path: str) -> None:
         or match.include is None
         or tree.get(join(match.path, "/".join(match.include.start))) is None
     ):
-        raise _not_found(tree, path)
+        raise not_found(tree, path)
     if selection.excludes is not None and next(selection.members(match), None) is None:
         raise CopyError(f'"{shown(path)}": not found', hint="--exclude takes all of it away")
-
-
-def _not_found(tree: SourceTree, path: str) -> CopyError:
-    return CopyError(f'"{shown(path)}": not found', hint=_hint(tree, path))
-
-
-def _hint(tree: SourceTree, path: str) -> str | None:
-    """Say why a path may be missing: ignored, or misspelled."""
-    here = ""
-    for part in path.split("/"):
-        below = join(here, part)
-        if tree.hidden(below):
-            return f"{shown(below)[1:]} is excluded by .dockerignore"
-        if tree.get(below) is None:
-            return _near(tree, here, part)
-        here = tree.resolve(below)
-    return "it is a link whose target is not there"
-
-
-def _near(tree: SourceTree, parent: str, name: str) -> str | None:
-    import difflib  # noqa: PLC0415 - only on the way to an error
-
-    names = tree.children(parent)[:2000]
-    folded = [other for other in names if other.lower() == name.lower()]
-    close = folded or difflib.get_close_matches(name, names, n=1)
-    return f"did you mean {shown(join(parent, close[0]))[1:]}?" if close else None
 
 
 def content_digest(selection: Selection, memo: StatCache | None = None) -> Digest:
@@ -329,7 +304,7 @@ def digest_subtree(tree: SourceTree, path: str, memo: StatCache | None = None) -
 def _exactly(tree: SourceTree, path: str) -> Selection:
     entry = tree.get(tree.resolve(clean(path)))
     if entry is None:
-        raise _not_found(tree, clean(path))
+        raise not_found(tree, clean(path))
     return Selection(tree, (Match("", entry),))
 
 

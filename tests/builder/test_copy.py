@@ -122,7 +122,8 @@ def test_hints():
         ("src/main.py", "did you mean src/Main.py?"),
         ("scr/Main.py", "did you mean src?"),
         ("l", "it is a link whose target is not there"),
-        ("zzz", None),
+        ("zzz", "the top of the build context has kept, l, src"),
+        ("src/zzz", "/src has Main.py"),
     ]:
         with pytest.raises(CopyError) as caught:
             copy(tree, "/", path)
