@@ -94,10 +94,11 @@ def parse_ssh(texts: list[str]) -> tuple[SshSource, ...]:
     return tuple(sources.values())
 
 
-def parse_hosts(texts: list[str]) -> tuple[tuple[str, str], ...]:
+def parse_hosts(texts: list[str], gateway: str = _LOCAL_HOST) -> tuple[tuple[str, str], ...]:
     """Read --add-host: `name=ip` or `name:ip`, several ips or entries separated by commas.
 
-    IPv6 may stand in brackets. `host-gateway` is this host, whose network RUN shares.
+    IPv6 may stand in brackets. `host-gateway` is `gateway`: this host, where RUN
+    shares its network.
 
     Raises:
         UsageError: no name or no address.
@@ -107,29 +108,29 @@ def parse_hosts(texts: list[str]) -> tuple[tuple[str, str], ...]:
         name = ""
         for field in comma_fields("--add-host", text):
             for part in field.split(","):
-                alone = _address(part) if name else None
+                alone = _address(part, gateway) if name else None
                 if alone is None:
-                    name, address = _host(part, text)
+                    name, address = _host(part, text, gateway)
                     hosts.append((name, address))
                 else:
                     hosts.append((name, alone))
     return tuple(hosts)
 
 
-def _host(part: str, text: str) -> tuple[str, str]:
+def _host(part: str, text: str, gateway: str) -> tuple[str, str]:
     name, equals, rest = part.partition("=")
     if not equals:
         name, _, rest = part.partition(":")
-    address = _address(rest)
+    address = _address(rest, gateway)
     if address is None or not name or not name.isprintable() or " " in name:
         msg = f"invalid host {part[:100]!r} in --add-host {text[:100]!r}"
         raise UsageError(msg, hint="write --add-host NAME:IP, such as db:10.0.0.5 or db=[::1]")
     return name, address
 
 
-def _address(text: str) -> str | None:
+def _address(text: str, gateway: str) -> str | None:
     if text.lower() == "host-gateway":
-        return _LOCAL_HOST
+        return gateway
     bracketed = len(text) > 2 and text[0] == "[" and text[-1] == "]"  # noqa: PLR2004 - the brackets
     try:
         return (

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from builder.errors import UsageError
 from builder.flags import Grammar, parse
 from builder.request import BuildRequest, parse_epoch, parse_pairs
+from builder.resources import GATEWAY
 from cache.errors import PybuildError
 from cache.spec.oci import Platform
 from cache.spec.reference import Reference
@@ -155,7 +156,7 @@ def _rarely_given(words: Words, network: Network) -> dict[str, Any]:
         return {
             "secrets": tuple(values.parse_secret(text) for text in words.every("secret")),
             "ssh": values.parse_ssh(words.every("ssh")),
-            "extra_hosts": values.parse_hosts(words.every("add-host")),
+            "extra_hosts": values.parse_hosts(words.every("add-host"), _gateway(network)),
             "shm_size": values.parse_size("--shm-size", size) if size else 0,
             "ulimits": values.parse_ulimits(words.every("ulimit")),
             "contexts": values.parse_contexts(words.every("build-context")),
@@ -164,6 +165,11 @@ def _rarely_given(words: Words, network: Network) -> dict[str, Any]:
             **_limits(words),
         }
     return {"allow": _granted((), network), **_limits(words)}
+
+
+def _gateway(network: Network) -> str:
+    """The address of host-gateway."""
+    return GATEWAY if network is Network.SANDBOX else "127.0.0.1"
 
 
 def _limits(words: Words) -> dict[str, Any]:

@@ -30,12 +30,15 @@ def _unheard(text: str) -> None:
 class Wishes:
     """What the steps of a build are to have beyond what each of them says.
 
-    `runtime` is the name or path of an OCI runtime, "" for our own sandbox.
-    `foreign` says that programs of other machines may have to run. `notice` is told what cannot
-    be had as asked for.
+    `runtime` is the name or path of an OCI runtime, "" for our own sandbox. `apart` says that steps
+    may have a network apart from the host's, `ports` are (host's, step's) TCP ports to publish
+    from it. `foreign` says that programs of other machines may have to run. `notice` is told
+    what cannot be had as asked for.
     """
 
     limits: Limits = NO_LIMITS
+    apart: bool = False
+    ports: tuple[tuple[int, int], ...] = ()
     foreign: bool = False
     runtime: str = ""
     notice: Callable[[str], None] = _unheard
@@ -86,10 +89,13 @@ class RuntimeStarter:
             msg = f"--sandbox={self._asked} starts no OCI runtime"
             raise HostUnsupportedError(msg, hint="leave out --sandbox or --runtime")
         start = self._start_plain if self._tier(scratch) == "emulate" else self._start_namespaces
-        self._runtime = limited(start(scratch, layers, merged))
+        self._runtime = limited(self._connected(start(scratch, layers, merged)))
 
     def _tier(self, scratch: str) -> str:
         """The tier asked for, else the best that this host allows."""
+        if self._asked in {"single", "chroot"}:
+            msg = f"--sandbox={self._asked} is not built yet"
+            raise HostUnsupportedError(msg, hint="leave it out, or use userns or emulate")
         if self._asked != "auto":
             return self._asked
         from builder.sandbox import tiers  # noqa: PLC0415 - only for RUN
@@ -117,6 +123,18 @@ class RuntimeStarter:
             return replace(runtime, sandbox=sandbox)
 
         return limit
+
+    def _connected(self, runtime: Runtime) -> Runtime:
+        """Have steps connected whose network is apart."""
+        if not self._wishes.apart:
+            return runtime
+        if self._asked in {"chroot", "emulate"}:
+            msg = f"--network=sandbox needs namespaces, which --sandbox={self._asked} has not"
+            raise HostUnsupportedError(msg, hint="choose --network host")
+        from builder.sandbox import network_link as link  # noqa: PLC0415 - only when asked
+
+        networks = link.IsolatedNetworks(self._state.root, link.find_connector(self._wishes.ports))
+        return replace(runtime, sandbox=link.ConnectedSandbox(runtime.sandbox, networks))
 
     def _start_namespaces(
         self, scratch: str, layers: LayerStore, merged: Callable[[Sequence[Layer]], Tree]

@@ -36,6 +36,7 @@ from frontend.graph import (
     MkdirOp,
     Ref,
 )
+from frontend.graph import Network as NetworkChoice
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -285,6 +286,7 @@ def _starter(
         limits=request.limits,
         foreign=_is_foreign(request, graph),
         runtime=request.runtime,
+        apart=request.network is NetworkChoice.SANDBOX,
         notice=notice,
     )
     return RuntimeStarter(state, request.source_date_epoch, request.sandbox, wishes)

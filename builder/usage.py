@@ -32,7 +32,8 @@ Steps
                              give RUN --mount=type=secret,id=ID its value
       --ssh ID[=SOCKET | =KEY,...]
                              give RUN --mount=type=ssh,id=ID an agent; "default" is yours
-      --network MODE         network of RUN: default, none or host
+      --network MODE         network of RUN: default (the host's), none, host, or sandbox, which
+                             reaches the world but not this host
       --add-host NAME:IP     add a line to /etc/hosts of RUN; host-gateway is this host
       --sandbox TIER         how RUN is kept in: auto (default), userns, single, chroot, emulate or
                              none, which refuses RUN

@@ -17,11 +17,12 @@ Ref = NewType("Ref", int)
 
 
 class Network(StrEnum):
-    """Network of a RUN step."""
+    """Network of a RUN step; SANDBOX is one of its own that reaches the world."""
 
     DEFAULT = "default"
     NONE = "none"
     HOST = "host"
+    SANDBOX = "sandbox"
 
 
 class Sharing(StrEnum):

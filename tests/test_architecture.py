@@ -29,7 +29,7 @@ WIDE = {
 }
 
 # A Python module that only one module may import, as import-linter cannot name what nothing imports.
-LONE_IMPORTERS = {"pyroute2": "builder.sandbox.launch", "pathspec": "builder.ignoreadvice"}
+LONE_IMPORTERS = {"pyroute2": "builder.sandbox.network_link", "pathspec": "builder.ignoreadvice"}
 
 # Homes of people and hosts of package indexes; names of examples are fine.
 FOREIGN = re.compile(

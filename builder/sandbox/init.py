@@ -9,7 +9,6 @@ program left running (D23).
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import socket
 import struct
@@ -27,6 +26,7 @@ from builder.sandbox import (
     targets,
     wire,
 )
+from builder.sandbox.loopback import raise_loopback
 from builder.sandbox.spec import MemoryFile, NetworkMode, Overlay
 from cache.value import value
 
@@ -41,9 +41,6 @@ if TYPE_CHECKING:
 _MAX_ACCOUNT_FILE = 10 * 1024 * 1024  # of /etc/passwd and /etc/group (E11)
 _OOM_RAISE = 200  # the step is to die before the builder
 _MAX_OOM = 1000
-_SIOCGIFFLAGS = 0x8913
-_SIOCSIFFLAGS = 0x8914
-_IFF_UP = 0x1
 _READ_SIZE = 65536
 _ERRNO_SIZE = 8
 
@@ -180,24 +177,26 @@ def _leave(spec: SandboxSpec) -> None:
     flags = syscalls.CLONE_NEWNS | syscalls.CLONE_NEWIPC | syscalls.CLONE_NEWUTS
     if spec.network is NetworkMode.NONE:
         flags |= syscalls.CLONE_NEWNET
+    if spec.network is NetworkMode.SANDBOX:
+        _enter_network(spec.netns)
     syscalls.unshare(flags)
     with contextlib.suppress(OSError):  # a kernel without them has nothing to hide there
         syscalls.unshare(syscalls.CLONE_NEWCGROUP)
     syscalls.mount("none", "/", "", syscalls.MS_REC | syscalls.MS_PRIVATE)
     if spec.network is NetworkMode.NONE:
-        _raise_loopback()
+        raise_loopback()
     try:
         socket.sethostname(spec.hostname)
     except (OSError, ValueError) as error:
         raise SandboxError(f'cannot set the host name "{spec.hostname[:64]}"') from error
 
 
-def _raise_loopback() -> None:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
-        request = struct.pack("16sH22x", b"lo", 0)
-        answer = fcntl.ioctl(control, _SIOCGIFFLAGS, request)
-        flags = struct.unpack("16sH22x", answer)[1] | _IFF_UP
-        fcntl.ioctl(control, _SIOCSIFFLAGS, struct.pack("16sH22x", b"lo", flags))
+def _enter_network(path: str) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        syscalls.setns(fd, syscalls.CLONE_NEWNET)
+    finally:
+        os.close(fd)
 
 
 def die_first() -> None:

@@ -48,6 +48,14 @@ def resolv_conf(text: str, own_network: bool) -> bytes:
     return "".join(f"{line}\n" for line in lines).encode("utf-8", "surrogateescape")
 
 
+def resolv_conf_of(server: str, made: bytes) -> bytes:
+    """What resolv_conf() made, with another server in place of all."""
+    text = made.decode("utf-8", "surrogateescape")
+    kept = [line for line in text.splitlines() if not line.startswith("nameserver ")]
+    lines = [f"nameserver {server}", *kept]
+    return "".join(f"{line}\n" for line in lines).encode("utf-8", "surrogateescape")
+
+
 def hosts(hostname: str, extra: Iterable[tuple[str, str]] = ()) -> bytes:
     """The step's hosts file; `extra` are (name, address) pairs of --add-host."""
     lines = [f"127.0.0.1\tlocalhost {hostname}", "::1\tlocalhost ip6-localhost ip6-loopback"]

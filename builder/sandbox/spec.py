@@ -19,10 +19,14 @@ DEFAULT_SHM_SIZE = 64 * 1024 * 1024  # bytes of /dev/shm, as other runtimes give
 
 
 class NetworkMode(StrEnum):
-    """HOST shares the builder's network; NONE has loopback only."""
+    """HOST shares the builder's network; NONE has loopback only.
+
+    SANDBOX is a network of the step's own that reaches the world but not the host's loopback.
+    """
 
     HOST = "host"
     NONE = "none"
+    SANDBOX = "sandbox"
 
 
 @value
@@ -138,6 +142,7 @@ class SandboxSpec:
     processors: tuple[int, ...] = ()  # numbers of those to run on; none for any
     recorded: tuple[Recorded, ...] = ()  # of the tree as the step finds it
     interactive: bool = False  # stdin of the caller instead of /dev/null (pybuild run)
+    netns: str = ""  # with SANDBOX: the path of the namespace to enter
 
 
 @value

@@ -74,7 +74,7 @@ def _mount_proc(target: int) -> None:
 
 def _mount_sys(target: int, spec: SandboxSpec) -> None:
     """Show the step's own interfaces where it has a network of its own, else the host's view."""
-    if spec.network is NetworkMode.NONE:
+    if spec.network is not NetworkMode.HOST:
         flags = _STRICT if spec.insecure else _STRICT | syscalls.MS_RDONLY
         try:
             syscalls.mount("sysfs", f"/proc/self/fd/{target}", "sysfs", flags)

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from frontend.graph import Mount
 
 _SIGNALLED = 128
+_APART = frozenset({Network.NONE, Network.SANDBOX})
 _KILLED = 137
 
 
@@ -78,15 +79,15 @@ class Step:
 
     def _spec(self, active: Active, mounts: tuple[StepMount, ...]) -> SandboxSpec:
         op = self._op
-        alone = op.network is Network.NONE
+        network = NetworkMode(op.network if op.network in _APART else "host")
         return SandboxSpec(
             root=active.root,
             recorded=active.recorded,
             process=Process(op.argv, self._environment(), op.cwd, op.user),
             mounts=mounts + _script(op),
-            network=NetworkMode.NONE if alone else NetworkMode.HOST,
+            network=network,
             hostname=op.hostname,
-            resolv_conf=self._files.resolv_conf(alone),
+            resolv_conf=self._files.resolv_conf(network is not NetworkMode.HOST),
             hosts=self._files.hosts(op.hostname, op.extra_hosts),
             shm_size=op.shm_size or DEFAULT_SHM_SIZE,
             insecure=op.insecure,
