@@ -73,12 +73,13 @@ def _source_from(flags: Flags) -> str:
 def _heredoc_sources(
     node: Node, sources: list[str], *, is_json: bool
 ) -> tuple[tuple[str, ...], tuple[Heredoc, ...]]:
-    """Separate plain sources from heredoc words; of two bodies with one name the last counts."""
+    """Separate plain sources from heredoc words; of two bodies with one name the last is both."""
     if not node.heredocs and "<<" not in node.rest:
         return tuple(sources), ()
     bodies = {heredoc.name: heredoc for heredoc in node.heredocs}
     plain: list[str] = []
-    found: dict[str, Heredoc] = {}
+    found: list[Heredoc] = []
+    named = set()
     for source in sources:
         word = parse_heredoc_word(source)
         if word is None:
@@ -89,15 +90,16 @@ def _heredoc_sources(
                 hint="heredocs cannot be used in the JSON form" if is_json else None,
             )
         else:
-            found[word.name] = _as_file(bodies[word.name], node.keyword)
+            named.add(word.name)
+            found.append(_as_file(bodies[word.name], node.keyword))
     for name in bodies:
-        if name not in found:
+        if name not in named:
             # `<< EOF`: the body belongs to a word that is two words here (P51).
             raise MistakeError(
                 f'heredoc "{name[:64]}" is not a source of {node.keyword}',
                 hint="write << with the name right behind it, a name without blanks",
             )
-    return tuple(plain), tuple(found.values())
+    return tuple(plain), tuple(found)
 
 
 def _as_file(heredoc: Heredoc, keyword: str) -> Heredoc:

@@ -128,6 +128,8 @@ def parse_trigger(text: str, directives: Directives) -> Instruction:
     Raises:
         MistakeError: not one allowed instruction.
     """
+    # The directives of the file hold for expansion only, as they do for a trigger of an image.
+    directives = replace(directives, escape=syntax.Directives().escape)
     split = parser.split(SourceFile("ONBUILD", text), directives)
     if split.problems:
         raise MistakeError(split.problems[0].message, hint=split.problems[0].hint)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from frontend.dockerfile.problems import MistakeError
 
+_INFINITY = float("inf")
+_SMALL = 300  # digits of a number that surely is finite
+
 
 class ShapeError(MistakeError):
     """A line that cannot be taken apart, whatever its instruction means by the parts.
@@ -23,7 +26,7 @@ def parse_json_form(text: str) -> tuple[str, ...] | None:
     import json  # noqa: PLC0415 - shell forms do not need it
 
     try:
-        words = json.loads(text, parse_constant=_refuse, parse_int=len, parse_float=len)
+        words = json.loads(text, parse_constant=_refuse, parse_int=_integer, parse_float=_number)
     except (ValueError, RecursionError):
         return None  # not JSON: silently the shell form
     if all(isinstance(word, str) for word in words):
@@ -41,6 +44,17 @@ def is_json_form(text: str) -> bool:
 
 def _refuse(constant: str) -> None:
     raise ValueError(f"{constant} is not JSON")
+
+
+def _number(text: str) -> float:
+    value = float(text)
+    if value in (_INFINITY, -_INFINITY):
+        raise ValueError(f"{text[:20]} is too large")  # as for the reference: no JSON then
+    return value
+
+
+def _integer(text: str) -> float:
+    return _number(text) if len(text) > _SMALL else 0.0
 
 
 def _as_text(word: str) -> str:

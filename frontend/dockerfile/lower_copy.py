@@ -263,11 +263,13 @@ def destination(workdir: str, dest: str) -> str:
 def lower_workdir(
     session: Session, work: StageWork, text: Text, expand: Expander, prefix: str
 ) -> None:
-    """Append a WORKDIR to a stage; `/` is no step (I05, O10)."""
+    """Append a WORKDIR to a stage; `/` is no step, but `//` is one (I05, O10)."""
     created_by = work.draft.set_workdir(text, expand)
     path = clean(work.draft.config.working_dir)
     ref = None
-    if path != "/":
+    if work.draft.config.working_dir == "/":
+        work.done -= 1
+    else:
         _check_owner(session, work.ref, work.draft.config.user)
         work.ref = ref = session.graph.add(
             MkdirOp(path, work.draft.config.user),

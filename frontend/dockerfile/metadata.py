@@ -36,6 +36,14 @@ _WINDOWS = "windows"
 _WINDOWS_SHELL = ("cmd", "/S", "/C")
 
 
+def _absolute(config: ImageConfig) -> str:
+    """The working directory of a base; one that is relative is joined to itself, as by BuildKit."""
+    path = config.working_dir or "/"
+    if path.startswith("/") or config.platform.os == _WINDOWS:
+        return path
+    return clean(f"/{path}/{path}")
+
+
 class Draft:
     """The image config of a stage while its instructions are applied."""
 
@@ -48,7 +56,7 @@ class Draft:
         if config.platform.os != _WINDOWS:
             env.setdefault("PATH", DEFAULT_PATH)
         self.environment = Environment(env.items(), budget)
-        self.config = replace(config, created="", working_dir=config.working_dir or "/")
+        self.config = replace(config, created="", working_dir=_absolute(config))
         self.labels = dict(config.labels)
         self.ports = dict.fromkeys(config.exposed_ports)
         self.volumes = dict.fromkeys(config.volumes)

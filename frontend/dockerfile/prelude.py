@@ -11,7 +11,7 @@ from frontend.dockerfile import lint
 from frontend.dockerfile.bases import check_names
 from frontend.dockerfile.lintconfig import LintConfig
 from frontend.dockerfile.problems import Problems
-from frontend.dockerfile.session import Session
+from frontend.dockerfile.session import EPOCH, Session
 from frontend.dockerfile.stages import global_scope, group, platform_args
 
 if TYPE_CHECKING:
@@ -61,5 +61,7 @@ def evaluate_globals(session: Session) -> None:
     session.globals = global_scope(
         stages.global_args, automatic, session.build_args, session.expand, session.problems.add
     )
+    if EPOCH in session.build_args and not session.given(EPOCH):
+        session.globals.pop(EPOCH, None)  # given as empty, which is none at all (O20)
     lint.check_origins(stages, session.globals, session.problems, escape)
     check_names(session)

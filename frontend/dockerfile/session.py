@@ -6,7 +6,6 @@ single instruction.
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Protocol
 
 from cache.errors import PybuildError
@@ -27,6 +26,7 @@ from frontend.dockerfile.contexts import (
 from frontend.dockerfile.ignored import IgnoreFile
 from frontend.dockerfile.problems import Budget, LoweringError, closest, nearest
 from frontend.dockerfile.stages import SCRATCH, without_bodies
+from frontend.dockerfile.stepnames import step_text
 from frontend.graph import ContextOp, GraphBuilder, ImageOp, Network, Ref, ScratchOp, Ulimit
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from frontend.source import SourceFile, Span
 
 CONTEXT = "context"
-_EPOCH = "SOURCE_DATE_EPOCH"
+EPOCH = "SOURCE_DATE_EPOCH"
 _BUILD_ONLY = frozenset({"BUILDKIT_SBOM_SCAN_CONTEXT", "BUILDKIT_SBOM_SCAN_STAGE"})  # never set
 _USUAL_IMAGES = (
     "alpine",
@@ -56,9 +56,6 @@ _USUAL_IMAGES = (
     "python",
     "ubuntu",
 )
-_LONGEST_NAME = 4096  # characters of a step's display name
-# Single-quoted text, an escape, or a variable; compiled when first needed.
-_SHOWN_VARIABLE = r"(?s)'[^']*'|\\.|\$(?:\{(\w+)\}|(\w+))"
 
 
 @value
@@ -175,8 +172,9 @@ class Session:
 
     def given(self, name: str) -> str | None:
         """Give the value of an ARG from the command line; the epoch is always the numeric one (O21)."""
-        if name == _EPOCH and self.request.source_date_epoch is not None:
-            return str(self.request.source_date_epoch)
+        if name == EPOCH:
+            epoch = self.request.source_date_epoch
+            return self.build_args.get(name) or None if epoch is None else str(epoch)
         return self.build_args.get(name)
 
     def enter(self, work: StageWork, step: Instruction) -> None:
@@ -333,41 +331,35 @@ class Session:
     def step_name(self, work: StageWork, text: str, masked: tuple[str, ...] = ()) -> str:
         """Word a step: `[stage 2/5] RUN …` with variables in the text expanded (O15)."""
         scope = work.draft.environment.scope
-        hidden = frozenset(masked)
-
-        def shown(match: re.Match[str]) -> str:
-            variable = match[1] or match[2]
-            if variable is None:
-                return match[0]
-            return "****" if variable in hidden else scope.get(variable, match[0])
-
         position = f"{work.done:{len(str(work.total))}}/{work.total}"
         stage = "" if self._alone else work.stage.name
         parts = [self._platform_prefix(work), stage, position]
-        text = text[:_LONGEST_NAME]
-        if text.removeprefix("ONBUILD ")[:3].upper() != "RUN":
-            text = self._plain(text, scope)[:_LONGEST_NAME]
-        elif "$" in text:
-            text = re.sub(_SHOWN_VARIABLE, shown, text)[:_LONGEST_NAME]
+        text = step_text(text, scope, self.directives.escape, frozenset(masked))
         self.budget.spend(len(text))
-        keyword, blank, rest = text.partition(" ")
-        text = f"{keyword.upper()}{blank}{rest}"
         return f"[{' '.join(part for part in parts if part)}] {text}"
-
-    def _plain(self, text: str, scope: Mapping[str, str]) -> str:
-        """Show a step as its words are understood: expanded, without quotes; RUN keeps its own."""
-        try:
-            return shell.expand(text, scope, escape=self.directives.escape)
-        except PybuildError:
-            return text
 
     def _platform_prefix(self, work: StageWork) -> str:
         if not self.request.multi_platform:
             return ""
-        target = self.request.platform
-        if work.platform == target:
-            return str(target)
-        return f"{work.platform}->{target.architecture}"
+        aim = _aim(work.draft.environment.scope, work.platform)
+        return f"{work.platform}->{aim}" if aim else str(work.platform)
+
+
+def _aim(scope: Mapping[str, str], platform: Platform) -> str:
+    """What a step that knows its target builds for; "" for its own platform (O15)."""
+    given = scope.get("TARGETPLATFORM")
+    if given is None:
+        os, architecture = scope.get("TARGETOS"), scope.get("TARGETARCH")
+        given = f"{os or platform.os}/{architecture or platform.architecture}"
+    try:
+        target = Platform.parse(given)
+    except PybuildError:
+        return ""
+    if target.os != platform.os:
+        return str(target)
+    if target.architecture == platform.architecture:
+        return ""
+    return str(target).partition("/")[2]
 
 
 def _reads(step: Instruction) -> bool:

@@ -131,7 +131,7 @@ def _expose(session: Session, work: StageWork, step: Words) -> None:
                     f"Defined protocol '{port}' in EXPOSE instruction should be lowercase",
                     step.node.span,
                 )
-            if ":" in address:
+            if address.rpartition(":")[0].strip(":"):
                 session.problems.warn(
                     "ExposeInvalidFormat",
                     "EXPOSE instruction should not define an IP address or host-port mapping,"

@@ -103,6 +103,7 @@ def test_copy_heredocs_are_files():
     assert [(h.name, h.body, h.expand) for h in copy.heredocs] == [
         ("A", "a\nb\tc\n", True),
         ("B", "2\n", True),
+        ("B", "2\n", True),
     ]
 
 
