@@ -32,6 +32,7 @@ COMMANDS = (
     "login",
     "logout",
     "doctor",
+    "bundle",
 )
 _FAILED, _USAGE, _HOST, _SIGNAL = 1, 2, 3, 128
 _COLLECT_AFTER = 50_000  # objects: some megabytes

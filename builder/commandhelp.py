@@ -36,6 +36,19 @@ exit status is its own. What stands after IMAGE belongs to the program.
   -m, --memory SIZE, --cpus N, --pids-limit N and the other limits of `pybuild build`
   --rm                   what always happens
 {_INSECURE}""",
+    "bundle": f"""\
+pybuild bundle [OPTIONS] IMAGE DIR [COMMAND...]: write an image as an OCI runtime bundle.
+
+DIR gets rootfs and config.json, for `runc run -b DIR NAME` and `crun run -b DIR NAME`: by root
+when root wrote it, else by the same user in a user namespace. The network is the host's.
+
+  -e, --env K[=V]        set a variable; without =V taken from the environment
+  -w, --workdir DIR      start there
+  -u, --user USER        start as this user
+  --entrypoint PROGRAM   start this instead of the image's entry point
+  -t, --tty              with a terminal
+  --platform P           which image of an index, such as linux/arm64
+{_INSECURE}""",
     "push": f"""\
 pybuild push IMAGE [AS]: send a local image to the registry in its name, or in the name AS.
 

@@ -88,7 +88,11 @@ class RuntimeStarter:
         if self._wishes.runtime and self._asked in {"chroot", "emulate"}:
             msg = f"--sandbox={self._asked} starts no OCI runtime"
             raise HostUnsupportedError(msg, hint="leave out --sandbox or --runtime")
-        start = self._start_plain if self._tier(scratch) == "emulate" else self._start_namespaces
+        plain = self._tier(scratch) == "emulate"
+        if self._wishes.apart and plain:
+            msg = "--network=sandbox needs namespaces, which an emulated sandbox has not"
+            raise HostUnsupportedError(msg, hint="choose --network host")
+        start = self._start_plain if plain else self._start_namespaces
         self._runtime = limited(self._connected(start(scratch, layers, merged)))
 
     def _tier(self, scratch: str) -> str:
@@ -128,9 +132,6 @@ class RuntimeStarter:
         """Have steps connected whose network is apart."""
         if not self._wishes.apart:
             return runtime
-        if self._asked in {"chroot", "emulate"}:
-            msg = f"--network=sandbox needs namespaces, which --sandbox={self._asked} has not"
-            raise HostUnsupportedError(msg, hint="choose --network host")
         from builder.sandbox import network_link as link  # noqa: PLC0415 - only when asked
 
         networks = link.IsolatedNetworks(self._state.root, link.find_connector(self._wishes.ports))

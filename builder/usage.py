@@ -8,6 +8,7 @@ pybuild turns a Dockerfile into an OCI image: no daemon, no root.
 Usage
   pybuild [build] [OPTIONS] CONTEXT      build the Dockerfile of a directory
   pybuild run [OPTIONS] IMAGE [CMD...]   start an image in the same sandbox
+  pybuild bundle IMAGE DIR               write an image for runc or crun to start
   pybuild push IMAGE [AS]                send an image to its registry
   pybuild pull IMAGE                     fetch an image into the local store
   pybuild images | inspect | rmi         look at and remove local images

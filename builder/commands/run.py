@@ -131,7 +131,7 @@ def _spec(
         root=active.root,
         recorded=active.recorded,
         process=Process(
-            argv=_argv(config, chosen),
+            argv=program_of(config, chosen),
             env=tuple(env.items()),
             cwd=chosen.workdir or config.working_dir or "/",
             user=chosen.user or config.user,
@@ -145,7 +145,12 @@ def _spec(
     )
 
 
-def _argv(config: ImageConfig, chosen: argparse.Namespace) -> tuple[str, ...]:
+def program_of(config: ImageConfig, chosen: argparse.Namespace) -> tuple[str, ...]:
+    """What an image starts: its own program, or the one that the command line names.
+
+    Raises:
+        UsageError: neither names one.
+    """
     if chosen.entrypoint is not None:
         entrypoint: tuple[str, ...] = (chosen.entrypoint,) if chosen.entrypoint else ()
         command = tuple(chosen.command)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 VERSION = "1.0.2"  # what every runtime of today reads
 _UNLIMITED = (1 << 64) - 1
 _UMASK = 0o022
+_TERMINALS = ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"]
 _SHM = "/dev/shm"  # noqa: S108 - the step's own
 _STRICT = ["nosuid", "noexec", "nodev"]
 # The same as process.CAPABILITIES.
@@ -68,6 +69,11 @@ class Confinement:
     gids: tuple[Extent, ...] = ()
 
 
+def _has_one_id(kept: Confinement) -> bool:
+    """Whether there are no other ids than the one of who starts it."""
+    return sum(extent.count for extent in kept.uids) == 1
+
+
 def config(
     root: str,
     argv: Sequence[str],
@@ -99,7 +105,7 @@ def _process(
     if kept.insecure:
         sets += ["inheritable", "ambient"]
     user: dict[str, Any] = {"uid": owner.uid, "gid": owner.gid, "umask": _UMASK}
-    if owner.groups:
+    if owner.groups and not kept.uids:  # runc refuses them to who is not root
         user["additionalGids"] = list(owner.groups)
     return {
         "terminal": False,
@@ -139,7 +145,7 @@ def _mounts(kept: Confinement) -> list[dict[str, Any]]:
             "/dev/pts",
             "devpts",
             "devpts",
-            ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
+            [*_TERMINALS, *([] if _has_one_id(kept) else ["gid=5"])],
         ),
         _mount(_SHM, "tmpfs", "shm", [*_STRICT, "mode=1777", f"size={kept.shm_size}"]),
         _mount("/dev/mqueue", "mqueue", "mqueue", _STRICT),
