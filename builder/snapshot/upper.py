@@ -199,6 +199,8 @@ class Walk:
         lower: os.stat_result | None,
     ) -> None:
         status, real = statuses
+        if kind is Kind.FILE and lower is not None and self._unchanged(path, name, statuses, lower):
+            return  # copied up by an open for writing that wrote nothing, or by a new link to it
         if status.st_nlink > 1:
             key = (status.st_dev, status.st_ino)
             first = self._links.get(key)
@@ -208,11 +210,11 @@ class Walk:
                 return
             self._links[key] = decode(path)
         if kind is Kind.FILE:
-            self._file(path, name, statuses, lower)
+            self._file(path, name, statuses)
             return
         found = self._recorded.attributes(self._proc + name, real)
         text = os.readlink(name, dir_fd=self._fd) if kind is Kind.SYMLINK else b""
-        if lower is not None and status.st_nlink == 1 and self._same(path, status, lower, found):
+        if lower is not None and self._same(path, status, lower, found):
             if kind is Kind.SYMLINK:
                 if self._lower.readlink(path) == text:
                     return
@@ -220,21 +222,26 @@ class Walk:
                 return
         self.emit(_entry(path, kind, status, found, linkname=decode(text)))
 
-    def _file(
-        self, path: bytes, name: bytes, statuses: Statuses, lower: os.stat_result | None
-    ) -> None:
+    def _unchanged(
+        self, path: bytes, name: bytes, statuses: Statuses, lower: os.stat_result
+    ) -> bool:
+        """Whether a file is the lower's; links between the two are not part of a layer (R11)."""
+        status, real = statuses
+        if status.st_size != lower.st_size or status.st_mtime_ns != lower.st_mtime_ns:
+            return False
+        descriptor = os.open(name, _FILE, dir_fd=self._fd)
+        try:
+            found = self._recorded.attributes(descriptor, real)
+            same = self._same(path, status, lower, found)
+            return same and self._same_content(path, descriptor)
+        finally:
+            os.close(descriptor)
+
+    def _file(self, path: bytes, name: bytes, statuses: Statuses) -> None:
         status, real = statuses
         descriptor = os.open(name, _FILE, dir_fd=self._fd)
         try:
             found = self._recorded.attributes(descriptor, real)
-            if (
-                lower is not None
-                and status.st_nlink == 1
-                and status.st_size == lower.st_size
-                and self._same(path, status, lower, found)
-                and self._same_content(path, descriptor)
-            ):
-                return  # copied up by an open for writing that wrote nothing
             entry = _entry(path, Kind.FILE, status, found)
             if status.st_size <= _SMALL:
                 self.emit(entry, _read(descriptor, status.st_size))
