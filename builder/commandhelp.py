@@ -30,7 +30,10 @@ exit status is its own. What stands after IMAGE belongs to the program.
   -u, --user USER        start as this user
   --entrypoint PROGRAM   start this instead of the image's entry point
   -i, --interactive      pass standard input on
-  --network MODE         default, none or host
+  --network MODE         default (this host's), host, none, or sandbox, which reaches the world but
+                         not this host
+  -p, --publish HOST_PORT:PORT
+                         lead a TCP port of this host into --network sandbox
   --platform P           which image of an index, such as linux/arm64
   --runtime NAME         start it in an OCI runtime: runc, crun or a path
   -m, --memory SIZE, --cpus N, --pids-limit N and the other limits of `pybuild build`
@@ -126,8 +129,6 @@ _NOT_IN_RUN = {
     "tty": "a program gets no terminal of its own: leave it out, -i passes standard input on",
     "d": "nothing stays behind: start pybuild run itself in the background",
     "detach": "nothing stays behind: start pybuild run itself in the background",
-    "p": "ports need no publishing: the network is the host's",
-    "publish": "ports need no publishing: the network is the host's",
     "name": "leave it out: nothing is left that could be named",
     "privileged": "leave it out: an image runs in the sandbox that RUN has",
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from typing import TYPE_CHECKING
 
@@ -35,19 +36,29 @@ if TYPE_CHECKING:
 _LIMIT_FLAGS = sorted(FLAGS - {"resource"})
 
 
+_NETWORKS = {
+    "default": NetworkMode.HOST,
+    "host": NetworkMode.HOST,
+    "none": NetworkMode.NONE,
+    "sandbox": NetworkMode.SANDBOX,
+}
+_PORTS = 65536
+
+
 def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     """Run; the status is the process's own. What it writes is thrown away when it ends."""
     if argv and argv[0] in {"-h", "--help"}:
         sys.stdout.write(page("run"))
         return 0
     chosen = _parse(argv)
+    platform = parse_platform(chosen.platform, environ)
+    wishes = _wishes(chosen, platform)
     network = Network(environ, tuple(chosen.insecure_registry))
     with states.opened(states.locate(environ), network) as state, interrupt.raised():
         network.origin = state.layers.origin
-        platform = parse_platform(chosen.platform, environ)
         images = BaseImages(state, network, pull=False, platform=platform, notice=_notice)
         image = images.resolve(chosen.image, platform)
-        starter = RuntimeStarter(state, wishes=_wishes(chosen, platform))
+        starter = RuntimeStarter(state, wishes=wishes)
         try:
             starter.start(Trees({}, state.layers).merged)
             return _start(starter, image, chosen, environ)
@@ -64,7 +75,8 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     options.add_argument("-w", "--workdir", default="")
     options.add_argument("-u", "--user", default="")
     options.add_argument("--entrypoint", default=None)
-    options.add_argument("--network", choices=["host", "default", "none"], default="default")
+    options.add_argument("--network", choices=list(_NETWORKS), default="default")
+    options.add_argument("-p", "--publish", action="append", default=[])
     options.add_argument("--platform", default="")
     options.add_argument("--runtime", default="")
     for name in _LIMIT_FLAGS:
@@ -85,12 +97,14 @@ def _wishes(chosen: argparse.Namespace, platform: Platform) -> Wishes:
         limits=parse_limits(given),
         foreign=platform.architecture != local_platform().architecture,
         runtime=chosen.runtime,
+        apart=chosen.network == NetworkMode.SANDBOX,
+        ports=tuple(_port(text, chosen.network) for text in chosen.publish),
         notice=_notice,
     )
 
 
 _VALUED = frozenset(
-    "-c -e --env -m -v --volume -w --workdir -u --user --entrypoint --network --platform".split()  # noqa: SIM905
+    "-c -e --env -m -p --publish -v --volume -w --workdir -u --user --entrypoint --network --platform".split()  # noqa: SIM905
 ) | {"--insecure-registry", "--runtime", *(f"--{name}" for name in _LIMIT_FLAGS)}
 
 
@@ -126,7 +140,7 @@ def _spec(
     config = image.config
     env = {**dict(config.env), **dict(parse_pairs("--env", chosen.env, dict(environ)))}
     hostname = image.config_blob.digest.hex[:12]
-    alone = chosen.network == "none"
+    network = _NETWORKS[chosen.network]
     return SandboxSpec(
         root=active.root,
         recorded=active.recorded,
@@ -137,9 +151,9 @@ def _spec(
             user=chosen.user or config.user,
         ),
         mounts=tuple(_volume(text) for text in chosen.volume),
-        network=NetworkMode.NONE if alone else NetworkMode.HOST,
+        network=network,
         hostname=hostname,
-        resolv_conf=step_resolv_conf(own_network=alone),
+        resolv_conf=step_resolv_conf(own_network=network is not NetworkMode.HOST),
         hosts=hosts(hostname),
         interactive=chosen.interactive,
     )
@@ -161,6 +175,21 @@ def program_of(config: ImageConfig, chosen: argparse.Namespace) -> tuple[str, ..
         msg = "the image names no command"
         raise UsageError(msg, hint="write one after the image: pybuild run IMAGE COMMAND")
     return entrypoint + command
+
+
+def _port(text: str, network: str) -> tuple[int, int]:
+    """A port of this host's and the program's own that it leads to."""
+    if network != NetworkMode.SANDBOX:
+        msg = f"--publish {text[:60]}: the network is this host's, so ports need no publishing"
+        raise UsageError(msg, hint="leave it out, or add --network sandbox")
+    outer, _, inner = text.partition(":")
+    inner = inner or outer
+    if not all(
+        re.fullmatch("[0-9]{1,5}", port) and 0 < int(port) < _PORTS for port in (outer, inner)
+    ):
+        msg = f"invalid --publish {text[:60]!r}"
+        raise UsageError(msg, hint="write -p HOST_PORT:PORT, such as -p 8080:80")
+    return int(outer), int(inner)
 
 
 def _volume(text: str) -> Bind:

@@ -65,7 +65,6 @@ def test_options_of_a_command_point_to_its_help(capsys):
         (["-it", "x"], "-t", "-i passes standard input on"),
         (["-ti", "x", "sh"], "-t", "-i passes standard input on"),
         (["-d", "x"], "-d", "in the background"),
-        (["-p", "80:80", "x"], "-p", "the network is the host's"),
         (["--name=web", "x"], "--name", "leave it out"),
     ],
 )
@@ -75,3 +74,17 @@ def test_flags_of_dockers_run_are_refused_with_what_to_do(words, flag, hint, cap
     said = capsys.readouterr().err
     assert f"{flag} is not supported by pybuild run" in said
     assert hint in said
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["-p", "80:80", "x"], "the network is this host's, so ports need no publishing"),
+        (["--network=sandbox", "-p", "80:99999", "x"], "invalid --publish"),
+        (["--network=sandbox", "-p", "127.0.0.1:80:80", "x"], "invalid --publish"),
+    ],
+)
+def test_ports_lead_into_networks_apart_only(words, said, capsys):
+    """`pybuild run -p` without --network sandbox has nothing to do."""
+    assert main(["run", *words]) == 2
+    assert said in capsys.readouterr().err

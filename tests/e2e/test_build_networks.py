@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -108,3 +110,28 @@ def test_without_the_device_the_way_out_is_named(user_pybuild, busybox):
     assert result.code == 3
     assert "--network=sandbox needs" in result.err
     assert "--network host or none" in result.err
+
+
+@needs_tun
+@needs_pasta
+def test_run_publishes_a_port(root_pybuild, busybox):
+    """`pybuild run -p`: a port of the host's leads to the program's; without a network it cannot."""
+    pybuild = root_pybuild.with_state("published")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    serve = "echo welcome >/tmp/f; nc -l -p 99 </tmp/f"
+    flags = ("--network", "sandbox", "-p", f"{port}:99")
+    child = pybuild.start("run", *flags, busybox, "sh", "-c", f"mkdir -p /tmp; {serve}")
+    heard = b""
+    deadline = time.monotonic() + 20
+    while not heard and time.monotonic() < deadline:
+        time.sleep(0.1)
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 2) as end:
+            end.settimeout(2)
+            end.shutdown(socket.SHUT_WR)
+            heard = end.recv(20)
+    child.terminate()
+    child.communicate(timeout=20)
+    assert heard == b"welcome\n"
+    refused = pybuild.run("run", "-p", "1:2", busybox, "true")
+    assert (refused.code, "--network sandbox" in refused.err) == (2, True)
