@@ -34,7 +34,6 @@ _TYPES = {
     Kind.BLOCK: stat.S_IFBLK,
     Kind.FIFO: stat.S_IFIFO,
 }
-_DEVICES = frozenset({Kind.CHAR, Kind.BLOCK})
 
 
 @value
@@ -126,7 +125,7 @@ def write_changes(
     if stubs:
         remove_stubs(root_fd, lower, stubs)
     found = scan(root_fd, tree, known)
-    _ChangeWalk(lower, tree, known, found, recorded, writer).run(root_fd)
+    _ChangeWalk(lower, known, found, recorded, writer).run(root_fd)
     return found.directories
 
 
@@ -186,14 +185,12 @@ class _ChangeWalk(Walk):
     def __init__(
         self,
         lower: TreeLower,
-        tree: Tree,
         known: Known,
         found: Scan,
         recorded: RecordedFiles,
         writer: LayerWriter,
     ) -> None:
         super().__init__(lower, writer, recorded)
-        self._tree = tree
         self._known = known
         self._changed = found.changed
 
@@ -212,7 +209,7 @@ class _ChangeWalk(Walk):
         try:
             status = os.stat(name, dir_fd=self._fd, follow_symlinks=False)
         except FileNotFoundError:
-            if lower is not None and self._tree_kind(path) not in _DEVICES:
+            if lower is not None:
                 self.emit(whiteout(frame.path, path, name), b"")
             return
         check_name(path, name)
@@ -226,7 +223,3 @@ class _ChangeWalk(Walk):
         if self._known.directories.get(decode(path)) != status.st_ino:
             return True
         return syscalls.birth_time(self._fd) > self._known.moment
-
-    def _tree_kind(self, path: bytes) -> Kind | None:
-        entry = self._tree.get(decode(path))
-        return entry.kind if entry is not None else None

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import select
 import stat
 import threading
 from typing import TYPE_CHECKING
@@ -62,7 +63,7 @@ def _open(
     try:
         if flags & os.O_PATH:
             kernel.give_fd(step.listener, request.id, fd, flags)
-        elif not flags & os.O_NONBLOCK and stat.S_ISFIFO(os.fstat(fd).st_mode):
+        elif not flags & os.O_NONBLOCK and _must_wait(fd, flags):
             _open_fifo(step, request, fd, flags)
             return None
         else:
@@ -72,6 +73,13 @@ def _open(
     finally:
         os.close(fd)
     return None
+
+
+def _must_wait(fd: int, flags: int) -> bool:
+    """Whether what was opened is one end of a FIFO whose other end may be missing."""
+    if not stat.S_ISFIFO(os.fstat(fd).st_mode):
+        return False
+    return not flags & _ACCESS or bool(fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_PATH)
 
 
 def _is_name(path: bytes) -> bool:
@@ -145,20 +153,33 @@ def note_new(step: Step, task: int, fd: int, parent: int, wanted: int, real: int
 
 
 def _open_fifo(step: Step, request: Request, fd: int, flags: int) -> None:
-    """Open a FIFO as patiently as the step wants to, in a thread of its own."""
-    held = os.dup(fd)  # what we opened keeps the other side from waiting
+    """Open a FIFO as patiently as the step wants to, in a thread of its own.
+
+    A reader has its end already, and waits for what a writer brings; opening it once more could
+    miss one who came and went. A writer without reader has only a reference, and opens when one
+    comes.
+    """
+    held = os.dup(fd)
 
     def wait() -> None:
+        opened = held
         try:
-            opened = os.open(fd_path(held), flags & ~_CREATION & ~os.O_NOFOLLOW | os.O_CLOEXEC)
+            if fcntl.fcntl(held, fcntl.F_GETFL) & os.O_PATH:
+                opened = os.open(fd_path(held), flags & ~_CREATION & ~os.O_NOFOLLOW | os.O_CLOEXEC)
+            else:
+                poll = select.poll()
+                poll.register(held, select.POLLIN)
+                poll.poll()
+                fcntl.fcntl(held, fcntl.F_SETFL, flags & ~(os.O_NONBLOCK | _ACCESS | _CREATION))
         except OSError as error:
             kernel.answer(step.listener, request.id, 0, error.errno or errno.EIO)
         else:
             with contextlib.suppress(OSError):
                 kernel.give_fd(step.listener, request.id, opened, flags)
-            os.close(opened)
         finally:
             os.close(held)
+            if opened != held:
+                os.close(opened)
 
     threading.Thread(target=wait, daemon=True).start()
 

@@ -15,7 +15,7 @@ from builder.sandbox.engine.kernel import (
     AT_SYMLINK_NOFOLLOW,
     Request,
 )
-from builder.sandbox.engine.records import KEPT, is_device, key_of
+from builder.sandbox.engine.records import KEPT, is_device, key_of, touch
 from builder.sandbox.engine.view import fail, fd_path, signed
 
 if TYPE_CHECKING:
@@ -93,6 +93,7 @@ def _chown(step: Step, task: int, fd: int, uid: int, gid: int) -> None:
         mine = owner == identity.euid and uid in {_UNCHANGED, owner}
         if not mine or gid not in {_UNCHANGED, identity.egid, *identity.groups}:
             fail(errno.EPERM)
+    touch(fd)
     record = step.records.make(key)
     if uid != _UNCHANGED:
         record.uid = uid & 0xFFFFFFFF

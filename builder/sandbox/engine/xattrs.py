@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from builder.sandbox.engine import files, kernel
 from builder.sandbox.engine.kernel import AT_EMPTY_PATH, AT_FDCWD, Request
-from builder.sandbox.engine.records import key_of
+from builder.sandbox.engine.records import key_of, touch
 from builder.sandbox.engine.view import fail, fd_path
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ def _set(step: Step, request: Request, fd: int) -> int:
         fail(errno.EEXIST)
     if flags & _REPLACE and name not in record.xattrs:
         fail(errno.ENODATA)
+    touch(fd)
     record.xattrs[name] = value
     return 0
 
@@ -90,6 +91,7 @@ def _remove(step: Step, request: Request, fd: int) -> int:
     record = step.records.get(key_of(fd)[0])
     if record is None or name not in record.xattrs:
         fail(errno.ENODATA)
+    touch(fd)
     del record.xattrs[name]
     return 0
 

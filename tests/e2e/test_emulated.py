@@ -1,0 +1,178 @@
+"""RUN without any privilege: the same layers as with namespaces, and what a step cannot reach (F2-F8)."""
+
+from __future__ import annotations
+
+import io
+import os
+import tarfile
+import time
+
+import pytest
+from support.layout_files import Layout
+
+EMULATED = ("--sandbox", "emulate", "--progress", "plain")
+
+CHANGES = """\
+FROM {base}
+RUN mkdir -p /d/e /gone /set && echo 1 > /d/a && echo 2 > /d/e/b && echo 3 > /gone/x && ln -s d /l
+RUN chown 33:44 /d/a && chown -h 5:6 /l && chmod 4750 /d/a && chmod 000 /d/e/b && chmod 2775 /set \\
+ && chgrp 77 /set && touch /set/inherits && ln /d/a /d/hard && mkfifo /d/fifo
+RUN rm -rf /d/e && mkdir /d/e && echo new > /d/e/n && rm /gone/x && rmdir /gone && mv /set /moved
+RUN cp -a /d /copy && tar -C / -cf - d | tar -C /moved -xf -
+RUN id -u > /who; umask 077; echo secret > /private; mkdir /privdir; umask > /mask
+COPY --chown=8:9 file /moved/file
+USER 1234:567
+WORKDIR /home/worker
+RUN id > out; touch mine; ln -s mine link; mkdir dir; pwd >> out; cat /moved/file >> out
+"""
+
+
+def members(path):
+    """Each layer's entries: what an image is made of, times left out."""
+    layout = Layout(path)
+    found = []
+    for data in layout.layers():
+        with tarfile.open(fileobj=io.BytesIO(data)) as tar:
+            found.append(
+                {
+                    m.name: (
+                        m.type, oct(m.mode), m.uid, m.gid, m.size, m.linkname, m.devmajor, m.devminor,
+                        tar.extractfile(m).read() if m.isreg() else b"",
+                    )
+                    for m in tar
+                }
+            )  # fmt: skip
+    return found
+
+
+def build(pybuild, context, name, *flags):
+    """Build to a layout; gives its layers' entries."""
+    output = pybuild.home / name
+    pybuild.good(*flags, "-o", f"type=oci,tar=false,dest={output}", context)
+    return members(output)
+
+
+def test_layers_are_those_of_namespaces(pybuild, busybox):
+    """Owners, modes, links, whiteouts, opaque directories, USER and WORKDIR: entry by entry (F2, F4, F5)."""
+    context = pybuild.context("same", CHANGES.format(base=busybox), {"file": "from context\n"})
+    flags = ("--no-cache",)
+    first = build(pybuild, context, "namespaces", "--sandbox", "userns", *flags)
+    second = build(pybuild, context, "emulated", "--sandbox", "emulate", *flags)
+    assert len(first) == len(second)
+    for number, (one, other) in enumerate(zip(first, second, strict=True)):
+        assert one == other, f"layer {number}"
+
+
+def test_devices_and_protected_attributes_are_recorded(pybuild, busybox):
+    """Device nodes that nobody may make are in the layer, and a later step sees them (F3)."""
+    text = f"""\
+FROM {busybox}
+RUN mknod /n c 1 3 && mknod -m 640 /b b 7 8 && chown 3:4 /b && test -c /n && test -b /b
+RUN stat -c '%F %t:%T %u:%g %a' /n /b > /o && cp -a /n /n2 && rm /b
+"""
+    context = pybuild.context("devices", text)
+    layers = build(pybuild, context, "out", *EMULATED)
+    assert layers[-2]["n"][:4] == (tarfile.CHRTYPE, "0o644", 0, 0)
+    assert layers[-2]["n"][6:8] == (1, 3)
+    assert layers[-2]["b"][:4] == (tarfile.BLKTYPE, "0o640", 3, 4)
+    assert layers[-1]["o"][8] == (
+        b"character special file 1:3 0:0 644\nblock special file 7:8 3:4 640\n"
+    )
+    assert layers[-1]["n2"][6:8] == (1, 3)
+    assert ".wh.b" in layers[-1]
+
+
+def test_mounts_are_there_and_leave_nothing(pybuild, busybox):
+    """Caches, binds, secrets, tmpfs and /etc/hosts are seen by the step and not in its layer (R07)."""
+    text = f"""\
+FROM {busybox} AS other
+RUN mkdir /give && echo given > /give/f
+FROM {busybox}
+RUN --mount=type=cache,target=/cache --mount=type=secret,id=s --mount=type=tmpfs,target=/t \\
+    --mount=from=other,source=/give,target=/in --mount=target=/ctx \\
+    cat /run/secrets/s /in/f /ctx/file /etc/resolv.conf /etc/hosts > /dev/null && echo kept > /cache/k \\
+    && echo lost > /t/x && ! echo no > /in/f && ! echo no > /run/secrets/s && cat /in/f > /o
+RUN --mount=type=cache,target=/cache cat /cache/k >> /o
+"""
+    context = pybuild.context("mounts", text, {"file": "x\n", "secret": "hidden\n"})
+    secret = ("--secret", f"id=s,src={context / 'secret'}")
+    layers = build(pybuild, context, "out", *EMULATED, *secret)
+    assert set(layers[-2]) == {"o"}
+    assert layers[-1]["o"][8] == b"given\nkept\n"
+
+
+def test_a_step_reaches_neither_files_nor_processes_outside(pybuild, busybox):
+    """Not by path, by link, by /proc nor by signal (F8, D04, D05)."""
+    secret = pybuild.home / "outside"
+    secret.write_text("canary")
+    text = f"""\
+FROM {busybox}
+ARG OUTSIDE
+ARG BUILDER
+RUN ln -s $OUTSIDE /link; for f in $OUTSIDE /link /../../../../../..$OUTSIDE /proc/1/root$OUTSIDE \\
+    /proc/self/root$OUTSIDE /proc/$BUILDER/environ /proc/$BUILDER/root$OUTSIDE; do \\
+    if cat $f 2> /dev/null; then echo "read $f"; fi; done; \\
+    kill -0 $BUILDER 2> /dev/null && echo signalled; kill -9 -1; echo alive
+"""
+    context = pybuild.context("jail", text)
+    done = pybuild.good(
+        *EMULATED,
+        "--build-arg",
+        f"OUTSIDE={secret}",
+        "--build-arg",
+        f"BUILDER={os.getpid()}",
+        context,
+    )
+    assert "alive" in done.err
+    for bad in ("canary", " read /", "signalled"):
+        assert bad not in done.err.split("RUN ln")[-1].split("\n", 6)[-1]
+
+
+def test_what_a_step_leaves_running_ends_with_it(pybuild, busybox):
+    """Background processes do not hold the build up, nor outlive it (D23)."""
+    context = pybuild.context("left", f"FROM {busybox}\nRUN sleep 654 & sleep 653 & echo started\n")
+    started = time.monotonic()
+    pybuild.good(*EMULATED, context)
+    assert time.monotonic() - started < 60
+    lines = [line for pid in os.listdir("/proc") if pid.isdigit() for line in _arguments(pid)]
+    assert b"654" not in lines
+    assert b"653" not in lines
+
+
+def _arguments(pid):
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            return file.read().split(b"\0")
+    except OSError:
+        return []
+
+
+@pytest.mark.parametrize(
+    ("command", "code"),
+    [("exit 7", 7), ("kill -9 $$", 137), ("nonexistent", 127), ("/etc", 126), ("false", 1)],
+)
+def test_endings_are_told(pybuild, busybox, command, code):
+    """Exit codes are those that shells and runtimes give (R02)."""
+    context = pybuild.context("ends", f"FROM {busybox}\nRUN {command}\n")
+    done = pybuild.run(*EMULATED, context)
+    assert done.code == 1
+    assert f"exit code: {code}" in done.err
+    assert "Dockerfile:2" in done.err
+
+
+def test_fifos_sockets_links_and_chroot_work(pybuild, busybox):
+    """What programs of package managers do: rendezvous, chroot, scripts of scripts, /proc/self/exe (C5)."""
+    text = f"""\
+FROM {busybox}
+RUN mkfifo /p && (echo through > /p &) && cat /p
+RUN printf '#!/bin/sh\\necho script "$0" "$@"\\n' > /s && chmod 755 /s && printf '#!/s with\\n' > /t \\
+ && chmod 755 /t && /t more
+RUN readlink /proc/self/exe; cd /bin && ./busybox echo relative; hostname
+RUN mkdir -p /j/bin /j/etc && cp /bin/busybox /j/bin && chroot /j /bin/busybox ls / && ls -d /j
+"""
+    context = pybuild.context("works", text)
+    done = pybuild.good(*EMULATED, context)
+    for line in (
+        "through", "script /s with /t more", "/bin/busybox", "relative", "buildkitsandbox", "/j",
+    ):  # fmt: skip
+        assert any(text.endswith(f" {line}") for text in done.err.splitlines()), line
