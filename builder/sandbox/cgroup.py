@@ -139,13 +139,13 @@ class Cgroups:
             return self._old_place(tree, wanted)
         usable = self._words(f"{tree.own}/cgroup.controllers") & set(wanted)
         for directory in tree.upwards() if usable else ():
-            if self._enable(directory, usable, directory == tree.own) and self._try(directory):
+            if self._enable(tree, directory, usable) and self._try(directory):
                 return Place(2, directory, tuple(sorted(usable)))
         return None
 
     def _old_place(self, tree: Hierarchy, wanted: Sequence[str]) -> Place | None:
         usable = tuple(name for name in wanted if name in tree.controllers)
-        if not usable or not self._try(tree.own):
+        if not usable or not self._try(tree.own, cpuset="cpuset" in usable):
             return None
         return Place(1, tree.own, usable)
 
@@ -155,17 +155,28 @@ class Cgroups:
         except OSError:
             return set()
 
-    def _try(self, directory: str) -> bool:
-        """Whether a group can be made here."""
+    def _try(self, directory: str, *, cpuset: bool = False) -> bool:
+        """Whether a group can be made here and processes of ours be put into it."""
         probe = f"{directory}/pybuild-{os.getpid()}-probe"
         try:
             self._files.make(probe)
-            self._files.remove(probe)
         except OSError:
             return False
-        return True
+        try:
+            if cpuset:
+                self._fill(probe, directory)
+            return self._files.can_hold(probe)
+        except OSError:
+            return False
+        finally:
+            self._remove(probe)
 
-    def _enable(self, directory: str, usable: set[str], is_own: bool) -> bool:
+    def _fill(self, directory: str, parent: str) -> None:
+        """Give a new group of version 1 processors, which it has none of."""
+        for file in ("cpuset.cpus", "cpuset.mems"):
+            self._files.write(f"{directory}/{file}", self._files.read(f"{parent}/{file}"))
+
+    def _enable(self, tree: Hierarchy, directory: str, usable: set[str]) -> bool:
         """Have the children of a group limited; leave the group for a leaf if it is our own."""
         lacking = usable - self._words(f"{directory}/{_ENABLED}")
         if not lacking:
@@ -174,9 +185,10 @@ class Cgroups:
         with contextlib.suppress(OSError):
             self._files.write(f"{directory}/{_ENABLED}", text)
             return True
-        return is_own and self._leave(directory, text)
+        # In a container all that runs there is of our own kind, and may be moved with us.
+        return directory == tree.own and self._leave(directory, text, directory == tree.top)
 
-    def _leave(self, directory: str, text: str) -> bool:
+    def _leave(self, directory: str, text: str, everybody: bool) -> bool:
         leaf = f"{directory}/pybuild-{os.getpid()}"
         try:
             self._files.make(leaf)
@@ -185,11 +197,18 @@ class Cgroups:
         self._left.append((directory, leaf))
         try:
             self._files.write(f"{leaf}/{_PROCESSES}", "0")
+            if everybody:
+                self._move(directory, leaf)
             self._files.write(f"{directory}/{_ENABLED}", text)
         except OSError:
             self._return()  # others share our group: they would have to leave it too
             return False
         return True
+
+    def _move(self, source: str, target: str) -> None:
+        for word in self._words(f"{source}/{_PROCESSES}"):
+            with contextlib.suppress(OSError):  # gone by now, or the kernel's own
+                self._files.write(f"{target}/{_PROCESSES}", word)
 
     def _return(self) -> None:
         """Go back to the group we came from, if its children need not be limited for others."""
@@ -201,6 +220,7 @@ class Cgroups:
                     text = " ".join(f"-{name}" for name in sorted(enabled))
                     self._files.write(f"{directory}/{_ENABLED}", text)
                 self._files.write(f"{directory}/{_PROCESSES}", "0")
+                self._move(leaf, directory)
                 self._files.remove(leaf)
 
     def close(self) -> None:
@@ -234,9 +254,7 @@ class Cgroups:
             self._files.make(directory)
             made.append(directory)
             if "cpuset" in place.controllers and place.version == 1:
-                for file in ("cpuset.cpus", "cpuset.mems"):  # empty in a new group
-                    text = self._files.read(f"{place.directory}/{file}")
-                    self._files.write(f"{directory}/{file}", text)
+                self._fill(directory, place.directory)
             for controller in place.controllers:
                 for file, text in settings(self._limits, place.version, controller):
                     self._set(directory, file, text)

@@ -52,6 +52,9 @@ class GroupFiles(Protocol):
     def remove(self, path: str) -> None:
         """Remove a group without processes."""
 
+    def can_hold(self, path: str) -> bool:
+        """Whether a child of ours can be put into a group; it is gone again afterwards."""
+
 
 class KernelGroupFiles:
     """The kernel's (implements GroupFiles)."""
@@ -82,6 +85,19 @@ class KernelGroupFiles:
     def remove(self, path: str) -> None:
         """Remove a group."""
         os.rmdir(path)
+
+    def can_hold(self, path: str) -> bool:
+        """Try it: whether one may is decided by what lies between there and where we are."""
+        pid = os.fork()
+        if pid == 0:
+            code = 1
+            try:
+                self.write(f"{path}/cgroup.procs", "0")
+                code = 0
+            finally:
+                os._exit(code)
+        _, status = os.waitpid(pid, 0)
+        return status == 0
 
 
 def read_hierarchies() -> tuple[Hierarchy, ...]:

@@ -75,7 +75,7 @@ def test_delegated_group_is_divided_after_moving_into_a_leaf():
         assert directory.startswith(f"{own}/pybuild-")
         assert files.files[f"{directory}/memory.max"] == str(64 << 20)
         assert files.files[f"{directory}/pids.max"] == "20"
-    assert files.killed == [directory]
+    assert files.killed[-1] == directory
     cgroups.close()
     assert files.where[0] == own
     assert set(files.groups) == {TOP, own}
@@ -91,6 +91,25 @@ def test_groups_go_beside_ours_when_we_share_it():
     assert (cgroups.missing, files.where[0]) == ((), own)
     with cgroups.step() as group:
         assert os.path.dirname(group.directories[0]) == slice_
+
+
+def test_in_a_container_what_shares_our_group_moves_along():
+    """C9: the top of a namespace of groups holds the container's first process, too."""
+    files = FakeGroups(TOP, ALL, processes=[(TOP, 0), (TOP, 1)], root="elsewhere")
+    cgroups = groups_of(files, TOP)
+    assert cgroups.missing == ()
+    assert files.where[1] == files.where[0] == f"{TOP}/pybuild-{os.getpid()}"
+    cgroups.close()
+    assert set(files.where.values()) == {TOP}
+    assert set(files.groups) == {TOP}
+
+
+def test_a_group_that_takes_no_process_of_ours_is_no_use():
+    """C9: who may move a process is decided by what lies between there and here."""
+    files = FakeGroups(TOP, ALL, processes=[(TOP, 0)])
+    files.closed.add(f"{TOP}/pybuild-{os.getpid()}-probe")
+    assert groups_of(files, TOP).missing == ("memory", "pids")
+    assert set(files.groups) == {TOP}
 
 
 def test_a_group_we_may_not_write_is_no_use():

@@ -14,14 +14,16 @@ import posixpath
 class FakeGroups:
     """Implements GroupFiles. `processes` are (group, pid) pairs; pid 0 is the caller."""
 
-    def __init__(self, top, controllers, writable=None, processes=(), enabled=()):
+    def __init__(self, top, controllers, writable=None, processes=(), enabled=(), root=None):
         self.files = {}
         self.top = top
+        self.root = root or top  # the one group that may hold processes beside limited children
         self.writable = writable or top
         self.where = {pid: group for group, pid in processes}
         self.groups = {top: set(controllers)}
         self.enabled = {top: set(enabled)}
         self.killed = []
+        self.closed = set()  # groups we may make but not move processes to
 
     def add(self, path, enabled=()):
         self.groups[path] = set(self.enabled[posixpath.dirname(path)])
@@ -70,7 +72,7 @@ class FakeGroups:
     def _enable(self, group, text):
         for word in text.split():
             if word[0] == "+":
-                if group in self.where.values() and group != self.top:
+                if group in self.where.values() and group != self.root:
                     self._fail(errno.EBUSY, group)
                 if word[1:] not in self.groups[group]:
                     self._fail(errno.ENOENT, group)
@@ -83,6 +85,10 @@ class FakeGroups:
         if path in self.groups:
             self._fail(errno.EEXIST, path)
         self.add(path)
+
+    def can_hold(self, path):
+        self._check(path)
+        return path not in self.closed
 
     def remove(self, path):
         self._check(path)
