@@ -134,7 +134,8 @@ class RuntimeStarter:
             return runtime
         from builder.sandbox import network_link as link  # noqa: PLC0415 - only when asked
 
-        networks = link.IsolatedNetworks(self._state.root, link.find_connector(self._wishes.ports))
+        directory = f"{self._state.root}/networks"
+        networks = link.IsolatedNetworks(directory, link.find_connector(self._wishes.ports))
         return replace(runtime, sandbox=link.ConnectedSandbox(runtime.sandbox, networks))
 
     def _start_namespaces(

@@ -108,10 +108,14 @@ class IsolatedNetworks:
     """Makes a connected network for each step, in `directory`, which may be written to."""
 
     def __init__(self, directory: str, connector: Connector) -> None:
-        """Remember; nothing is made yet."""
+        """Remember, and clear away what builders that were killed left."""
         self._directory = directory
         self._connector = connector
         self._numbers = itertools.count(1)
+        os.makedirs(directory, mode=0o700, exist_ok=True)
+        for name in os.listdir(directory):
+            if not _is_running(name.partition("-")[0]):
+                _remove(f"{directory}/{name}")
 
     @contextlib.contextmanager
     def step(self) -> Iterator[str]:
@@ -120,7 +124,7 @@ class IsolatedNetworks:
         Raises:
             SandboxError: it could not be connected.
         """
-        path = f"{self._directory}/net-{os.getpid()}-{next(self._numbers)}"
+        path = f"{self._directory}/{os.getpid()}-{next(self._numbers)}"
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
         with contextlib.ExitStack() as stack:
             stack.callback(_remove, path)
@@ -232,6 +236,18 @@ def _refusal(process: subprocess.Popen[bytes]) -> SandboxError:
     lines = text.decode("utf-8", "replace").strip().splitlines()
     said = f": {lines[-1]}" if lines else ""
     return SandboxError(f"cannot connect the network of a step{said}", hint=_HINT)
+
+
+def _is_running(pid: str) -> bool:
+    if not pid.isdecimal():
+        return True  # not ours to judge
+    try:
+        os.kill(int(pid), 0)
+    except PermissionError:
+        return True
+    except (OSError, OverflowError):
+        return False
+    return True
 
 
 def _size(path: str) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 from support.fake_sandbox import FakeSandbox, Program
 
@@ -100,3 +102,12 @@ def test_only_steps_that_are_apart_are_connected(tmp_path):
         (NetworkMode.HOST, ""),
         (NetworkMode.NONE, ""),
     ]
+
+
+def test_what_killed_builders_left_is_cleared_away(tmp_path):
+    """Issue 4: nothing stays for ever; what is of a running one stays."""
+    left, running = tmp_path / f"{(1 << 22) + 1}-1", tmp_path / f"{os.getpid()}-1"
+    left.touch()
+    running.touch()
+    link.IsolatedNetworks(str(tmp_path), link.Connector("/nowhere", is_pasta=True))
+    assert (left.exists(), running.exists()) == (False, True)
