@@ -97,6 +97,6 @@ def foreign_hint(log_tail: Sequence[str], host: Platform) -> str | None:
         return None
     return (
         f"this machine runs {host} programs: install an emulator for others (apt install"
-        " qemu-user-static; before Linux 6.7 also binfmt-support), or start the stage with"
+        " qemu-user-static; user namespaces are needed, before Linux 6.7 also binfmt-support), or start the stage with"
         " FROM --platform=$BUILDPLATFORM and cross-compile"
     )
