@@ -25,6 +25,7 @@ from builder.sandbox.engine import (
     kernel,
     landlock,
     metadata,
+    opening,
     processes,
     program,
     xattrs,
@@ -56,6 +57,7 @@ _REFUSED = ("mount", "umount2", "pivot_root", "swapon", "swapoff", "acct", "quot
             "setns")  # fmt: skip
 
 HANDLERS: dict[str, Handler] = {
+    **opening.CALLS,
     **files.CALLS,
     **metadata.CALLS,
     **xattrs.CALLS,

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _REFERENCE = os.O_PATH | os.O_CLOEXEC
 _MAX_LINKS = 40  # as the kernel's
+_SYSTEM = frozenset({b"/proc", b"/dev", b"/sys"})
 _STREAMS = {b"/dev/stdin": b"0", b"/dev/stdout": b"1", b"/dev/stderr": b"2"}
 _DEVICES = frozenset({b"null", b"zero", b"full", b"random", b"urandom", b"tty", b"fd", b"pts",
                       b"ptmx", b"shm", b"stdin", b"stdout", b"stderr"})  # fmt: skip
@@ -57,6 +58,31 @@ def fd_path(fd: int) -> bytes:
     return b"/proc/self/fd/%d" % fd
 
 
+class _Hiding:
+    """What of the tree lies where places are: the stubs themselves, and what directories hold."""
+
+    def __init__(self, root_fd: int, guests: list[bytes]) -> None:
+        self._stubs: set[tuple[int, int]] = set()
+        self.deep: list[bytes] = []  # directories that are not empty in the tree
+        for guest in guests:
+            try:
+                fd = kernel.open_in(root_fd, guest, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
+            except OSError:
+                continue
+            status = os.fstat(fd)
+            self._stubs.add((status.st_dev, status.st_ino))
+            if stat.S_ISDIR(status.st_mode) and os.listdir(fd):
+                self.deep.append(guest)
+            os.close(fd)
+
+    def holds(self, fd: int) -> bool:
+        """Whether what was opened is one of the stubs."""
+        if not self._stubs:
+            return False
+        status = os.fstat(fd)
+        return (status.st_dev, status.st_ino) in self._stubs
+
+
 class View:
     """Names of one step."""
 
@@ -71,6 +97,9 @@ class View:
         self.root = root
         self.root_fd = os.open(root, _REFERENCE | os.O_DIRECTORY)
         self._places = {place.guest: place for place in places}
+        # A path that begins otherwise lies in no place, as it is written.
+        self._letters = (b"//", b"/.", *{place.guest[:3] for place in places})
+        self._hiding = _Hiding(self.root_fd, [p.guest for p in places if p.guest not in _SYSTEM])
         self._is_ours = is_ours
         self._process_of = process_of
         # What a host path of a descriptor or working directory is called in the step.
@@ -148,16 +177,13 @@ class View:
 
     def passed(self, task: int, path: bytes) -> tuple[Place | None, bytes]:
         """The place that a path lies in as it is written, and the host path it means there."""
-        if not path.startswith(self._first_letters()):
+        if not path.startswith(self._letters):
             return None, b""
         name = plain(path)
         for guest, place in self._places.items():
             if name == guest or name.startswith(guest + b"/"):
                 return place, self._host_path(task, place, name)
         return None, b""
-
-    def _first_letters(self) -> tuple[bytes, ...]:
-        return (b"//", b"/.", *(guest[:3] for guest in self._places))
 
     def _host_path(self, task: int, place: Place, name: bytes) -> bytes:
         if place.guest == b"/proc":
@@ -190,7 +216,7 @@ class View:
         writes = flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC)
         if place.readonly and writes and not flags & os.O_PATH:
             fail(errno.EROFS)
-        if place.guest in {b"/proc", b"/dev", b"/sys"}:
+        if place.guest in _SYSTEM:
             return os.open(host, flags | os.O_CLOEXEC, mode)
         inside = host[len(place.host) :]
         base = os.open(place.host, _REFERENCE)
@@ -223,10 +249,12 @@ class View:
 
     def _places_hide(self, fd: int) -> bool:
         """Whether what was found in the tree lies under a place, which would be mounted over it."""
-        if len(self._places) <= 3:  # noqa: PLR2004 - /proc, /dev and /sys are empty in the tree
+        if self._hiding.holds(fd):
+            return True
+        if not self._hiding.deep:
             return False
         name = self.guest_name(os.readlink(fd_path(fd)))
-        return any(name == guest or name.startswith(guest + b"/") for guest in self._places)
+        return any(name.startswith(guest + b"/") for guest in self._hiding.deep)
 
     def _refuse_readonly(self, directory: int) -> None:
         host = os.readlink(fd_path(directory))

@@ -1,0 +1,167 @@
+"""Calls that open files: done in the step's tree, the descriptor handed over.
+
+Never waits in the supervisor: what may block is opened without, and FIFOs wait in threads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import select
+import stat
+import threading
+from typing import TYPE_CHECKING
+
+from builder.sandbox.engine import kernel
+from builder.sandbox.engine.files import note_new
+from builder.sandbox.engine.kernel import AT_FDCWD, Request
+from builder.sandbox.engine.step import CONTINUE
+from builder.sandbox.engine.view import fail, fd_path
+
+if TYPE_CHECKING:
+    from builder.sandbox.engine.step import Handler, Step
+
+_TEMPORARY = 0o20000000  # the bit O_TMPFILE has beside O_DIRECTORY
+_ACCESS = os.O_WRONLY | os.O_RDWR
+_CREATION = os.O_CREAT | os.O_EXCL | os.O_TRUNC | os.O_NOCTTY | os.O_CLOEXEC
+_OWNER_READS_AND_WRITES = 0o600
+
+
+def _openat(step: Step, request: Request) -> int | None:
+    directory, path, flags, mode = request.arguments[:4]
+    return _open(step, request, directory, path, flags, mode)
+
+
+def _open2(step: Step, request: Request) -> int | None:
+    path, flags, mode = request.arguments[:3]
+    return _open(step, request, AT_FDCWD, path, flags, mode)
+
+
+def _creat(step: Step, request: Request) -> int | None:
+    path, mode = request.arguments[:2]
+    flags = os.O_CREAT | os.O_WRONLY | os.O_TRUNC
+    return _open(step, request, AT_FDCWD, path, flags, mode)
+
+
+def _open(
+    step: Step, request: Request, directory: int, address: int, flags: int, mode: int
+) -> int | None:
+    task = request.task
+    flags &= 0xFFFFFFFF
+    path = kernel.read_path(task, address)
+    if not path:
+        fail(errno.ENOENT)
+    if flags & os.O_PATH and flags & os.O_NOFOLLOW and _is_name(path):
+        return CONTINUE  # no link is followed, and only the kernel can give such an fd
+    path = step.view(task).absolute(task, directory, path)
+    opener = _create if flags & os.O_CREAT or flags & _TEMPORARY else _open_existing
+    fd = opener(step, task, path, flags, mode)
+    try:
+        if flags & os.O_PATH:
+            kernel.give_fd(step.listener, request.id, fd, flags)
+        elif not flags & os.O_NONBLOCK and _must_wait(fd, flags):
+            _open_fifo(step, request, fd, flags)
+            return None
+        else:
+            if not flags & os.O_NONBLOCK:
+                fcntl.fcntl(fd, fcntl.F_SETFL, flags & ~(os.O_NONBLOCK | _ACCESS | _CREATION))
+            kernel.give_fd(step.listener, request.id, fd, flags)
+    finally:
+        os.close(fd)
+    return None
+
+
+def _must_wait(fd: int, flags: int) -> bool:
+    """Whether what was opened is one end of a FIFO whose other end may be missing."""
+    if not stat.S_ISFIFO(os.fstat(fd).st_mode):
+        return False
+    return not flags & _ACCESS or bool(fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_PATH)
+
+
+def _is_name(path: bytes) -> bool:
+    """Whether a path is one name in a directory that is open already."""
+    return b"/" not in path and path not in {b"..", b"."}
+
+
+def _open_existing(step: Step, task: int, path: bytes, flags: int, _mode: int) -> int:
+    if flags & os.O_PATH:  # one that can be read does as well, and can be given
+        kept = os.O_DIRECTORY | os.O_NOFOLLOW
+        return step.view(task).open(task, path, flags & kept | os.O_NONBLOCK)
+    # Never wait here: other calls of the step are answered by the same thread.
+    try:
+        return step.view(task).open(task, path, flags | os.O_NOCTTY | os.O_NONBLOCK)
+    except OSError as error:
+        if error.errno != errno.ENXIO or flags & os.O_NONBLOCK or not flags & _ACCESS:
+            raise
+        return step.view(task).reference(task, path)  # a FIFO without reader
+
+
+def _create(step: Step, task: int, path: bytes, flags: int, mode: int) -> int:
+    """Open with O_CREAT or O_TMPFILE; what is new gets its owner and mode."""
+    view, identity = step.view(task), step.identities.of(task)
+    wanted = mode & 0o7777 & ~identity.umask
+    real = (wanted & 0o777) | _OWNER_READS_AND_WRITES
+    flags_asked = flags
+    flags |= os.O_NOCTTY | os.O_NONBLOCK
+    if flags & _TEMPORARY:
+        fd = view.open(task, path, flags, real)
+    else:
+        try:
+            fd = view.open(task, path, flags | os.O_CREAT | os.O_EXCL, real)
+        except FileExistsError:
+            if flags & os.O_EXCL:
+                raise
+            try:
+                asked = flags & ~(os.O_CREAT | os.O_NONBLOCK) | (flags_asked & os.O_NONBLOCK)
+                return _open_existing(step, task, path, asked, mode)
+            except FileNotFoundError:  # a link whose target is to be made
+                return view.open(task, path, flags, real)
+    _note_new(step, task, fd, wanted, real, os.path.dirname(path.rstrip(b"/")))
+    return fd
+
+
+def _note_new(step: Step, task: int, fd: int, wanted: int, real: int, above: bytes) -> None:
+    """Record what a new inode is meant to be where it differs from what it is."""
+    view = step.view(task)
+    parent = view.reference(task, above or b"/")
+    try:
+        note_new(step, task, fd, parent, wanted, real)
+    finally:
+        os.close(parent)
+
+
+def _open_fifo(step: Step, request: Request, fd: int, flags: int) -> None:
+    """Open a FIFO as patiently as the step wants to, in a thread of its own.
+
+    A reader has its end already, and waits for what a writer brings; opening it once more could
+    miss one who came and went. A writer without reader has only a reference, and opens when one
+    comes.
+    """
+    held = os.dup(fd)
+
+    def wait() -> None:
+        opened = held
+        try:
+            if fcntl.fcntl(held, fcntl.F_GETFL) & os.O_PATH:
+                opened = os.open(fd_path(held), flags & ~_CREATION & ~os.O_NOFOLLOW | os.O_CLOEXEC)
+            else:
+                poll = select.poll()
+                poll.register(held, select.POLLIN)
+                poll.poll()
+                fcntl.fcntl(held, fcntl.F_SETFL, flags & ~(os.O_NONBLOCK | _ACCESS | _CREATION))
+        except OSError as error:
+            kernel.answer(step.listener, request.id, 0, error.errno or errno.EIO)
+        else:
+            with contextlib.suppress(OSError):
+                kernel.give_fd(step.listener, request.id, opened, flags)
+        finally:
+            os.close(held)
+            if opened != held:
+                os.close(opened)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+CALLS: dict[str, Handler] = {"openat": _openat, "open": _open2, "creat": _creat}
