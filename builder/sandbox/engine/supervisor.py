@@ -122,6 +122,11 @@ def _prepare(spec: SandboxSpec, scratch: str) -> _Ready:
             hint="leave --network=none out, or run where user namespaces are allowed:"
             " see `pybuild doctor`",
         )
+    if spec.insecure:
+        raise HostUnsupportedError(
+            "--security=insecure cannot be had without namespaces",
+            hint="leave it out, or run where user namespaces are allowed: see `pybuild doctor`",
+        )
     os.umask(0)
     path = os.fsencode(spec.root.path)
     root = targets.Root(os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
