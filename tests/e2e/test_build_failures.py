@@ -63,14 +63,15 @@ def test_missing_source(pybuild, busybox):
 
 
 def test_host_that_cannot(pybuild, busybox):
-    """Without user namespaces a build that needs them exits with 3 and says what is missing."""
+    """Without user namespaces a build that insists on them exits with 3 and says what is missing."""
     context = pybuild.context("cannot", f"FROM {busybox}\nRUN true\n")
+    insists = ("--sandbox", "userns")
     blocked = ["unshare", "-U", "-r", "sh", "-c"]
     script = 'echo 0 > /proc/sys/user/max_user_namespaces && exec "$@"'
-    command = [*blocked, script, "sh", *pybuild.command(context)]
+    command = [*blocked, script, "sh", *pybuild.command(*insists, context)]
     if pybuild.other:
         command = pybuild.as_account(
-            [*blocked, script, "sh", pybuild.python, "-P", "-m", "builder", str(context)]
+            [*blocked, script, "sh", pybuild.python, "-P", "-m", "builder", *insists, str(context)]
         )
 
     done = subprocess.run(
