@@ -136,14 +136,22 @@ def _report(error: PybuildError) -> int:
             return _say(error.message, error.hint, _USAGE)
         case SolveError():
             _show_failure(error)
-            status = _HOST if isinstance(error.cause, HostUnsupportedError) else _FAILED
-            return _say(error.message, error.hint, status)
+            if isinstance(error.cause, HostUnsupportedError):
+                return _say(error.message, _with_doctor(error.hint), _HOST)
+            return _say(error.message, error.hint, _FAILED)
         case HostUnsupportedError():
-            return _say(error.message, error.hint, _HOST)
+            return _say(error.message, _with_doctor(error.hint), _HOST)
         case UsageError():
             return _say(error.message, error.hint, _USAGE)
         case _:
             return _say(error.message, error.hint, _FAILED)
+
+
+def _with_doctor(hint: str | None) -> str:
+    """What this host cannot, doctor knows more about."""
+    if hint and "pybuild doctor" in hint:
+        return hint
+    return f"{hint}; `pybuild doctor` says more" if hint else "`pybuild doctor` says more"
 
 
 def _show_failure(error: SolveError) -> None:

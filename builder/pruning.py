@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from typing import TYPE_CHECKING
 
+from builder.errors import HostUnsupportedError
 from cache.errors import PybuildError
 from cache.records import layer_from
 from cache.spec.digest import Digest
@@ -112,6 +114,11 @@ def _drop_indexes(state: State, needed: set[Digest]) -> None:
 
 def _drop_trees(state: State, *, everything: bool) -> None:
     """Remove trees; their files may belong to subordinate ids, hence the namespace."""
+    if os.path.isdir(f"{state.root}/plain"):
+        from builder.snapshot.plain import drop_idle  # noqa: PLC0415 - few hosts have such trees
+
+        used = frozenset() if everything else frozenset(_chains(state))
+        drop_idle(state.root, used)
     folders = [
         name for name in ("snapshots", "active", "mounts") if os.path.isdir(f"{state.root}/{name}")
     ]
@@ -122,7 +129,8 @@ def _drop_trees(state: State, *, everything: bool) -> None:
     from cache.archive.rooted import remove_tree  # noqa: PLC0415
     from cache.snapshotnames import SqliteSnapshotNames  # noqa: PLC0415
 
-    enter_namespace()
+    with contextlib.suppress(HostUnsupportedError):  # then all of it is ours anyway
+        enter_namespace()
     kept = set() if everything else _chains(state)
     for (chain,) in state.database.rows("SELECT chain FROM snapshots"):
         if chain not in kept:

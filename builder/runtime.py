@@ -138,6 +138,13 @@ class RuntimeStarter:
         networks = link.IsolatedNetworks(directory, link.find_connector(self._wishes.ports))
         return replace(runtime, sandbox=link.ConnectedSandbox(runtime.sandbox, networks))
 
+    def _forget_tier(self, scratch: str) -> None:
+        """What was remembered of this host holds no more: try again the next time."""
+        if self._asked == "auto":
+            from builder.sandbox import tiers  # noqa: PLC0415 - only when something is wrong
+
+            tiers.forget(scratch, self._state.memos)
+
     def _start_namespaces(
         self, scratch: str, layers: LayerStore, merged: Callable[[Sequence[Layer]], Tree]
     ) -> Runtime:
@@ -146,7 +153,11 @@ class RuntimeStarter:
         from builder.snapshot.overlay import OverlaySnapshotter  # noqa: PLC0415
         from cache.snapshotnames import SqliteSnapshotNames  # noqa: PLC0415
 
-        enter_namespace()
+        try:
+            enter_namespace()
+        except HostUnsupportedError:
+            self._forget_tier(scratch)
+            raise
         if self._wishes.foreign:
             self._register_emulators()
         sandbox: Sandbox = LaunchedSandbox.start(scratch, *self._step_runner())

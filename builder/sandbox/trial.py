@@ -80,8 +80,9 @@ def try_tier(tier: Tier, scratch: str) -> Answer:
 
 
 def _namespaces(place: str) -> None:
-    """A user namespace with a full range of ids, and an overlay on the state's file system."""
-    from builder.sandbox.namespace import enter_namespace  # noqa: PLC0415 - in the child only
+    """A full range of ids, the namespaces of a step, an overlay on the state's disk as its root."""
+    from builder.sandbox import syscalls  # noqa: PLC0415 - in the child only
+    from builder.sandbox.namespace import enter_namespace  # noqa: PLC0415 - the same
     from builder.sandbox.overlay import mount_overlay  # noqa: PLC0415
 
     enter_namespace()
@@ -91,6 +92,15 @@ def _namespaces(place: str) -> None:
     mount_overlay(f"{place}/root", place, ("lower",), changes)
     with open(f"{place}/root/file", "wb"):
         pass
+    syscalls.unshare(syscalls.CLONE_NEWPID | syscalls.CLONE_NEWIPC | syscalls.CLONE_NEWUTS)
+    os.chdir(f"{place}/root")
+    try:
+        syscalls.pivot_root_here()
+    except OSError as error:
+        raise HostUnsupportedError(
+            f"cannot change the root of a namespace of our own: {(error.strerror or '').lower()}",
+            hint="a seccomp profile forbids pivot_root: run with seccomp=unconfined",
+        ) from error
 
 
 def _emulation(place: str) -> None:

@@ -26,7 +26,7 @@ from cache.spec.oci import chain_id
 from cache.value import field, state
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
     from types import TracebackType
 
     from cache.archive.tree import Tree
@@ -204,11 +204,7 @@ class PlainSnapshotter:
         return None
 
     def _noted(self, name: str) -> str:
-        try:
-            with open(os.path.join(self._directories.path, name, _CHAIN), encoding="ascii") as file:
-                return file.read(200)
-        except (OSError, UnicodeDecodeError):
-            return ""
+        return _noted(self._directories, name)
 
     def _note(self, working: _Working) -> None:
         fd = os.open(f"{_CHAIN}.new", _NOTE, 0o600, dir_fd=working.claim.fd)
@@ -255,6 +251,24 @@ class PlainSnapshotter:
             self._directories.remove(key)
         finally:
             os.close(working.claim.fd)
+
+
+def drop_idle(root: str, kept: Collection[object]) -> None:
+    """Delete the directories nobody uses, but those that hold a stack named in `kept`."""
+    directories = Directories.open(os.path.join(root, "plain"))
+    try:
+        directories.sweep(lambda name: _noted(directories, name) in kept)
+    finally:
+        directories.close()
+
+
+def _noted(directories: Directories, name: str) -> str:
+    """The chain that a directory is said to hold; empty while it is in flux."""
+    try:
+        with open(os.path.join(directories.path, name, _CHAIN), encoding="ascii") as file:
+            return file.read(200)
+    except (OSError, UnicodeDecodeError):
+        return ""
 
 
 def _tick(directory_fd: int) -> int:

@@ -111,3 +111,7 @@ def test_builds_the_same_layers_everywhere(name, host, expected):
     refused = next(f for f in diagnosis["findings"] if f["name"] == "sandbox userns")
     assert not refused["works"]
     assert refused["hint"]
+    here.good("prune")
+    assert os.listdir(here.home / "state" / "plain") != []
+    here.good("prune", "--all")
+    assert os.listdir(here.home / "state" / "plain") == []
