@@ -39,10 +39,13 @@ class State:
 
 
 def locate(environ: Mapping[str, str]) -> str:
-    """Where state lives: PYBUILD_ROOT, else the XDG data directory.
+    """Where state lives: PYBUILD_ROOT, else the XDG data directory, else a directory of our own.
+
+    In a container there may be no home, or one that cannot be written to: then it is
+    `pybuild-UID` in TMPDIR or /var/tmp.
 
     Raises:
-        StoreError: neither is set and there is no home directory.
+        StoreError: somebody put a link where that directory would be.
     """
     if environ.get("PYBUILD_ROOT"):
         return os.path.abspath(environ["PYBUILD_ROOT"])
@@ -50,10 +53,20 @@ def locate(environ: Mapping[str, str]) -> str:
     if data.startswith("/"):
         return f"{data}/pybuild"
     home = environ.get("HOME", "")
-    if not home.startswith("/") or home == "/":
-        msg = "there is no home directory to keep state in"
+    if home.startswith("/") and home != "/" and _can_be_made(f"{home}/.local/share/pybuild"):
+        return f"{home}/.local/share/pybuild"
+    place = os.path.join(environ.get("TMPDIR") or "/var/tmp", f"pybuild-{os.geteuid()}")  # noqa: S108 - checked when opened
+    if os.path.islink(place):
+        msg = f"{place} is a link, and the state directory must be one of our own"
         raise StoreError(msg, hint="set PYBUILD_ROOT to a directory you can write to")
-    return f"{home}/.local/share/pybuild"
+    return place
+
+
+def _can_be_made(path: str) -> bool:
+    """Whether a directory is there and writable, or can be made."""
+    while not os.path.lexists(path):
+        path = os.path.dirname(path)
+    return os.access(path, os.W_OK | os.X_OK)
 
 
 @contextlib.contextmanager

@@ -13,22 +13,29 @@ from cache.errors import StoreError
 @pytest.mark.parametrize(
     ("environ", "place"),
     [
-        ({"PYBUILD_ROOT": "/a", "HOME": "/h"}, "/a"),
-        ({"XDG_DATA_HOME": "/x", "HOME": "/h"}, "/x/pybuild"),
-        ({"XDG_DATA_HOME": "relative", "HOME": "/h"}, "/h/.local/share/pybuild"),
-        ({"HOME": "/h"}, "/h/.local/share/pybuild"),
+        ({"PYBUILD_ROOT": "/a", "HOME": "HERE"}, "/a"),
+        ({"XDG_DATA_HOME": "/x", "HOME": "HERE"}, "/x/pybuild"),
+        ({"XDG_DATA_HOME": "relative", "HOME": "HERE"}, "HERE/.local/share/pybuild"),
+        ({"HOME": "HERE"}, "HERE/.local/share/pybuild"),
+        ({"HOME": "HERE/not/made/yet"}, "HERE/not/made/yet/.local/share/pybuild"),
+        ({}, "/var/tmp/pybuild-UID"),
+        ({"HOME": "/"}, "/var/tmp/pybuild-UID"),
+        ({"HOME": "", "TMPDIR": "HERE"}, "HERE/pybuild-UID"),
+        ({"HOME": "/proc/1/nowhere", "TMPDIR": "HERE"}, "HERE/pybuild-UID"),
     ],
 )
-def test_state_lies_where_the_environment_says(environ, place):
-    """PYBUILD_ROOT, else the XDG data directory, else the home directory."""
-    assert states.locate(environ) == place
+def test_state_lies_where_the_environment_says(environ, place, tmp_path):
+    """PYBUILD_ROOT, XDG data directory, home; without a home that will do a directory of our own."""
+    here = {name: text.replace("HERE", str(tmp_path)) for name, text in environ.items()}
+    expected = place.replace("HERE", str(tmp_path)).replace("UID", str(os.geteuid()))
+    assert states.locate(here) == expected
 
 
-@pytest.mark.parametrize("environ", [{}, {"HOME": ""}, {"HOME": "/"}])
-def test_no_home_is_a_clear_error(environ):
-    """Without any place the variable to set is named (R43)."""
-    with pytest.raises(StoreError) as caught:
-        states.locate(environ)
+def test_a_link_for_a_state_directory_is_refused(tmp_path):
+    """Who can write to a shared directory does not choose where our state goes (R43, D24)."""
+    (tmp_path / f"pybuild-{os.geteuid()}").symlink_to(tmp_path)
+    with pytest.raises(StoreError, match="is a link") as caught:
+        states.locate({"TMPDIR": str(tmp_path)})
     assert "PYBUILD_ROOT" in str(caught.value.hint)
 
 
