@@ -1,0 +1,118 @@
+"""What a build costs in numbers that do not depend on the machine's mood (issue Speed).
+
+The limits are a tenth above what was counted when they were set; a change that needs more has
+to say why. Seconds are measured by bench/.
+"""
+
+from __future__ import annotations
+
+import collections
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+FILES = 200
+MODULES = 215  # imported by a cached build, the interpreter's own included
+CALLS = 4000  # system calls of a cached build of FILES files
+CALLS_A_FILE = 1.25  # more of them for each further file: its stat, and its share of a listing
+
+needs_strace = pytest.mark.skipif(not shutil.which("strace"), reason="needs strace")
+
+
+@pytest.fixture
+def context(tmp_path):
+    """Two hundred files and a Dockerfile without RUN."""
+    where = tmp_path / "context"
+    more_files(where, FILES)
+    lines = ["FROM scratch", "ENV A=1", "COPY src /src", "WORKDIR /src", "LABEL b=2", "USER 7"]
+    (where / "Dockerfile").write_text("\n".join(lines) + "\n")
+    return where
+
+
+def more_files(where, count):
+    """Fill a context with small files that are not of just now."""
+    for n in range(count):
+        path = where / "src" / f"d{n // 100}" / f"f{n}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"{n}\n")
+
+
+def build(tmp_path, *before, options=()):
+    """A build of the context, started by `before`; standard error."""
+    environ = {**os.environ, "PYBUILD_ROOT": str(tmp_path / "state"), "PYTHONPATH": str(REPOSITORY)}
+    command = [*before, sys.executable, *options, "-m", "builder", "-q", str(tmp_path / "context")]
+    return subprocess.run(
+        command,
+        env=environ,
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    ).stderr
+
+
+def traced(tmp_path):
+    """The system calls of a build: how often each, and the files of the context it opened."""
+    log = tmp_path / "trace"
+    build(tmp_path, "strace", "-f", "-qq", "-y", "-s", "200", "-o", str(log))
+    lines = log.read_text(errors="replace").splitlines()
+    calls = collections.Counter(m[1] for m in map(re.compile(r"^\d+ +(\w+)\(").match, lines) if m)
+    opened = {
+        m[1]
+        for m in map(re.compile(rf"openat\(.*= \d+<{tmp_path}/context/(src/.*/.*)>").search, lines)
+        if m
+    }
+    return calls, opened
+
+
+def aged(tmp_path):
+    """Build until files are old enough for their digests to be remembered (J10)."""
+    build(tmp_path)
+    build(tmp_path)
+
+
+def test_a_cached_build_imports_few_modules(tmp_path, context):
+    """Every module costs a third of a millisecond on each build."""
+    del context
+    aged(tmp_path)
+    report = build(tmp_path, options=("-X", "importtime"))
+    assert len(re.findall(r"^import time: +\d+ \|", report, re.MULTILINE)) <= MODULES
+
+
+@needs_strace
+def test_a_cached_build_reads_no_file_of_the_context(tmp_path, context):
+    """Nothing is opened, mounted or started to find that nothing changed."""
+    del context
+    aged(tmp_path)
+    calls, opened = traced(tmp_path)
+    assert opened == set()
+    assert calls["mount"] == calls["clone"] == calls["clone3"] == calls["unshare"] == 0
+    assert calls["execve"] == 1
+    assert calls["fsync"] == 0
+    assert calls.total() <= CALLS
+
+
+@needs_strace
+def test_a_larger_context_costs_one_stat_a_file(tmp_path, context):
+    """System calls grow by little more than the files (W1b)."""
+    aged(tmp_path)
+    few = traced(tmp_path)[0].total()
+    more_files(context, FILES + 1000)
+    aged(tmp_path)
+    many = traced(tmp_path)[0].total()
+    assert many - few <= 1000 * CALLS_A_FILE
+
+
+@needs_strace
+def test_one_edited_file_is_the_one_that_is_read(tmp_path, context):
+    """The digests of the others are known by their stat (W3e)."""
+    aged(tmp_path)
+    (context / "src" / "d1" / "f150").write_text("edited\n")
+    assert traced(tmp_path)[1] == {"src/d1/f150"}
