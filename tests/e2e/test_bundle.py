@@ -55,6 +55,8 @@ def test_a_bundle_starts(pybuild, image, runtime):
     bundle = pybuild.home / "bundle"
     pybuild.good("bundle", image, bundle, SCRIPT)
     done = start(pybuild, runtime, bundle)
+    if os.geteuid() and "cgroups in hybrid mode" in done.stderr:
+        pytest.skip("only root can hide this host's control groups, which crun does not take")
     assert done.returncode == 5, done.stderr
     uid, cwd, text, owned, listed = done.stdout.splitlines()
     assert (uid, cwd, text, owned) == ("0", "/w", "v", "text")
