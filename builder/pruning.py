@@ -112,6 +112,18 @@ def _drop_indexes(state: State, needed: set[Digest]) -> None:
                 os.unlink(f"{state.root}/{folder}/{name}")
 
 
+def _empty_scratch(root: str) -> None:
+    """Remove what steps of killed builds had in memory, or would have had."""
+    from cache.archive.rooted import remove_tree  # noqa: PLC0415 - rarely there
+
+    scratch = os.open(f"{root}/scratch", _FLAGS)
+    try:
+        for name in os.listdir(scratch):
+            remove_tree(scratch, name)
+    finally:
+        os.close(scratch)
+
+
 def _drop_trees(state: State, *, everything: bool) -> None:
     """Remove trees; their files may belong to subordinate ids, hence the namespace."""
     if os.path.isdir(f"{state.root}/plain"):
@@ -119,6 +131,8 @@ def _drop_trees(state: State, *, everything: bool) -> None:
 
         used = frozenset() if everything else frozenset(_chains(state))
         drop_idle(state.root, used)
+    if os.path.isdir(f"{state.root}/scratch"):
+        _empty_scratch(state.root)
     folders = [
         name for name in ("snapshots", "active", "mounts") if os.path.isdir(f"{state.root}/{name}")
     ]

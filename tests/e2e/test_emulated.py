@@ -65,6 +65,7 @@ RUN --mount=type=cache,target=/cache cat /cache/k >> /o
     secret = ("--secret", f"id=s,src={context / 'secret'}")
     layers = build(pybuild, context, "out", *EMULATED, *secret)
     assert set(layers[-2]) == {"o"}
+    assert os.listdir(pybuild.state / "scratch") == []  # what tmpfs and /dev/shm held is gone
     assert layers[-1]["o"][8] == b"given\nkept\n"
 
 

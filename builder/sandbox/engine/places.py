@@ -32,7 +32,7 @@ class Places:
         self._path = path
         self._scratch = scratch
         self._records = records
-        self._made = 0
+        self._made: list[str] = []  # names of directories in the scratch directory
         self.table: list[Place] = []
 
     def add_system(self, spec: SandboxSpec) -> None:
@@ -96,10 +96,22 @@ class Places:
         """Host paths a step may read only."""
         return [b"/proc", *(p.host for p in self.table if p.readonly)]
 
+    def close(self) -> None:
+        """Remove what lay in memory for the step, or would have; call when no process is left."""
+        from cache.archive.rooted import remove_tree  # noqa: PLC0415 - at the end of a step only
+
+        scratch = os.open(self._scratch, _DIRECTORY & ~os.O_PATH)
+        try:
+            while self._made:
+                remove_tree(scratch, self._made.pop())
+        finally:
+            os.close(scratch)
+
     def _directory(self, mode: int) -> bytes:
-        self._made += 1
-        path = b"%s/%d.%d" % (self._scratch, os.getpid(), self._made)
+        name = f"{os.getpid()}.{len(self._made)}.{os.urandom(4).hex()}"
+        path = os.path.join(self._scratch, name.encode())
         os.mkdir(path, 0o700)
+        self._made.append(name)
         os.chmod(path, mode)
         return path
 

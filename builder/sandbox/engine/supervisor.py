@@ -101,7 +101,10 @@ def run(descriptors: init.Descriptors, scratch: str, tools: process.Tools) -> No
         os.close(descriptors.spec)
         limits.enter(spec)
         ready = _prepare(spec, scratch)
-        code = _supervise(ready, report)
+        try:
+            code = _supervise(ready, report)
+        finally:
+            ready.places.close()
         told = wire.Report(tuple(reversed(ready.root.stubs)), tuple(_told(ready.step.records)))
         os.write(report, wire.encode_report(told))
     except (SandboxError, HostUnsupportedError) as error:
