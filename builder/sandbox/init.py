@@ -148,14 +148,23 @@ def prepare(spec: SandboxSpec, scratch_path: str, mount_rest: MountRest) -> Read
         root_path, spec.root.base, spec.root.lowers, (spec.root.upper, spec.root.work)
     )
     root = targets.Root(os.open(root_path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
-    owner = credentials.resolve(
+    owner = owner_of(spec, root)
+    mount_rest(root, root_path, scratch, spec)
+    directory = targets.working_directory(root, spec.process.cwd, (owner.uid, owner.gid))
+    return Ready(root, directory, owner)
+
+
+def owner_of(spec: SandboxSpec, root: targets.Root) -> credentials.Credentials:
+    """Who a step runs as, by the account files of its root.
+
+    Raises:
+        SandboxError: nobody there has that name.
+    """
+    return credentials.resolve(
         spec.process.user,
         targets.read_file(root, "etc/passwd", _MAX_ACCOUNT_FILE),
         targets.read_file(root, "etc/group", _MAX_ACCOUNT_FILE),
     )
-    mount_rest(root, root_path, scratch, spec)
-    directory = targets.working_directory(root, spec.process.cwd, (owner.uid, owner.gid))
-    return Ready(root, directory, owner)
 
 
 def name_files(spec: SandboxSpec) -> tuple[MemoryFile, ...]:

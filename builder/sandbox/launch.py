@@ -163,10 +163,10 @@ def _settle(control: socket.socket, tools: Tools, parent: int) -> None:
 
 def _keep_plain(control: socket.socket, scratch: str, tools: Tools, parent: int) -> NoReturn:
     """Be the launcher itself: without a PID namespace nothing has to be held."""
-    from builder.sandbox.engine import supervisor  # noqa: PLC0415 - rarely needed
+    from builder.sandbox.engine import emulate  # noqa: PLC0415 - rarely needed
 
     _settle(control, tools, parent)
-    launcher.serve(control, scratch, tools, supervisor.run, namespaces=False)
+    launcher.serve(control, scratch, tools, emulate.run, namespaces=False)
 
 
 def _keep(

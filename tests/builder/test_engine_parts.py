@@ -14,11 +14,11 @@ from builder.errors import HostUnsupportedError
 from builder.sandbox.engine import kernel
 from builder.sandbox.engine.abi import abi_of
 from builder.sandbox.engine.identities import Identities, Identity
+from builder.sandbox.engine.plans import HANDLERS, emulation
 from builder.sandbox.engine.program import CREATING, Plan, program
 from builder.sandbox.engine.programs import Programs
 from builder.sandbox.engine.records import Records, key_of
 from builder.sandbox.engine.step import Step
-from builder.sandbox.engine.supervisor import HANDLERS, plan
 from builder.sandbox.engine.tracer import TRACED
 from builder.sandbox.engine.view import Place, View, plain, signed
 
@@ -67,7 +67,7 @@ def test_other_machines_are_refused():
 def test_calls_go_where_the_plan_says(machine):
     """Notified, traced, refused with their errno; others and unknown ones run; foreign ones do not."""
     abi = abi_of(machine)
-    code = program(abi, plan())
+    code = program(abi, emulation())
     for name, number in abi.numbers.items():
         found = verdict(code, number, abi.audit)
         if name in HANDLERS:

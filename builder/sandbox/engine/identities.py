@@ -7,9 +7,12 @@ soft limit of POSIX message queues, which fork and exec hand down and one call r
 from __future__ import annotations
 
 import resource
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from builder.errors import SandboxError
+
+if TYPE_CHECKING:
+    from builder.sandbox.credentials import Credentials
 
 LIMIT = resource.RLIMIT_MSGQUEUE
 _MOST = 100_000  # identities of one step; each is a change of ids, groups or umask
@@ -28,6 +31,11 @@ class Identity(NamedTuple):
     groups: tuple[int, ...] = ()
     umask: int = 0o022
     root: bytes = b""
+
+    @classmethod
+    def of(cls, owner: Credentials) -> Identity:
+        """The identity of who a step runs as."""
+        return cls(*(owner.uid,) * 3, *(owner.gid,) * 3, owner.groups)
 
 
 class Identities:

@@ -11,10 +11,11 @@ import struct
 from typing import TYPE_CHECKING
 
 from builder.sandbox import syscalls
+from builder.sandbox.spec import Recorded
 from cache.value import field, state
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 Key = tuple[int, int]  # device and inode number
 
@@ -50,6 +51,24 @@ class Records:
     def __iter__(self) -> Iterator[tuple[Key, Record]]:
         """Everything recorded."""
         return iter(self._table.items())
+
+    def seed(self, root_fd: int, seeds: Iterable[Recorded]) -> None:
+        """Record what a tree's files are meant to be, by the inodes they have here."""
+        for known in seeds:
+            try:
+                status = os.stat(os.fsencode(known.name), dir_fd=root_fd, follow_symlinks=False)
+            except OSError:
+                continue  # removed since: nothing is there to describe
+            record = self.make((status.st_dev, status.st_ino))
+            record.uid, record.gid, record.mode = known.uid, known.gid, known.mode
+            record.device = os.makedev(*known.device)
+            record.xattrs.update((os.fsencode(name), data) for name, data in known.xattrs)
+
+    def told(self) -> Iterator[Recorded]:
+        """Everything that differs from what the files say themselves, by `device:inode`."""
+        for key, record in self:
+            if record != Record():
+                yield told(key, record)
 
     def get(self, key: Key) -> Record | None:
         """What is recorded of an inode."""
@@ -116,6 +135,14 @@ class Records:
             uid if record.uid == KEPT else record.uid,
             gid if record.gid == KEPT else record.gid,
         )
+
+
+def told(key: Key, record: Record) -> Recorded:
+    """A record as others read it."""
+    numbers = os.major(record.device), os.minor(record.device)
+    xattrs = tuple((os.fsdecode(name), data) for name, data in sorted(record.xattrs.items()))
+    name = f"{key[0]}:{key[1]}"
+    return Recorded(name, record.uid, record.gid, record.mode, numbers, xattrs)
 
 
 def key_of(fd: int) -> tuple[Key, os.stat_result]:

@@ -1,7 +1,8 @@
 """One step under the engine, from its specification to its end: the loop that answers calls.
 
 Runs in a process of its own, forked by the launcher, which has the step's first process as its
-child. It ends when every process of the step has.
+child. It ends when every process of the step has. What a kind of sandbox prepares, becomes and
+tells is given; this knows none of them.
 """
 
 from __future__ import annotations
@@ -14,81 +15,63 @@ import select
 import signal
 import socket
 import struct
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NoReturn, Protocol
 
 from builder.errors import HostUnsupportedError, SandboxError
-from builder.sandbox import credentials, init, limits, process, syscalls, targets, wire
-from builder.sandbox.engine import (
-    abi,
-    files,
-    ids,
-    kernel,
-    landlock,
-    metadata,
-    opening,
-    processes,
-    program,
-    xattrs,
-)
-from builder.sandbox.engine.identities import Identities, Identity
-from builder.sandbox.engine.places import Places
-from builder.sandbox.engine.records import Record, Records
+from builder.sandbox import init, limits, process, syscalls, wire
+from builder.sandbox.engine import abi, kernel, program
+from builder.sandbox.engine.plans import HANDLERS
 from builder.sandbox.engine.step import CONTINUE, Step
-from builder.sandbox.engine.tracer import TRACED, Tracer
-from builder.sandbox.engine.view import View
-from builder.sandbox.spec import NetworkMode, PlainRoot, Recorded
 from cache.value import value
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from builder.sandbox.engine.abi import Abi
+    from builder.sandbox.engine.program import Plan
     from builder.sandbox.engine.step import Handler
     from builder.sandbox.spec import SandboxSpec
 
-_PR_SET_NO_NEW_PRIVS, _PR_SET_CHILD_SUBREAPER = 38, 36
-_MAX_ACCOUNT_FILE = 10 * 1024 * 1024
+    Prepare = Callable[[SandboxSpec, str, process.Tools], "Ready"]
+
+_PR_SET_CHILD_SUBREAPER = 36
 _EVENT = 1  # POLLIN
-_NOT_IMPLEMENTED, _NOT_PERMITTED = errno.ENOSYS, errno.EPERM
-
-# Path calls nobody needs: an older way is tried by who gets ENOSYS.
-_ABSENT = ("openat2", "fanotify_mark", "open_by_handle_at", "uselib", "setxattrat", "getxattrat",
-           "listxattrat", "removexattrat", "open_tree", "fsopen", "fspick", "move_mount",
-           "mount_setattr", "name_to_handle_at")  # fmt: skip
-_REFUSED = ("mount", "umount2", "pivot_root", "swapon", "swapoff", "acct", "quotactl", "unshare",
-            "setns")  # fmt: skip
-
-HANDLERS: dict[str, Handler] = {
-    **opening.CALLS,
-    **files.CALLS,
-    **metadata.CALLS,
-    **xattrs.CALLS,
-    **ids.CALLS,
-    **processes.CALLS,
-}
 
 
-def plan() -> program.Plan:
-    """Everything that names a file or a process is answered here."""
-    return program.Plan(
-        notify=tuple(HANDLERS),
-        trace=TRACED,
-        refuse=(
-            *((name, _NOT_IMPLEMENTED) for name in _ABSENT),
-            *((name, _NOT_PERMITTED) for name in _REFUSED),
-        ),
-    )
+class Tasks(Protocol):
+    """The processes of a step, as they come and go."""
+
+    status: dict[int, int]
+    """How those of our children that ended did."""
+
+    def begin(self, child: int) -> None:
+        """Take in the first process, which waits."""
+
+    def reap(self) -> bool:
+        """Handle everything that has happened to them; whether any are left."""
+
+    def kill(self) -> None:
+        """Kill what is left of the step."""
 
 
 @value
-class _Ready:
-    spec: SandboxSpec
+class Ready:
+    """A step that can be started: `become` turns a fork of ours into its program.
+
+    `become` calls hand_over() where the engine is to take over; `finish` gives the report when
+    every process has ended, `close` gives back what was taken for the step.
+    """
+
     step: Step
-    root: targets.Root
-    places: Places
-    directory: bytes  # of the host, to begin in
-    owner: credentials.Credentials
+    tasks: Tasks
+    become: Callable[[socket.socket], NoReturn]
+    finish: Callable[[], wire.Report]
+    close: Callable[[], None]
 
 
-def run(descriptors: init.Descriptors, scratch: str, tools: process.Tools) -> NoReturn:
+def serve(
+    descriptors: init.Descriptors, scratch: str, tools: process.Tools, prepare: Prepare
+) -> NoReturn:
     """Be a step's supervisor to its end."""
     code = process.NOT_EXECUTABLE
     report = descriptors.report
@@ -100,12 +83,12 @@ def run(descriptors: init.Descriptors, scratch: str, tools: process.Tools) -> No
         spec = wire.decode_spec(init.read_all(descriptors.spec))
         os.close(descriptors.spec)
         limits.enter(spec)
-        ready = _prepare(spec, scratch)
+        ready = prepare(spec, scratch, tools)
         try:
             code = _supervise(ready, report)
+            told = ready.finish()
         finally:
-            ready.places.close()
-        told = wire.Report(tuple(reversed(ready.root.stubs)), tuple(_told(ready.step.records)))
+            ready.close()
         os.write(report, wire.encode_report(told))
     except (SandboxError, HostUnsupportedError) as error:
         os.write(report, wire.encode_report(wire.Report(error=error)))
@@ -116,103 +99,55 @@ def run(descriptors: init.Descriptors, scratch: str, tools: process.Tools) -> No
         os._exit(code)
 
 
-def _prepare(spec: SandboxSpec, scratch: str) -> _Ready:
-    if not isinstance(spec.root, PlainRoot):
-        raise SandboxError("this sandbox needs a plain directory as the root of a step")
-    if spec.network is NetworkMode.NONE:
-        raise HostUnsupportedError(
-            "no network of its own can be given to a step here",
-            hint="leave --network=none out, or run where user namespaces are allowed:"
-            " see `pybuild doctor`",
-        )
-    if spec.insecure:
-        raise HostUnsupportedError(
-            "--security=insecure cannot be had without namespaces",
-            hint="leave it out, or run where user namespaces are allowed: see `pybuild doctor`",
-        )
-    os.umask(0)
-    path = os.fsencode(spec.root.path)
-    root = targets.Root(os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
-    owner = credentials.resolve(
-        spec.process.user,
-        targets.read_file(root, "etc/passwd", _MAX_ACCOUNT_FILE),
-        targets.read_file(root, "etc/group", _MAX_ACCOUNT_FILE),
-    )
-    records = Records(os.geteuid(), os.getegid())
-    places = Places(root, path, os.fsencode(scratch), records)
-    places.add_system(spec)
-    for mount in spec.mounts:
-        places.add(mount)
-    first = Identity(owner.uid, owner.uid, owner.uid, owner.gid, owner.gid, owner.gid, owner.groups)
-    step = Step(-1, {}, records, Identities(first), hostname=spec.hostname.encode())
-    step.views[b""] = View(path, places.table, step.is_ours, step.process_of)
-    _seed(root, records, spec.recorded)
-    directory = places.working_directory(spec.process.cwd, (owner.uid, owner.gid))
-    return _Ready(spec, step, root, places, directory, owner)
+def hand_over(channel: socket.socket, plan: Plan, confine: Callable[[], None]) -> None:
+    """In the step's first process: have the engine answer its calls from here on.
+
+    `confine` is called when we are known to the supervisor, before the first call is answered.
+    """
+    code = program.program(abi.abi_of(syscalls.MACHINE), plan)
+    syscalls.prctl(syscalls.PR_SET_DUMPABLE, 1)  # its memory is read by the supervisor
+    channel.sendall(b"d")
+    channel.recv(1)  # known
+    confine()
+    listener = kernel.listen(code)
+    socket.send_fds(channel, [b"l"], [listener])
+    os.close(listener)
+    channel.recv(1)  # answered
+    channel.close()
 
 
-def _seed(root: targets.Root, records: Records, seeds: tuple[Recorded, ...]) -> None:
-    """Record what the tree's files are meant to be, by the inodes they have here."""
-    for seed in seeds:
-        path = os.fsencode(seed.name)
-        try:
-            status = os.stat(path, dir_fd=root.fd, follow_symlinks=False)
-        except OSError:
-            continue  # removed since: nothing is there to describe
-        record = records.make((status.st_dev, status.st_ino))
-        record.uid, record.gid, record.mode = seed.uid, seed.gid, seed.mode
-        record.device = os.makedev(*seed.device)
-        record.xattrs.update((os.fsencode(name), data) for name, data in seed.xattrs)
-
-
-def _told(records: Records) -> list[Recorded]:
-    found = []
-    for (device, inode), record in records:
-        if record == Record():
-            continue
-        numbers = os.major(record.device), os.minor(record.device)
-        xattrs = tuple((os.fsdecode(n), data) for n, data in sorted(record.xattrs.items()))
-        found.append(
-            Recorded(f"{device}:{inode}", record.uid, record.gid, record.mode, numbers, xattrs)
-        )
-    return found
-
-
-def _supervise(ready: _Ready, report: int) -> int:
+def _supervise(ready: Ready, report: int) -> int:
     """Start the program and answer its calls until the last process is gone."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-    table = abi.abi_of(syscalls.MACHINE)
-    code = program.program(table, plan())
     child = os.fork()
     if child == 0:
         try:
             ours.close()
             os.close(report)
-            _become(ready, theirs, code)
+            ready.become(theirs)
         finally:
             os._exit(process.NOT_EXECUTABLE)
     theirs.close()
     os.dup2(os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC), 0)
-    tracer = Tracer(ready.step, table)
     # Taken over with signalfd: a notification and a signal are waited for together.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
     signals = _signal_fd()
-    ours.recv(1)  # it may be traced
-    tracer.seize(child)
+    ours.recv(1)  # it waits
+    ready.tasks.begin(child)
     ours.sendall(b"1")
-    _wait_for(ours, signals, tracer)
+    _wait_for(ours, signals, ready.tasks)
     _, fds, _, _ = socket.recv_fds(ours, 1, 1)
     if not fds:
-        tracer.kill()
+        ready.tasks.kill()
         raise SandboxError("the step's first process ended before it could be supervised")
     ready.step.listener = fds[0]
     ours.sendall(b"2")
-    _answer_calls(ready.step, table, tracer, child, signals)
-    return _exit_code(tracer.status.get(child, 0))
+    _answer_calls(ready.step, abi.abi_of(syscalls.MACHINE), ready.tasks, child, signals)
+    return _exit_code(ready.tasks.status.get(child, 0))
 
 
-def _wait_for(channel: socket.socket, signals: int, tracer: Tracer) -> None:
-    """Wait for the listener while the first process is being traced already."""
+def _wait_for(channel: socket.socket, signals: int, tasks: Tasks) -> None:
+    """Wait for the listener while the first process is being watched already."""
     poll = select.poll()
     poll.register(channel, _EVENT)
     poll.register(signals, _EVENT)
@@ -220,7 +155,7 @@ def _wait_for(channel: socket.socket, signals: int, tracer: Tracer) -> None:
         ready = {fd for fd, _ in poll.poll()}
         if signals in ready:
             _drain(signals)
-            if not tracer.reap():
+            if not tasks.reap():
                 return
         if channel.fileno() in ready:
             return
@@ -245,7 +180,7 @@ def _drain(fd: int) -> None:
         os.read(fd, 4096)
 
 
-def _answer_calls(step: Step, table: Abi, tracer: Tracer, child: int, signals: int) -> None:
+def _answer_calls(step: Step, table: Abi, tasks: Tasks, child: int, signals: int) -> None:
     names = table.names()
     handlers = {number: HANDLERS[name] for number, name in names.items() if name in HANDLERS}
     listener = step.listener
@@ -256,12 +191,12 @@ def _answer_calls(step: Step, table: Abi, tracer: Tracer, child: int, signals: i
         for fd, events in poll.poll():
             if fd == signals:
                 _drain(signals)
-                if child in tracer.status:
-                    tracer.kill()
-                if not tracer.reap():
+                if child in tasks.status:
+                    tasks.kill()
+                if not tasks.reap():
                     return
-                if child in tracer.status:
-                    tracer.kill()
+                if child in tasks.status:
+                    tasks.kill()
             elif events & _EVENT:
                 request = kernel.receive(listener)
                 if request is not None:
@@ -289,33 +224,3 @@ def _answer(step: Step, request: kernel.Request, handler: Handler) -> None:
 def _exit_code(status: int) -> int:
     code = os.waitstatus_to_exitcode(status)
     return code if code >= 0 else 128 - code
-
-
-def _become(ready: _Ready, channel: socket.socket, code: bytes) -> NoReturn:
-    """Turn the calling process into the step's program, under the engine from here on."""
-    spec = ready.spec
-    syscalls.prctl(syscalls.PR_SET_DUMPABLE, 1)  # its memory is read by the supervisor
-    channel.sendall(b"d")
-    os.setsid()
-    os.chdir(ready.directory)
-    channel.recv(1)  # traced
-    syscalls.prctl(_PR_SET_NO_NEW_PRIVS, 1)
-    limits.apply(spec.ulimits)
-    landlock.restrict(ready.places.writable(), ready.places.readable())
-    listener = kernel.listen(code)
-    socket.send_fds(channel, [b"l"], [listener])
-    os.close(listener)
-    channel.recv(1)  # answered
-    channel.close()
-    os.closerange(3, 1 << 16)
-    variables = process.environment(spec.process, ready.owner)
-    search = variables.get("PATH") or process.DEFAULT_PATH
-    path, reason = process.find_program(spec.process.argv[0], search)
-    if reason:
-        process.fail(spec.process.argv[0], reason)
-    try:
-        os.execve(path, spec.process.argv, variables)  # noqa: S606 - that is the point
-    except OSError as error:
-        process.fail(spec.process.argv[0], error.errno)
-    except ValueError:
-        process.fail(spec.process.argv[0], errno.EINVAL)

@@ -78,10 +78,10 @@ class Tracer:
         }
         self.status: dict[int, int] = {}  # of processes that ended
 
-    def seize(self, process: int) -> None:
+    def begin(self, child: int) -> None:
         """Begin with the step's first process."""
-        ptrace(registers.SEIZE, process, 0, _OPTIONS)
-        self._step.processes[process] = process
+        ptrace(registers.SEIZE, child, 0, _OPTIONS)
+        self._step.processes[child] = child
 
     def reap(self) -> bool:
         """Handle everything that has happened to tasks; whether any are left."""

@@ -1,0 +1,109 @@
+"""A step where nothing but seccomp and ptrace is allowed: every name is answered by the engine."""
+
+from __future__ import annotations
+
+import errno
+import os
+from typing import TYPE_CHECKING, NoReturn
+
+from builder.errors import HostUnsupportedError, SandboxError
+from builder.sandbox import init, limits, process, syscalls, targets, wire
+from builder.sandbox.engine import abi, landlock, plans, supervisor
+from builder.sandbox.engine.identities import Identities, Identity
+from builder.sandbox.engine.places import Places
+from builder.sandbox.engine.records import Records
+from builder.sandbox.engine.step import Step
+from builder.sandbox.engine.tracer import Tracer
+from builder.sandbox.engine.view import View
+from builder.sandbox.spec import NetworkMode, PlainRoot
+from cache.value import value
+
+if TYPE_CHECKING:
+    import socket
+
+    from builder.sandbox.credentials import Credentials
+    from builder.sandbox.spec import SandboxSpec
+
+_PR_SET_NO_NEW_PRIVS = 38
+
+
+@value
+class _Start:
+    """Where and as whom the program begins."""
+
+    spec: SandboxSpec
+    places: Places
+    directory: bytes  # of the host
+    owner: Credentials
+
+
+def run(descriptors: init.Descriptors, scratch: str, tools: process.Tools) -> NoReturn:
+    """Be a step's supervisor to its end."""
+    supervisor.serve(descriptors, scratch, tools, _prepare)
+
+
+def _prepare(spec: SandboxSpec, scratch: str, _tools: process.Tools) -> supervisor.Ready:
+    if not isinstance(spec.root, PlainRoot):
+        raise SandboxError("this sandbox needs a plain directory as the root of a step")
+    _refuse_what_needs_namespaces(spec)
+    os.umask(0)
+    path = os.fsencode(spec.root.path)
+    root = targets.Root(os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
+    owner = init.owner_of(spec, root)
+    records = Records(os.geteuid(), os.getegid())
+    places = Places(root, path, os.fsencode(scratch), records)
+    places.add_system(spec)
+    for mount in spec.mounts:
+        places.add(mount)
+    step = Step(-1, {}, records, Identities(Identity.of(owner)), hostname=spec.hostname.encode())
+    step.views[b""] = View(path, places.table, step.is_ours, step.process_of)
+    records.seed(root.fd, spec.recorded)
+    directory = places.working_directory(spec.process.cwd, (owner.uid, owner.gid))
+    start = _Start(spec, places, directory, owner)
+    return supervisor.Ready(
+        step,
+        Tracer(step, abi.abi_of(syscalls.MACHINE)),
+        lambda channel: _become(start, channel),
+        lambda: wire.Report(tuple(reversed(root.stubs)), tuple(records.told())),
+        places.close,
+    )
+
+
+def _refuse_what_needs_namespaces(spec: SandboxSpec) -> None:
+    if spec.network is NetworkMode.NONE:
+        raise HostUnsupportedError(
+            "no network of its own can be given to a step here",
+            hint="leave --network=none out, or run where user namespaces are allowed:"
+            " see `pybuild doctor`",
+        )
+    if spec.insecure:
+        raise HostUnsupportedError(
+            "--security=insecure cannot be had without namespaces",
+            hint="leave it out, or run where user namespaces are allowed: see `pybuild doctor`",
+        )
+
+
+def _become(start: _Start, channel: socket.socket) -> NoReturn:
+    """Turn the calling process into the step's program, under the engine from here on."""
+    spec = start.spec
+    os.setsid()
+    os.chdir(start.directory)
+
+    def confine() -> None:
+        syscalls.prctl(_PR_SET_NO_NEW_PRIVS, 1)
+        limits.apply(spec.ulimits)
+        landlock.restrict(start.places.writable(), start.places.readable())
+
+    supervisor.hand_over(channel, plans.emulation(), confine)
+    os.closerange(3, 1 << 16)
+    variables = process.environment(spec.process, start.owner)
+    search = variables.get("PATH") or process.DEFAULT_PATH
+    path, reason = process.find_program(spec.process.argv[0], search)
+    if reason:
+        process.fail(spec.process.argv[0], reason)
+    try:
+        os.execve(path, spec.process.argv, variables)  # noqa: S606 - that is the point
+    except OSError as error:
+        process.fail(spec.process.argv[0], error.errno)
+    except ValueError:
+        process.fail(spec.process.argv[0], errno.EINVAL)
