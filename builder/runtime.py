@@ -14,6 +14,7 @@ from cache.value import replace, value
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from builder.sandbox.emulators import Emulator
     from builder.sandbox.launcher import StepRunner
     from builder.sandbox.spec import Sandbox
     from builder.state import State
@@ -175,12 +176,20 @@ class RuntimeStarter:
 
         return (oci.runner(oci.find(self._wishes.runtime)),)
 
+    def _emulators(self) -> tuple[Emulator, ...]:
+        """What runs programs of other machines, where some may have to run."""
+        if not self._wishes.foreign:
+            return ()
+        from builder.sandbox import emulators  # noqa: PLC0415 - rarely needed
+
+        return emulators.emulators(os.uname().machine)
+
     def _register_emulators(self) -> None:
         from builder.sandbox import emulators  # noqa: PLC0415 - rarely needed
 
         directory = f"{self._state.root}/emulators"
         os.makedirs(directory, mode=0o700, exist_ok=True)
-        emulators.register(emulators.emulators(os.uname().machine), directory)
+        emulators.register(self._emulators(), directory)
 
     def _start_plain(
         self, scratch: str, layers: LayerStore, merged: Callable[[Sequence[Layer]], Tree]
@@ -188,7 +197,7 @@ class RuntimeStarter:
         from builder.sandbox.launch import LaunchedSandbox  # noqa: PLC0415 - only for RUN
         from builder.snapshot.plain import PlainSnapshotter  # noqa: PLC0415
 
-        sandbox: Sandbox = LaunchedSandbox.start_plain(scratch)
+        sandbox: Sandbox = LaunchedSandbox.start_plain(scratch, self._emulators())
         self._stack.callback(sandbox.close)
         snapshotter = PlainSnapshotter(self._state.root, layers, merged=merged, keep_owner=False)
         self._stack.enter_context(snapshotter)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import Self
 
+    from builder.sandbox.emulators import Emulator
     from builder.sandbox.launcher import StepRunner
     from builder.sandbox.process import Tools
     from builder.sandbox.spec import SandboxSpec
@@ -82,12 +83,12 @@ class LaunchedSandbox:
         return cls._start(scratch, functools.partial(_keep, run_step))
 
     @classmethod
-    def start_plain(cls, scratch: str) -> Self:
+    def start_plain(cls, scratch: str, emulators: tuple[Emulator, ...] = ()) -> Self:
         """Run steps under the engine, without namespaces; `scratch` holds what they need.
 
-        Call before any thread is started.
+        `emulators` run programs of other machines. Call before any thread is started.
         """
-        return cls._start(scratch, _keep_plain)
+        return cls._start(scratch, functools.partial(_keep_plain, emulators))
 
     @classmethod
     def _start(cls, scratch: str, keep: Callable[..., NoReturn]) -> Self:
@@ -161,12 +162,19 @@ def _settle(control: socket.socket, tools: Tools, parent: int) -> None:
     syscalls.close_from(keep[1] + 1)
 
 
-def _keep_plain(control: socket.socket, scratch: str, tools: Tools, parent: int) -> NoReturn:
+def _keep_plain(
+    emulators: tuple[Emulator, ...],
+    control: socket.socket,
+    scratch: str,
+    tools: Tools,
+    parent: int,
+) -> NoReturn:
     """Be the launcher itself: without a PID namespace nothing has to be held."""
     from builder.sandbox.engine import emulate  # noqa: PLC0415 - rarely needed
 
     _settle(control, tools, parent)
-    launcher.serve(control, scratch, tools, emulate.run, namespaces=False)
+    run_step = functools.partial(emulate.run, emulators)
+    launcher.serve(control, scratch, tools, run_step, namespaces=False)
 
 
 def _keep(

@@ -42,10 +42,12 @@ def names_of(archive):
 
 
 @needs_emulator
-def test_a_foreign_program_runs_and_leaves_nothing_of_the_emulator(pybuild, context):
+@pytest.mark.parametrize("sandbox", ["auto", "emulate"])
+def test_a_foreign_program_runs_without_traces(pybuild, context, sandbox):
     """Issue 4: RUN for linux/arm64 without set-up of the host, as root and as anybody."""
     archive = pybuild.home / "out.tar"
-    result = pybuild.good("--platform=linux/arm64", "-o", f"type=oci,dest={archive}", context)
+    flags = ("--sandbox", sandbox, "--platform=linux/arm64", "-o", f"type=oci,dest={archive}")
+    result = pybuild.good(*flags, context)
     assert GREETING.decode().strip() in result.err
     names, architecture = names_of(archive)
     assert architecture == "arm64"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import functools
 import os
 from typing import TYPE_CHECKING, NoReturn
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     import socket
 
     from builder.sandbox.credentials import Credentials
+    from builder.sandbox.emulators import Emulator
     from builder.sandbox.spec import SandboxSpec
 
 _PR_SET_NO_NEW_PRIVS = 38
@@ -35,14 +37,23 @@ class _Start:
     places: Places
     directory: bytes  # of the host
     owner: Credentials
+    readable: tuple[bytes, ...]  # paths of the host
 
 
-def run(descriptors: init.Descriptors, scratch: str, tools: process.Tools) -> NoReturn:
-    """Be a step's supervisor to its end."""
-    supervisor.serve(descriptors, scratch, tools, _prepare)
+def run(
+    emulators: tuple[Emulator, ...],
+    descriptors: init.Descriptors,
+    scratch: str,
+    tools: process.Tools,
+) -> NoReturn:
+    """Be a step's supervisor to its end; `emulators` run the programs of other machines."""
+    prepare = functools.partial(_prepare, emulators)
+    supervisor.serve(descriptors, scratch, tools, prepare)
 
 
-def _prepare(spec: SandboxSpec, scratch: str, _tools: process.Tools) -> supervisor.Ready:
+def _prepare(
+    emulators: tuple[Emulator, ...], spec: SandboxSpec, scratch: str, _tools: process.Tools
+) -> supervisor.Ready:
     if not isinstance(spec.root, PlainRoot):
         raise SandboxError("this sandbox needs a plain directory as the root of a step")
     _refuse_what_needs_namespaces(spec)
@@ -55,11 +66,14 @@ def _prepare(spec: SandboxSpec, scratch: str, _tools: process.Tools) -> supervis
     places.add_system(spec)
     for mount in spec.mounts:
         places.add(mount)
-    step = Step(-1, {}, records, Identities(Identity.of(owner)), hostname=spec.hostname.encode())
+    identities = Identities(Identity.of(owner))
+    hostname = spec.hostname.encode()
+    step = Step(-1, {}, records, identities, hostname=hostname, emulators=emulators)
     step.views[b""] = View(path, places.table, step.is_ours, step.process_of)
     records.seed(root.fd, spec.recorded)
     directory = places.working_directory(spec.process.cwd, (owner.uid, owner.gid))
-    start = _Start(spec, places, directory, owner)
+    readable = (*places.readable(), *(os.fsencode(known.path) for known in emulators))
+    start = _Start(spec, places, directory, owner, readable)
     return supervisor.Ready(
         step,
         Tracer(step, abi.abi_of(syscalls.MACHINE)),
@@ -92,7 +106,7 @@ def _become(start: _Start, channel: socket.socket) -> NoReturn:
     def confine() -> None:
         syscalls.prctl(_PR_SET_NO_NEW_PRIVS, 1)
         limits.apply(spec.ulimits)
-        landlock.restrict(start.places.writable(), start.places.readable())
+        landlock.restrict(start.places.writable(), start.readable)
 
     supervisor.hand_over(channel, plans.emulation(), confine)
     os.closerange(3, 1 << 16)

@@ -12,6 +12,7 @@ import stat
 import struct
 from typing import TYPE_CHECKING
 
+from builder.sandbox.emulators import emulator_for
 from builder.sandbox.engine import kernel
 from builder.sandbox.engine.view import fail, fd_path
 from cache.value import value
@@ -94,8 +95,12 @@ class Programs:
         host = os.readlink(fd_path(fd))
         guest = view.guest_name(host)
         uid, gid = self._set_ids(fd) if not leading else (-1, -1)
-        loader = _loader(fd)
         first = leading[:1] or (argv0,)
+        emulator = emulator_for(os.pread(fd, _HEADER, 0), self._step.emulators)
+        if emulator:
+            arguments = (emulator.encode(), b"-0", first[0], guest, *leading[1:])
+            return Execution(emulator.encode(), arguments, rest or 1, guest, uid, gid)
+        loader = _loader(fd)
         if loader is None:
             return Execution(host, leading or first, rest or 1, guest, uid, gid)
         reference = view.reference(task, self._absolute(task, loader))

@@ -11,6 +11,7 @@ from cache.value import field, state
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from builder.sandbox.emulators import Emulator
     from builder.sandbox.engine.identities import Identities
     from builder.sandbox.engine.kernel import Request
     from builder.sandbox.engine.records import Records
@@ -33,6 +34,7 @@ class Step:
     processes: dict[int, int] = field(default_factory=dict)  # thread to process
     programs: dict[int, bytes] = field(default_factory=dict)
     hostname: bytes = b""
+    emulators: tuple[Emulator, ...] = ()  # of this host, for programs of other machines
 
     def view(self, task: int) -> View:
         """What a task sees."""
