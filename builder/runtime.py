@@ -108,7 +108,21 @@ class RuntimeStarter:
         tier = tiers.choose(scratch, self._state.memos)
         if self._wishes.runtime and tier == "emulate":
             return "userns"  # says what is missing for a runtime
+        if tier == "userns" and self._wishes.foreign and not self._can_register(scratch):
+            self._wishes.notice(
+                "this kernel lets no namespace have emulators of its own (Linux 6.7 does):"
+                " steps are emulated"
+            )
+            return "emulate"
         return tier
+
+    def _can_register(self, scratch: str) -> bool:
+        """Whether namespaces do for programs of other machines; true where nothing would."""
+        from builder.sandbox.emulators import registered  # noqa: PLC0415 - rarely needed
+        from builder.sandbox.trial import try_registering  # noqa: PLC0415 - the same
+
+        known = self._emulators()
+        return not known or registered(known) or try_registering(scratch).works
 
     def _limited(self) -> Callable[[Runtime], Runtime]:
         """Prepare what limits steps; must come before anything is forked, which would stay behind."""

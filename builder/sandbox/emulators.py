@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 PACKAGE = "qemu-user-static"
 _DIRECTORIES = ("/usr/bin", "/usr/local/bin", "/bin")
+_REGISTERED = "/proc/sys/fs/binfmt_misc"
 _NOTHING_MORE = 64  # bytes of an ELF header
 _PROGRAM_INTERPRETER = 3  # PT_INTERP
 _MAX_HEADERS = 64  # program headers looked at
@@ -127,6 +128,11 @@ def registration(emulator: Emulator) -> bytes:
     """The line that tells the kernel of an emulator."""
     magic, mask = ("".join(f"\\x{byte:02x}" for byte in part) for part in pattern(emulator.machine))
     return f":pybuild-{emulator.machine.name}:M::{magic}:{mask}:{emulator.path}:{_FLAGS}".encode()
+
+
+def registered(known: Iterable[Emulator], directory: str = _REGISTERED) -> bool:
+    """Whether the host itself has set up an emulator for one of these machines."""
+    return any(os.path.exists(f"{directory}/qemu-{emulator.machine.name}") for emulator in known)
 
 
 def register(known: Iterable[Emulator], directory: str) -> bool:

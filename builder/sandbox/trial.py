@@ -79,6 +79,20 @@ def try_tier(tier: Tier, scratch: str) -> Answer:
         return attempt(lambda: trial(place))
 
 
+def try_registering(scratch: str) -> Answer:
+    """Try whether a user namespace may have emulators of its own, as since Linux 6.7."""
+
+    def mount(place: str) -> None:
+        from builder.sandbox import syscalls  # noqa: PLC0415 - in the child only
+        from builder.sandbox.namespace import enter_namespace  # noqa: PLC0415 - the same
+
+        enter_namespace()
+        syscalls.mount("binfmt_misc", place, "binfmt_misc")
+
+    with tempfile.TemporaryDirectory(dir=scratch, ignore_cleanup_errors=True) as place:
+        return attempt(lambda: mount(place))
+
+
 def _namespaces(place: str) -> None:
     """A full range of ids, the namespaces of a step, an overlay on the state's disk as its root."""
     from builder.sandbox import syscalls  # noqa: PLC0415 - in the child only

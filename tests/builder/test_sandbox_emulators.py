@@ -14,8 +14,10 @@ from builder.sandbox.emulators import (
     emulator_for,
     emulators,
     pattern,
+    registered,
     registration,
 )
+from builder.sandbox.trial import try_registering
 
 KNOWN = tuple(Emulator(machine, f"/q/{machine.name}") for machine in MACHINES)
 
@@ -79,3 +81,15 @@ def test_the_kernel_is_told_a_line_it_can_read():
 def test_anything_may_be_looked_at(data):
     """Headers come from images: no bytes are a surprise."""
     assert emulator_for(data, KNOWN) in {"", *(emulator.path for emulator in KNOWN)}
+
+
+def test_what_the_host_has_set_up_counts(tmp_path):
+    """Issue 4: a registration of the host's holds in every namespace."""
+    assert not registered(KNOWN, str(tmp_path))
+    (tmp_path / "qemu-riscv64").touch()
+    assert registered(KNOWN, str(tmp_path))
+
+
+def test_a_namespace_may_have_emulators_of_its_own(tmp_path):
+    """Issue 4: the kernel that runs the tests is 6.7 or newer."""
+    assert try_registering(str(tmp_path)).works
