@@ -19,7 +19,14 @@ _FIRST_SUBORDINATE = 100000
 _HELPER_DIRECTORIES = ("/usr/bin", "/usr/local/bin", "/bin", "/run/wrappers/bin")
 _CAP_SETGID, _CAP_SETUID, _CAP_SETFCAP = 6, 7, 31
 _WRITERS = (1 << _CAP_SETGID) | (1 << _CAP_SETUID) | (1 << _CAP_SETFCAP)
+_CAP_SYS_ADMIN = 21
 _MAX_FIELD = 1 << 32
+_SYSCTL = "/proc/sys/kernel"
+_APPARMOR = (
+    "AppArmor restricts user namespaces: as root, give pybuild a profile with `userns,`"
+    " (deploy/apparmor/pybuild; `pybuild doctor` prints it)"
+    " or sysctl -w kernel.apparmor_restrict_unprivileged_userns=0"
+)
 
 
 class Tier(StrEnum):
@@ -63,6 +70,11 @@ class Host:
     newuidmap: str
     newgidmap: str
     max_user_namespaces: int
+    bounding: int = -1
+    no_new_privileges: bool = False
+    filtered: bool = False  # by a seccomp profile
+    apparmor_restricts: bool = False  # user namespaces of unconfined programs (Ubuntu)
+    clone_forbidden: bool = False  # Debian's sysctl kernel.unprivileged_userns_clone is 0
 
 
 @value
@@ -113,7 +125,23 @@ def probe() -> Host:
         newuidmap=_helper("newuidmap"),
         newgidmap=_helper("newgidmap"),
         max_user_namespaces=int(limit) if limit.isdigit() else -1,
+        bounding=int(status.get("CapBnd", "").strip() or "0", 16),
+        no_new_privileges=status.get("NoNewPrivs", "").strip() == "1",
+        filtered=status.get("Seccomp", "").strip() == "2",
+        apparmor_restricts=_apparmor_restricts(),
+        clone_forbidden=_read(f"{_SYSCTL}/unprivileged_userns_clone").strip() == "0",
     )
+
+
+def _apparmor_restricts() -> bool:
+    """Whether AppArmor keeps programs without a profile, as we are one, from user namespaces.
+
+    A container has a profile of its own, which decides there.
+    """
+    profile = _read("/proc/self/attr/apparmor/current") or _read("/proc/self/attr/current")
+    if profile.strip("\0\n ") not in {"", "unconfined"}:
+        return False
+    return _read(f"{_SYSCTL}/apparmor_restrict_unprivileged_userns").strip() == "1"
 
 
 def parse_map(text: str) -> tuple[Extent, ...]:
@@ -203,40 +231,70 @@ def choose(host: Host) -> Mapping:
     return Mapping(Tier.USERNS, uids, gids, host.newuidmap, host.newgidmap)
 
 
-def explain_unshare(error: OSError) -> HostUnsupportedError:
+def single(host: Host) -> Mapping:
+    """A map of the one id that every user may map: its own."""
+    return Mapping(Tier.SINGLE, (Extent(0, host.uid, 1),), (Extent(0, host.gid, 1),))
+
+
+def explain_unshare(error: OSError, host: Host | None = None) -> HostUnsupportedError:
     """Why a user namespace could not be made."""
-    match error.errno:
-        case errno.ENOSPC:
-            hint = "raise the sysctl user.max_user_namespaces, or nest fewer containers"
-        case errno.EPERM:
-            hint = (
-                "a seccomp profile or the sysctl kernel.unprivileged_userns_clone forbids it;"
-                " in a container, run it with seccomp=unconfined"
-            )
-        case errno.EACCES:
-            hint = (
-                "AppArmor forbids it: give the program a profile with `userns,` or, as root,"
-                " sysctl -w kernel.apparmor_restrict_unprivileged_userns=0"
-            )
-        case _:
-            hint = "the kernel needs CONFIG_USER_NS"
     reason = (error.strerror or str(error)).lower()
+    hint = _unshare_hint(error.errno or 0, host)
     return HostUnsupportedError(f"cannot create a user namespace: {reason}", hint=hint)
 
 
-def explain_map(message: str) -> HostUnsupportedError:
-    """Why the id map was refused; `message` is the helper's or the kernel's."""
-    return HostUnsupportedError(
-        f"cannot map ids into the user namespace: {message}",
-        hint="newuidmap must be setuid root or have file capabilities, no_new_privs must be off,"
-        " and AppArmor must not restrict unprivileged user namespaces",
-    )
+def _unshare_hint(number: int, host: Host | None) -> str:
+    if number == errno.EACCES or (host and number == errno.EPERM and host.apparmor_restricts):
+        return _APPARMOR
+    if number == errno.EPERM and host and host.clone_forbidden:
+        return "as root: sysctl -w kernel.unprivileged_userns_clone=1"
+    if number == errno.EPERM and host and not host.filtered:
+        return (
+            "no seccomp profile forbids it here; a chroot does, and so do kernels that are set up"
+            " to: run pybuild outside of the chroot"
+        )
+    return {
+        errno.ENOSPC: "raise the sysctl user.max_user_namespaces, or nest fewer containers",
+        errno.EPERM: "a seccomp profile forbids it: run the container with seccomp=unconfined,"
+        " the pod with seccompProfile: {type: Unconfined}",
+    }.get(number, "the kernel needs CONFIG_USER_NS")
 
 
-def explain_mount(error: OSError) -> HostUnsupportedError:
+def explain_map(message: str, host: Host | None = None) -> HostUnsupportedError:
+    """Why the id map was refused; `message` is the helper's or the kernel's.
+
+    On Ubuntu 24.04 the namespace can be made, but AppArmor lets nobody map ids into it.
+    """
+    if host and host.apparmor_restricts:
+        hint = _APPARMOR
+    elif host and host.no_new_privileges:
+        hint = (
+            "no_new_privs keeps newuidmap from its rights: start pybuild without it"
+            " (in a pod: allowPrivilegeEscalation: true)"
+        )
+    elif host and not host.bounding >> _CAP_SYS_ADMIN & 1:
+        hint = (
+            "without CAP_SYS_ADMIN in the bounding set newuidmap must have file capabilities"
+            " instead of being setuid: chmod u-s /usr/bin/new?idmap;"
+            " setcap cap_setuid+ep /usr/bin/newuidmap; setcap cap_setgid+ep /usr/bin/newgidmap"
+        )
+    else:
+        hint = "newuidmap and newgidmap must be setuid root or have file capabilities"
+    return HostUnsupportedError(f"cannot map ids into the user namespace: {message}", hint=hint)
+
+
+def explain_mount(error: OSError, host: Host | None = None) -> HostUnsupportedError:
     """Why mounts are refused in a namespace of our own."""
     reason = (error.strerror or str(error)).lower()
+    if host and host.apparmor_restricts:
+        hint = _APPARMOR
+    elif error.errno == errno.EACCES:
+        hint = (
+            "AppArmor forbids mount: run the container with apparmor=unconfined,"
+            " the pod with appArmorProfile: {type: Unconfined}"
+        )
+    else:
+        hint = "a seccomp profile forbids mount: run with seccomp=unconfined"
     return HostUnsupportedError(
-        f"cannot change mounts in a namespace of our own: {reason}",
-        hint="an AppArmor or seccomp profile forbids mount: run with apparmor=unconfined",
+        f"cannot change mounts in a namespace of our own: {reason}", hint=hint
     )

@@ -41,6 +41,16 @@ def enter_namespace() -> Namespace:
         raise SandboxError("the user namespace must be entered before threads are started")
     facts = host.probe()
     mapping = host.choose(facts)
+    join(mapping, facts)
+    return Namespace(mapping.tier, facts.uid, facts.gid, sum(e.count for e in mapping.uids))
+
+
+def join(mapping: host.Mapping, facts: host.Host) -> None:
+    """Become root in new namespaces with the ids of a mapping.
+
+    Raises:
+        HostUnsupportedError: the host does not allow it.
+    """
     go_read, go_write = os.pipe()
     told_read, told_write = os.pipe()
     parent = os.getpid()
@@ -52,7 +62,7 @@ def enter_namespace() -> Namespace:
     os.close(go_read)
     os.close(told_write)
     try:
-        _unshare()
+        _unshare(facts)
         os.write(go_write, b"u")
         trouble = _read_all(told_read)
     finally:
@@ -60,27 +70,30 @@ def enter_namespace() -> Namespace:
         os.close(told_read)
         os.waitpid(helper, 0)
     if trouble:
-        raise host.explain_map(trouble.decode("utf-8", "replace").strip().lower())
-    _become_root()
-    return Namespace(mapping.tier, facts.uid, facts.gid, sum(e.count for e in mapping.uids))
+        raise host.explain_map(trouble.decode("utf-8", "replace").strip().lower(), facts)
+    _become_root(mapping, facts)
 
 
-def _unshare() -> None:
+def _unshare(facts: host.Host) -> None:
     try:
         syscalls.unshare(syscalls.CLONE_NEWUSER | syscalls.CLONE_NEWNS)
     except OSError as error:
-        raise host.explain_unshare(error) from error
+        raise host.explain_unshare(error, facts) from error
 
 
-def _become_root() -> None:
-    os.setgroups(())
-    os.setresgid(0, 0, 0)
-    os.setresuid(0, 0, 0)
+def _become_root(mapping: host.Mapping, facts: host.Host) -> None:
+    try:
+        if mapping.tier is not host.Tier.SINGLE:
+            os.setgroups(())
+        os.setresgid(0, 0, 0)
+        os.setresuid(0, 0, 0)
+    except OSError as error:
+        raise host.explain_map((error.strerror or str(error)).lower(), facts) from error
     try:
         # Slave: what the host unmounts goes here too, what we mount stays here.
         syscalls.mount("none", "/", "", syscalls.MS_REC | syscalls.MS_SLAVE)
     except OSError as error:
-        raise host.explain_mount(error) from error
+        raise host.explain_mount(error, facts) from error
 
 
 def _read_all(fd: int) -> bytes:
@@ -105,9 +118,17 @@ def _help(mapping: host.Mapping, target: int, go: int, told: int) -> NoReturn:
 
 
 def _map_directly(mapping: host.Mapping, target: int) -> None:
+    if mapping.tier is host.Tier.SINGLE:  # who may not map other groups must give these up first
+        _write(f"/proc/{target}/setgroups", b"deny")
     for name, extents in (("uid_map", mapping.uids), ("gid_map", mapping.gids)):
-        fd = os.open(f"/proc/{target}/{name}", os.O_WRONLY | os.O_CLOEXEC)
-        os.write(fd, "".join(f"{extent}\n" for extent in extents).encode())
+        _write(f"/proc/{target}/{name}", "".join(f"{extent}\n" for extent in extents).encode())
+
+
+def _write(path: str, data: bytes) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(fd, data)
+    finally:
         os.close(fd)
 
 

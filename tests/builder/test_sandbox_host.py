@@ -88,3 +88,59 @@ def test_what_is_missing_is_named_with_the_remedy(change, message, hint):
 def test_a_refused_unshare_says_who_refuses(number, hint):
     """The errno tells seccomp, AppArmor and limits apart (D27)."""
     assert hint in host.explain_unshare(OSError(number, "no")).hint
+
+
+@pytest.mark.parametrize(
+    ("change", "hint"),
+    [
+        ({"filtered": True}, "seccompProfile"),
+        ({"clone_forbidden": True}, "kernel.unprivileged_userns_clone=1"),
+        ({"apparmor_restricts": True}, "apparmor_restrict_unprivileged_userns=0"),
+        ({}, "chroot"),
+    ],
+)
+def test_a_forbidden_namespace_names_the_setting(change, hint):
+    """EPERM alone has many causes: the settings of the host tell which it is (D27)."""
+    error = host.explain_unshare(OSError(errno.EPERM, "no"), replace(ORDINARY, **change))
+    assert hint in error.hint
+
+
+@pytest.mark.parametrize(
+    ("change", "hint"),
+    [
+        ({"apparmor_restricts": True}, "deploy/apparmor/pybuild"),
+        ({"no_new_privileges": True}, "allowPrivilegeEscalation: true"),
+        ({"bounding": 0}, "setcap cap_setuid+ep"),
+        ({}, "setuid root"),
+    ],
+)
+def test_a_refused_id_map_names_the_setting(change, hint):
+    """Ubuntu 24.04 makes the namespace and refuses the map: sysctl and profile are named (D27, F9)."""
+    error = host.explain_map("operation not permitted", replace(ORDINARY, **change))
+    assert "operation not permitted" in error.message
+    assert hint in error.hint
+    if "apparmor_restricts" in change:
+        assert "kernel.apparmor_restrict_unprivileged_userns=0" in error.hint
+
+
+@pytest.mark.parametrize(
+    ("number", "change", "hint"),
+    [
+        (errno.EACCES, {}, "appArmorProfile"),
+        (errno.EACCES, {"apparmor_restricts": True}, "sysctl"),
+        (errno.EPERM, {}, "seccomp"),
+    ],
+)
+def test_a_refused_mount_says_who_refuses(number, change, hint):
+    """AppArmor answers EACCES where seccomp answers EPERM."""
+    assert hint in host.explain_mount(OSError(number, "no"), replace(ORDINARY, **change)).hint
+
+
+def test_everybody_may_map_the_own_id():
+    """A single id needs no program and no entry."""
+    mapping = host.single(ORDINARY)
+    assert (mapping.uids, mapping.gids, mapping.newuidmap) == (
+        (Extent(0, 1000, 1),),
+        (Extent(0, 1000, 1),),
+        "",
+    )
