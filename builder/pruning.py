@@ -14,10 +14,10 @@ from cache.spec.digest import Digest
 from cache.spec.oci import chain_id
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
     from builder.state import State
-    from cache.spec.oci import Layer
+    from cache.spec.oci import Descriptor, Layer
 
 KEPT_SECONDS = 7 * 24 * 3600  # age up to which records are kept without --all
 _SECOND = 1_000_000_000
@@ -27,15 +27,16 @@ _FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 def prune(state: State, *, everything: bool) -> int:
     """Drop untagged images, old (or all) records, and all content that nothing names any more.
 
-    Gives the bytes of blobs freed; trees come on top. Needs no free space for data.
+    With `everything` what stays is read, and what is damaged goes too: base layers are fetched
+    again. Gives the bytes of blobs freed; trees come on top. Needs no free space for data.
     """
     before = sum(state.store.size(digest) or 0 for digest in state.store)
     _drop_rows(state, everything=everything)
     needed = _needed(state)
     for digest in list(state.store):
-        if digest not in needed:
+        if digest not in needed or (everything and not state.store.is_whole(digest)):
             state.store.delete(digest)
-    _drop_indexes(state, needed)
+    _drop_indexes(state, set() if everything else needed)
     _drop_trees(state, everything=everything)
     if os.path.isdir(f"{state.root}/git"):
         from builder.git.sweep import sweep  # noqa: PLC0415 - few builds use git
@@ -48,7 +49,7 @@ def prune(state: State, *, everything: bool) -> int:
 def _drop_rows(state: State, *, everything: bool) -> None:
     limit = _limit(everything=everything)
     for named in state.images.list():
-        if not named.names or not _is_whole(state, named.manifest.digest):
+        if not named.names or not _is_whole(state, named.manifest):
             state.images.remove(named.manifest.digest)
     with state.database.transaction():
         state.database.rows("DELETE FROM records WHERE used < ?", (limit,))
@@ -60,8 +61,12 @@ def _limit(*, everything: bool) -> int:
     return time.time_ns() if everything else time.time_ns() - KEPT_SECONDS * _SECOND
 
 
-def _is_whole(state: State, manifest: Digest) -> bool:
-    return state.store.size(manifest) is not None
+def _is_whole(state: State, manifest: Descriptor) -> bool:
+    """Whether an image's documents are there and undamaged; its layers can be had again."""
+    try:
+        return bool(state.images.load(manifest))
+    except PybuildError:
+        return False
 
 
 def _needed(state: State) -> set[Digest]:
@@ -105,23 +110,21 @@ def _chains(state: State) -> set[object]:
 
 
 def _drop_indexes(state: State, needed: set[Digest]) -> None:
-    kept = {digest.hex for digest in needed}
-    for folder in ("index", "tmp"):
-        for name in os.listdir(f"{state.root}/{folder}"):
-            if folder == "tmp" or name not in kept:
-                os.unlink(f"{state.root}/{folder}/{name}")
+    _empty(state, "index", kept={digest.hex for digest in needed})
+    _empty(state, "tmp")
 
 
-def _empty_scratch(root: str) -> None:
-    """Remove what steps of killed builds had in memory, or would have had."""
-    from cache.archive.rooted import remove_tree  # noqa: PLC0415 - rarely there
+def _empty(state: State, folder: str, kept: Collection[str] = ()) -> None:
+    """Remove what a folder of the state holds, but for the names `kept`."""
+    from cache.archive.rooted import remove_tree  # noqa: PLC0415 - start-up time
 
-    scratch = os.open(f"{root}/scratch", _FLAGS)
+    directory = os.open(f"{state.root}/{folder}", _FLAGS)
     try:
-        for name in os.listdir(scratch):
-            remove_tree(scratch, name)
+        for name in os.listdir(directory):
+            if name not in kept:
+                remove_tree(directory, name)
     finally:
-        os.close(scratch)
+        os.close(directory)
 
 
 def _drop_trees(state: State, *, everything: bool) -> None:
@@ -132,7 +135,8 @@ def _drop_trees(state: State, *, everything: bool) -> None:
         used = frozenset() if everything else frozenset(_chains(state))
         drop_idle(state.root, used)
     if os.path.isdir(f"{state.root}/scratch"):
-        _empty_scratch(state.root)
+        # what steps of killed builds had in memory, or would have had
+        _empty(state, "scratch")
     folders = [
         name for name in ("snapshots", "active", "mounts") if os.path.isdir(f"{state.root}/{name}")
     ]

@@ -8,7 +8,7 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
-from cache.database import Database
+from cache.database import Database, drop_damaged
 from cache.errors import StoreError
 from cache.images import ImageStore
 from cache.layerstore import NoRemote, StoredLayers
@@ -76,14 +76,19 @@ def opened(
     progress: Callable[[str, int, int], None] | None = None,
     *,
     exclusive: bool = False,
+    repair: bool = False,
 ) -> Iterator[State]:
     """Open a state directory, shared with other builds unless `exclusive`.
+
+    With `repair` (and `exclusive`) a damaged database gives way to a new one.
 
     Raises:
         StoreError: it cannot be made, belongs to somebody else, or is in use (exclusive).
     """
     _make(root)
     with _locked(root, exclusive=exclusive):
+        if repair:
+            drop_damaged(f"{root}/state.db")
         store = LocalStore(root)
         with (
             contextlib.closing(Database(f"{root}/state.db")) as database,

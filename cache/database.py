@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sqlite3
 import threading
 from typing import TYPE_CHECKING
@@ -29,6 +30,9 @@ CREATE TABLE memos (domain TEXT, key TEXT, value BLOB NOT NULL, used INTEGER NOT
   PRIMARY KEY (domain, key)) WITHOUT ROWID;
 """
 _BUSY_SECONDS = 30.0
+_DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+_ROOM = "free some space or run `pybuild prune`"
+_REPAIR = "it is damaged: `pybuild prune --all` starts a new one, without the names of images"
 
 
 class Database:
@@ -91,5 +95,29 @@ class Database:
             yield
         except sqlite3.Error as error:
             msg = f"the store's database {self._path} failed: {error}"
-            hint = "free some space or run `pybuild prune`; a damaged database may be deleted"
-            raise StoreError(msg, hint=hint) from error
+            damaged = getattr(error, "sqlite_errorcode", 0) in _DAMAGED
+            raise StoreError(msg, hint=_REPAIR if damaged else _ROOM) from error
+
+
+def drop_damaged(path: str) -> bool:
+    """Delete a database that cannot be read, and say whether it was one; nobody may use it.
+
+    Raises:
+        StoreError: it cannot be deleted.
+    """
+    if not os.path.lexists(path):
+        return False
+    try:
+        with contextlib.closing(sqlite3.connect(path)) as connection:
+            if connection.execute("PRAGMA quick_check(1)").fetchone() == ("ok",):
+                return False
+    except sqlite3.Error:
+        pass  # no database, or a directory or a closed file in its place
+    try:
+        for name in (path, f"{path}-wal", f"{path}-shm"):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(name)
+    except OSError as error:
+        msg = f"cannot delete the damaged database {path}: {error.strerror}"
+        raise StoreError(msg, hint="delete it by hand") from error
+    return True

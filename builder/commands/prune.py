@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 
 def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
-    """Prune; `--all` also drops every record and cache mount. Prints how much was freed."""
+    """Prune; `--all` also drops every record, cache mount and damaged blob. Prints what was freed."""
     options = parser("prune")
     options.add_argument("-a", "--all", action="store_true")
     options.add_argument("-f", "--force", action="store_true", help="accepted: nothing is asked")
     everything = options.parse_args(list(argv)).all
-    with states.opened(states.locate(environ), exclusive=True) as state:
+    with states.opened(states.locate(environ), exclusive=True, repair=everything) as state:
         freed = prune(state, everything=everything)
     sys.stdout.write(f"freed {human_size(freed)}\n")
     return 0
