@@ -78,8 +78,10 @@ pybuild rmi IMAGE...: take a name from a local image; without a name left the im
 An image is a name, an ID or the beginning of one. `pybuild prune` frees what it used.
 """,
     "doctor": """\
-pybuild doctor [--json]: try what RUN needs and say what this host allows, why not more, and what
-would help. The exit status is 0 when RUN works here, else 3.
+pybuild doctor [--json]: try what RUN needs and say what this host allows, why not more, and the
+exact setting that would unlock more. The exit status is 0 when RUN works here, else 3.
+
+  --json                 every answer, with names that stay as they are
 """,
     "prune": """\
 pybuild prune [--all]: free what no image needs and the cache did not use for seven days.

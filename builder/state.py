@@ -38,28 +38,53 @@ class State:
     memos: SqliteMemos
 
 
+@value
+class Place:
+    """Where state lies, and why there."""
+
+    path: str
+    reason: str
+
+
 def locate(environ: Mapping[str, str]) -> str:
-    """Where state lives: PYBUILD_ROOT, else the XDG data directory, else a directory of our own.
+    """Where state lies: `place` without the reason."""
+    return place(environ).path
+
+
+def place(environ: Mapping[str, str]) -> Place:
+    """Where state lies: PYBUILD_ROOT, else the XDG data directory, else a directory of our own.
 
     In a container there may be no home, or one that cannot be written to: then it is
-    `pybuild-UID` in TMPDIR or /var/tmp.
+    `pybuild-UID` in TMPDIR or /var/tmp, or, where that is a container's own file system or
+    cannot be written to, on a volume that is mounted.
 
     Raises:
         StoreError: somebody put a link where that directory would be.
     """
     if environ.get("PYBUILD_ROOT"):
-        return os.path.abspath(environ["PYBUILD_ROOT"])
+        return Place(os.path.abspath(environ["PYBUILD_ROOT"]), "as PYBUILD_ROOT says")
     data = environ.get("XDG_DATA_HOME", "")
     if data.startswith("/"):
-        return f"{data}/pybuild"
+        return Place(f"{data}/pybuild", "as XDG_DATA_HOME says")
     home = environ.get("HOME", "")
     if home.startswith("/") and home != "/" and _can_be_made(f"{home}/.local/share/pybuild"):
-        return f"{home}/.local/share/pybuild"
-    place = os.path.join(environ.get("TMPDIR") or "/var/tmp", f"pybuild-{os.geteuid()}")  # noqa: S108 - checked when opened
-    if os.path.islink(place):
-        msg = f"{place} is a link, and the state directory must be one of our own"
+        return Place(f"{home}/.local/share/pybuild", "in the home directory")
+    return _without_home(environ.get("TMPDIR") or "/var/tmp")  # noqa: S108 - checked when opened
+
+
+def _without_home(directory: str) -> Place:
+    from builder import places  # noqa: PLC0415 - rarely needed
+
+    chosen = Place(directory, "without a home, among temporary files")
+    if not _can_be_made(directory) or places.kind_of(directory) == "overlay":
+        found = places.volumes(places.mounts(places.read_text), avoid=os.getcwd())
+        if found:
+            chosen = Place(found[0], "without a home, on a volume")
+    path = os.path.join(chosen.path, f"pybuild-{os.geteuid()}")
+    if os.path.islink(path):
+        msg = f"{path} is a link, and the state directory must be one of our own"
         raise StoreError(msg, hint="set PYBUILD_ROOT to a directory you can write to")
-    return place
+    return Place(path, chosen.reason)
 
 
 def _can_be_made(path: str) -> bool:

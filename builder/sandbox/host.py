@@ -190,11 +190,14 @@ def _next_free(text: str) -> int:
     return max(ends)
 
 
+def free_ranges(host: Host) -> tuple[int, int]:
+    """Where a free range of ids for the user could start, in /etc/subuid and in /etc/subgid."""
+    return _next_free(host.subuid), _next_free(host.subgid)
+
+
 def _grant_hint(host: Host) -> str:
-    ranges = []
-    for option, text in (("--add-subuids", host.subuid), ("--add-subgids", host.subgid)):
-        start = _next_free(text)
-        ranges.append(f"{option} {start}-{start + NEEDED_IDS - 1}")
+    options = zip(("--add-subuids", "--add-subgids"), free_ranges(host), strict=True)
+    ranges = [f"{option} {start}-{start + NEEDED_IDS - 1}" for option, start in options]
     return f"as root: usermod {' '.join(ranges)} {host.user}"
 
 
@@ -209,9 +212,23 @@ def choose(host: Host) -> Mapping:
             "user namespaces are switched off on this host (user.max_user_namespaces is 0)",
             hint="as root: sysctl -w user.max_user_namespaces=15000",
         )
+    return direct(host) or subordinate(host)
+
+
+def direct(host: Host) -> Mapping | None:
+    """The map that root writes by itself, of all ids it has; None without the right or the ids."""
     enough = min(_size(host.uid_map), _size(host.gid_map)) >= NEEDED_IDS
-    if host.capabilities & _WRITERS == _WRITERS and enough:
-        return Mapping(Tier.USERNS, _identity(host.uid_map), _identity(host.gid_map))
+    if host.capabilities & _WRITERS != _WRITERS or not enough:
+        return None
+    return Mapping(Tier.USERNS, _identity(host.uid_map), _identity(host.gid_map))
+
+
+def subordinate(host: Host) -> Mapping:
+    """The map of the own id and the subordinate ones, which newuidmap and newgidmap write.
+
+    Raises:
+        HostUnsupportedError: a program or ids are missing; the hint says how to get them.
+    """
     if not host.newuidmap or not host.newgidmap:
         missing = "newgidmap" if host.newuidmap else "newuidmap"
         raise HostUnsupportedError(

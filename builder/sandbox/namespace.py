@@ -46,7 +46,21 @@ def enter_namespace() -> Namespace:
 
 
 def join(mapping: host.Mapping, facts: host.Host) -> None:
-    """Become root in new namespaces with the ids of a mapping.
+    """Become root in new namespaces with the ids of a mapping, mounts apart from the host's.
+
+    Raises:
+        HostUnsupportedError: the host does not allow it.
+    """
+    become_root(mapping, facts)
+    try:
+        # Slave: what the host unmounts goes here too, what we mount stays here.
+        syscalls.mount("none", "/", "", syscalls.MS_REC | syscalls.MS_SLAVE)
+    except OSError as error:
+        raise host.explain_mount(error, facts) from error
+
+
+def become_root(mapping: host.Mapping, facts: host.Host) -> None:
+    """Make a user and a mount namespace and be root over the ids of a mapping there.
 
     Raises:
         HostUnsupportedError: the host does not allow it.
@@ -71,17 +85,6 @@ def join(mapping: host.Mapping, facts: host.Host) -> None:
         os.waitpid(helper, 0)
     if trouble:
         raise host.explain_map(trouble.decode("utf-8", "replace").strip().lower(), facts)
-    _become_root(mapping, facts)
-
-
-def _unshare(facts: host.Host) -> None:
-    try:
-        syscalls.unshare(syscalls.CLONE_NEWUSER | syscalls.CLONE_NEWNS)
-    except OSError as error:
-        raise host.explain_unshare(error, facts) from error
-
-
-def _become_root(mapping: host.Mapping, facts: host.Host) -> None:
     try:
         if mapping.tier is not host.Tier.SINGLE:
             os.setgroups(())
@@ -89,11 +92,13 @@ def _become_root(mapping: host.Mapping, facts: host.Host) -> None:
         os.setresuid(0, 0, 0)
     except OSError as error:
         raise host.explain_map((error.strerror or str(error)).lower(), facts) from error
+
+
+def _unshare(facts: host.Host) -> None:
     try:
-        # Slave: what the host unmounts goes here too, what we mount stays here.
-        syscalls.mount("none", "/", "", syscalls.MS_REC | syscalls.MS_SLAVE)
+        syscalls.unshare(syscalls.CLONE_NEWUSER | syscalls.CLONE_NEWNS)
     except OSError as error:
-        raise host.explain_mount(error, facts) from error
+        raise host.explain_unshare(error, facts) from error
 
 
 def _read_all(fd: int) -> bytes:

@@ -6,19 +6,20 @@ Each trial does what a build would do, in a process that ends with it.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
 import signal
 import tempfile
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from builder.errors import HostUnsupportedError, SandboxError
 from builder.sandbox.host import Tier
 from cache.value import value
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 _PATIENCE = 10_000  # milliseconds; a trial takes some ten
 _MAX_ANSWER = 65536
@@ -36,37 +37,65 @@ class Answer:
 
 def attempt(trial: Callable[[], None]) -> Answer:
     """Run a trial in a child; whatever it raises is the answer."""
+    answer = in_child(lambda: _tried(trial))
+    if answer is None:
+        return Answer(works=False, reason="the trial ended without an answer")
+    return Answer(*answer)
+
+
+def in_child(work: Callable[[], Any]) -> Any:
+    """What `work` returns (JSON) in a child that ends with it; None when it did not come to that."""
     read_end, write_end = os.pipe()
     child = os.fork()
     if child == 0:
         os.close(read_end)
-        _try(trial, write_end)
+        _work(work, write_end)
     os.close(write_end)
+    try:
+        data = _read_all(read_end)
+    finally:
+        os.close(read_end)
+        if not data:
+            os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    try:
+        return json.loads(data)
+    except ValueError:
+        return None
+
+
+def _read_all(fd: int) -> bytes:
+    """All that a child writes, as long as it does so soon."""
     poll = select.poll()
-    poll.register(read_end, select.POLLIN)
-    data = os.read(read_end, _MAX_ANSWER) if poll.poll(_PATIENCE) else b""
-    os.close(read_end)
-    if not data:
-        os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
-    if not data:
-        return Answer(works=False, reason="the trial ended without an answer")
-    return Answer(*json.loads(data))
+    poll.register(fd, select.POLLIN)
+    found = b""
+    while poll.poll(_PATIENCE):
+        data = os.read(fd, _MAX_ANSWER)
+        if not data or len(found) > _MAX_ANSWER:
+            return found
+        found += data
+    return b""
 
 
-def _try(trial: Callable[[], None], write_end: int) -> NoReturn:
-    answer: list[object] = [True, "", ""]
+def _work(work: Callable[[], Any], write_end: int) -> NoReturn:
+    try:
+        view = memoryview(json.dumps(work()).encode())
+        while view:
+            view = view[os.write(write_end, view) :]
+    finally:
+        os._exit(0)
+
+
+def _tried(trial: Callable[[], None]) -> list[object]:
     try:
         trial()
     except (HostUnsupportedError, SandboxError) as error:
-        answer = [False, error.message, error.hint or ""]
+        return [False, error.message, error.hint or ""]
     except OSError as error:
-        answer = [False, (error.strerror or str(error)).lower(), ""]
+        return [False, (error.strerror or str(error)).lower(), ""]
     except BaseException as error:  # noqa: BLE001 - nothing may escape into the parent's code
-        answer = [False, repr(error), ""]
-    finally:
-        os.write(write_end, json.dumps(answer).encode()[:_MAX_ANSWER])
-        os._exit(0)
+        return [False, repr(error), ""]
+    return [True, "", ""]
 
 
 def try_tier(tier: Tier, scratch: str) -> Answer:
@@ -75,8 +104,24 @@ def try_tier(tier: Tier, scratch: str) -> Answer:
     trial = trials.get(tier)
     if trial is None:
         return Answer(works=False, reason=f"{tier} is not built yet")
-    with tempfile.TemporaryDirectory(dir=scratch, ignore_cleanup_errors=True) as place:
+    with playground(scratch) as place:
         return attempt(lambda: trial(place))
+
+
+@contextlib.contextmanager
+def playground(scratch: str) -> Iterator[str]:
+    """A new directory in `scratch` for trials in children; it goes with all they leave in it."""
+    from cache.archive.rooted import remove_tree  # noqa: PLC0415 - once per boot
+
+    place = tempfile.mkdtemp(dir=scratch)
+    try:
+        yield place
+    finally:
+        parent = os.open(scratch, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            remove_tree(parent, os.path.basename(place))
+        finally:
+            os.close(parent)
 
 
 def try_registering(scratch: str) -> Answer:

@@ -1,0 +1,71 @@
+"""The whole diagnosis: state directory, tiers, every question, and what would unlock more."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from typing import TYPE_CHECKING
+
+from builder import places
+from builder import state as states
+from builder.diagnosis import account, kernel, namespaces, programs, remedies, show, statedir
+from builder.diagnosis.finding import Diagnosis, Finding
+from builder.sandbox import host
+from builder.sandbox.tiers import ORDER
+from builder.sandbox.trial import playground, try_tier
+from cache.errors import PybuildError
+from cache.value import replace
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from builder.sandbox.host import Tier
+    from builder.sandbox.trial import Answer
+
+_MARKS = ("/var/run/secrets/kubernetes.io", "/.dockerenv", "/run/.containerenv")
+
+
+def diagnose(
+    environ: Mapping[str, str], trial: Callable[[Tier, str], Answer] = try_tier
+) -> Diagnosis:
+    """Look at everything; leaves nothing behind.
+
+    Raises:
+        OSError: there is no directory at all to try anything in.
+    """
+    facts = host.probe()
+    with _scratch(environ) as (scratch, place, state), playground(scratch) as playing:
+        answers = {tier: trial(tier, scratch) for tier in ORDER}
+        asked = namespaces.identities(facts)
+        asked += namespaces.inside(facts, asked, playing)
+        asked += [*kernel.rights(playing), *kernel.engine(playing)]
+    tier = next((str(tier) for tier in ORDER if answers[tier].works), "")
+    who = account.account(facts, places.read_text)
+    more = [*programs.helpers(facts), *programs.limits(), *programs.optional()]
+    found = Diagnosis(tier, place, (*_tiers(answers), *who, *asked, *more, *state))
+    where = remedies.surroundings(environ, {path: os.path.exists(path) for path in _MARKS})
+    case = remedies.Case(found, facts, where)
+    return replace(found, remedies=remedies.remedies(case), notes=remedies.notes(case))
+
+
+def _tiers(answers: Mapping[Tier, Answer]) -> Iterator[Finding]:
+    for tier, answer in answers.items():
+        detail = show.MEANING[tier] if answer.works else answer.reason
+        yield Finding("sandbox", f"sandbox {tier}", answer.works, detail, "", answer.hint)
+
+
+@contextlib.contextmanager
+def _scratch(environ: Mapping[str, str]) -> Iterator[tuple[str, str, list[Finding]]]:
+    """A directory to try things in, the state directory, and what is to be said about it."""
+    with contextlib.ExitStack() as stack:
+        try:
+            place = states.place(environ)
+            stack.enter_context(states.opened(place.path))
+        except PybuildError as error:
+            finding = statedir.missing(error.message, error.hint or "")
+            yield stack.enter_context(tempfile.TemporaryDirectory()), "", [finding]
+            return
+        scratch = f"{place.path}/scratch"
+        os.makedirs(scratch, mode=0o700, exist_ok=True)
+        yield scratch, place.path, statedir.facts(place.path, place.reason)
