@@ -30,6 +30,9 @@ _NUMBERS = {
     "stack": resource.RLIMIT_STACK,
 }
 NAMES = tuple(_NUMBERS)
+# No core file fits into one byte, and for a limit of 1 (not of 0) the kernel starts no program of
+# the host's either that is registered for cores.
+_NO_CORE = 1
 
 
 def enter(spec: SandboxSpec) -> None:
@@ -58,12 +61,15 @@ def at_most(name: str, amount: int) -> tuple[str, int, int]:
 
 
 def apply(limits: Iterable[tuple[str, int, int]]) -> None:
-    """Set limits of the calling process, given as (name, soft, hard).
+    """Set limits of the calling process, given as (name, soft, hard); no core unless asked for.
 
     Raises:
         OSError: naming the limit, mostly because the hard one is above the caller's own.
     """
-    for name, soft, hard in limits:
+    wanted = list(limits)
+    if all(name != "core" for name, _, _ in wanted):
+        wanted.append(at_most("core", _NO_CORE))
+    for name, soft, hard in wanted:
         try:
             resource.setrlimit(_NUMBERS[name], (soft, hard))
         except ValueError as error:  # what Python makes of EPERM and EINVAL

@@ -121,7 +121,7 @@ def _process(
 
 def _rlimits(ulimits: Sequence[tuple[str, int, int]]) -> list[dict[str, Any]]:
     """Limits, each once; none of core files unless asked for."""
-    by_name = {name: (soft, hard) for name, soft, hard in (("core", 0, 0), *ulimits)}
+    by_name = {name: (soft, hard) for name, soft, hard in (("core", 1, 1), *ulimits)}
     return [
         {
             "type": f"RLIMIT_{name.upper()}",

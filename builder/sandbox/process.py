@@ -11,7 +11,6 @@ import contextlib
 import errno
 import fcntl
 import os
-import resource
 import stat
 from typing import TYPE_CHECKING, NoReturn
 
@@ -83,7 +82,6 @@ def become(spec: SandboxSpec, credentials: Credentials, tools: Tools, error_fd: 
 def _restrict(spec: SandboxSpec, credentials: Credentials, tools: Tools) -> None:
     os.setsid()
     os.umask(0o022)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     limits.apply(spec.ulimits)
     with contextlib.suppress(OSError):  # an outer filter may forbid keyrings: then there are none
         syscalls.join_new_session_keyring()

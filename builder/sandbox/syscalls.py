@@ -213,7 +213,7 @@ def join_new_session_keyring() -> None:
 
 
 def install_filter(program: ctypes.Array[ctypes.c_char]) -> None:
-    """Install a seccomp filter of 8-byte instructions; the caller holds CAP_SYS_ADMIN."""
+    """Install a seccomp filter of 8-byte instructions; needs CAP_SYS_ADMIN or no_new_privs."""
     header = struct.pack("=HxxxxxxQ", len(program) // 8, ctypes.addressof(program))
     _call("seccomp", _SECCOMP, SECCOMP_SET_MODE_FILTER, 0, header)
 

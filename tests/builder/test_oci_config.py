@@ -83,7 +83,7 @@ def test_mounts_and_limits():
     assert document["mounts"][-1]["options"] == ["rbind"]
     assert any("size=4096" in mount["options"] for mount in document["mounts"])
     assert document["process"]["rlimits"] == [
-        {"type": "RLIMIT_CORE", "soft": 0, "hard": 0},
+        {"type": "RLIMIT_CORE", "soft": 1, "hard": 1},
         {"type": "RLIMIT_NOFILE", "soft": 10, "hard": (1 << 64) - 1},
     ]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tarfile
 import time
+from pathlib import Path
 
 import pytest
 from support.step_layers import CHANGES, members
@@ -157,3 +158,30 @@ def test_what_needs_namespaces_is_refused(pybuild, busybox, flag, allowed):
     assert done.code == 3
     assert "pybuild doctor" in done.err
     assert "Dockerfile:2" in done.err
+
+
+def test_calls_that_no_step_may_make_are_refused_here_too(pybuild, busybox):
+    """The filter of namespaced steps stands behind the engine: keys, io_uring, AF_ALG (S-D11)."""
+    text = f"FROM {busybox}\nRUN grep Seccomp_filters /proc/self/status && unshare -U true\n"
+    context = pybuild.context("refused", text)
+    done = pybuild.run(*EMULATED, context)
+    status = Path("/proc/self/status").read_text().split()
+    before = int(status[status.index("Seccomp_filters:") + 1])
+    assert f"Seccomp_filters:\t{before + 2}" in done.err
+    assert done.code == 1
+
+
+@pytest.mark.parametrize("sandbox", ["userns", "emulate"])
+def test_a_crash_leaves_no_core(pybuild, busybox, sandbox):
+    """Neither a file in the layer nor a program of the host's gets a step's memory (S-D17, S-I07)."""
+    text = (
+        f"FROM {busybox}\nRUN ulimit -c unlimited; cd /tmp; sh -c 'kill -SEGV $$'; ls /tmp > /o\n"
+    )
+    output = pybuild.home / "out"
+    context = pybuild.context("core", text + "RUN grep -i 'core file' /proc/self/limits >> /o\n")
+    flags = ("--sandbox", sandbox, "-o", f"type=local,dest={output}")
+    pybuild.good(*flags, context)
+    # 0 starts a program that is registered for cores, 1 does not.
+    words = (output / "o").read_text().split()
+    assert [word for word in words if "core" in word.lower()] == ["core"]
+    assert words[-3:-1] in (["1", "1"], ["0", "0"])

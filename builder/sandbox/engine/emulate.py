@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import functools
 import os
@@ -38,6 +39,7 @@ class _Start:
     directory: bytes  # of the host
     owner: Credentials
     readable: tuple[bytes, ...]  # paths of the host
+    tools: process.Tools
 
 
 def run(
@@ -52,7 +54,7 @@ def run(
 
 
 def _prepare(
-    emulators: tuple[Emulator, ...], spec: SandboxSpec, scratch: str, _tools: process.Tools
+    emulators: tuple[Emulator, ...], spec: SandboxSpec, scratch: str, tools: process.Tools
 ) -> supervisor.Ready:
     if not isinstance(spec.root, PlainRoot):
         raise SandboxError("this sandbox needs a plain directory as the root of a step")
@@ -73,7 +75,7 @@ def _prepare(
     records.seed(root.fd, spec.recorded)
     directory = places.working_directory(spec.process.cwd, (owner.uid, owner.gid))
     readable = (*places.readable(), *(os.fsencode(known.path) for known in emulators))
-    start = _Start(spec, places, directory, owner, readable)
+    start = _Start(spec, places, directory, owner, readable, tools)
     return supervisor.Ready(
         step,
         Tracer(step, abi.abi_of(syscalls.MACHINE)),
@@ -107,6 +109,10 @@ def _become(start: _Start, channel: socket.socket) -> NoReturn:
         syscalls.prctl(_PR_SET_NO_NEW_PRIVS, 1)
         limits.apply(spec.ulimits)
         landlock.restrict(start.places.writable(), start.readable)
+        with contextlib.suppress(OSError):  # an outer filter may forbid keyrings: there are none
+            syscalls.join_new_session_keyring()
+        # What names files behind the engine's back (io_uring), keys, AF_ALG and the like.
+        syscalls.install_filter(start.tools.filter)
 
     supervisor.hand_over(channel, plans.emulation(), confine)
     os.closerange(3, 1 << 16)
