@@ -22,6 +22,7 @@ _RESULT, _STACK, _COUNTER = (0, 31, 32) if _AARCH64 else (10, 19, 16)
 _NUMBER = 8 if _AARCH64 else 15  # x8; orig_rax
 _INSTRUCTION = 4 if _AARCH64 else 2  # bytes of svc; of syscall
 _NONE = (1 << 64) - 1
+_RESTART_MAYBE, _RESTART = 512, 513  # ERESTARTSYS, ERESTARTNOINTR: of the kernel, to itself
 RESULT_IS_ARGUMENT: Final = _AARCH64  # x0 holds the first argument, then the result
 
 _PTRACE = ctypes.CDLL(None, use_errno=True).ptrace
@@ -88,6 +89,19 @@ class Registers:
         """What the call returned, signed."""
         value: int = struct.unpack("<q", struct.pack("<Q", self._words[_RESULT]))[0]
         return value
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether a signal interrupted the call, so that its handler may let it fail.
+
+        Where registers are those of before the call by then, this cannot be told.
+        """
+        return not RESULT_IS_ARGUMENT and self.result == -_RESTART_MAYBE
+
+    def begin_anew(self) -> None:
+        """Let an interrupted call be made again, whatever the handler of the signal says."""
+        self._words[_RESULT] = (-_RESTART) & _NONE
+        self.store()
 
     def argument(self, position: int) -> int:
         """An argument of the call."""

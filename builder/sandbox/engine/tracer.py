@@ -101,6 +101,18 @@ class Tracer:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(process, signal.SIGKILL)
 
+    def _signalled(self, task: int, number: int) -> None:
+        """Deliver a signal. A call that waits to be answered begins anew after it.
+
+        The kernel would end it as interrupted, which no call on a file is prepared for.
+        """
+        from builder.sandbox.engine.plans import HANDLERS  # noqa: PLC0415 - which names this module
+
+        found = Registers.of(task)
+        if found.interrupted and self._names.get(found.number, "") in HANDLERS:
+            found.begin_anew()
+        ptrace(registers.CONT, task, 0, number)
+
     def _happened(self, task: int, status: int) -> None:
         if os.WIFEXITED(status) or os.WIFSIGNALED(status):
             self._ended(task, status)
@@ -117,7 +129,7 @@ class Tracer:
         elif number == signal.SIGTRAP | 0x80:
             self._returned(task)
         else:
-            ptrace(registers.CONT, task, 0, number)
+            self._signalled(task, number)
 
     def _ended(self, task: int, status: int) -> None:
         self.status[task] = status
