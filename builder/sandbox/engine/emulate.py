@@ -78,7 +78,7 @@ def _prepare(
     start = _Start(spec, places, directory, owner, readable, tools)
     return supervisor.Ready(
         step,
-        Tracer(step, abi.abi_of(syscalls.MACHINE)),
+        Tracer(step, abi.abi_of(syscalls.MACHINE), plans.HANDLERS),
         lambda channel: _become(start, channel),
         lambda: wire.Report(tuple(reversed(root.stubs)), tuple(records.told())),
         places.close,

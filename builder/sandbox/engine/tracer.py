@@ -21,7 +21,7 @@ from builder.sandbox.engine.view import fd_path
 from cache.value import value
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     from builder.sandbox.engine.abi import Abi
     from builder.sandbox.engine.programs import Execution
@@ -57,9 +57,10 @@ class _Scratch:
 class Tracer:
     """The tasks of one step, all of them traced."""
 
-    def __init__(self, step: Step, abi: Abi) -> None:
-        """Trace nothing yet."""
+    def __init__(self, step: Step, abi: Abi, answered: Collection[str]) -> None:
+        """Trace nothing yet; `answered` are the calls that wait for an answer, by name."""
         self._step = step
+        self._answered = frozenset(answered)
         self._programs = Programs(step)
         self._names = abi.names()
         self._mmap = abi.numbers["mmap"]
@@ -106,10 +107,8 @@ class Tracer:
 
         The kernel would end it as interrupted, which no call on a file is prepared for.
         """
-        from builder.sandbox.engine.plans import HANDLERS  # noqa: PLC0415 - which names this module
-
         found = Registers.of(task)
-        if found.interrupted and self._names.get(found.number, "") in HANDLERS:
+        if found.interrupted and self._names.get(found.number) in self._answered:
             found.begin_anew()
         ptrace(registers.CONT, task, 0, number)
 
