@@ -40,6 +40,8 @@ def verdict(code, number, arch, arguments=(0,) * 6):
             (accumulator,) = struct.unpack_from("=I", data, operand)
         elif operation == 0x15:
             at += true if accumulator == operand else false
+        elif operation == 0x35:
+            at += true if accumulator >= operand else false
         elif operation == 0x45:
             at += true if accumulator & operand else false
         else:

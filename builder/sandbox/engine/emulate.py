@@ -71,17 +71,23 @@ def _prepare(
     identities = Identities(Identity.of(owner))
     hostname = spec.hostname.encode()
     step = Step(-1, {}, records, identities, hostname=hostname, emulators=emulators)
-    step.views[b""] = View(path, places.table, step.is_ours, step.process_of)
+    step.views[b""] = View(path, places.table, step.is_ours, step.process_of, step.programs.get)
     records.seed(root.fd, spec.recorded)
     directory = places.working_directory(spec.process.cwd, (owner.uid, owner.gid))
     readable = (*places.readable(), *(os.fsencode(known.path) for known in emulators))
     start = _Start(spec, places, directory, owner, readable, tools)
+    tracer = Tracer(step, abi.abi_of(syscalls.MACHINE), plans.HANDLERS)
+
+    def close() -> None:
+        tracer.close()
+        places.close()
+
     return supervisor.Ready(
         step,
-        Tracer(step, abi.abi_of(syscalls.MACHINE), plans.HANDLERS),
+        tracer,
         lambda channel: _become(start, channel),
         lambda: wire.Report(tuple(reversed(root.stubs)), tuple(records.told())),
-        places.close,
+        close,
     )
 
 

@@ -7,7 +7,7 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
-from builder.sandbox.engine import kernel
+from builder.sandbox.engine import kernel, permissions
 from builder.sandbox.engine.kernel import AT_FDCWD, Request
 from builder.sandbox.engine.records import key_of
 from builder.sandbox.engine.view import fail, fd_path, signed
@@ -44,14 +44,17 @@ def note_new(step: Step, task: int, fd: int, parent: int, wanted: int, real: int
         step.records.make(key).mode = stat.S_IFMT(status.st_mode) | wanted
 
 
-def _in_parent(
-    step: Step, task: int, directory: int, address: int, act: Callable[[int, bytes], int | None]
+def in_parent(
+    step: Step, task: int, named: tuple[int, int], act: Callable[[int, bytes], int | None]
 ) -> int:
+    """Do something about a name (a directory and an address) in its directory, an O_PATH fd."""
+    directory, address = named
     view = step.view(task)
     path = kernel.read_path(task, address)
     if not path:
         fail(errno.ENOENT)
-    parent, name = view.parent(task, view.absolute(task, directory, path))
+    absolute = permissions.named(step, task, directory, path, follow=False)
+    parent, name = view.parent(task, absolute)
     try:
         return act(parent, name) or 0
     finally:
@@ -65,6 +68,7 @@ def make_directory(step: Step, request: Request, directory: int, address: int, m
     real = (wanted & 0o777) | _OWNER_DOES_ALL
 
     def act(parent: int, name: bytes) -> None:
+        permissions.require_new(step, task, parent, name)
         os.mkdir(name, real, dir_fd=parent)
         fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
         try:
@@ -73,7 +77,7 @@ def make_directory(step: Step, request: Request, directory: int, address: int, m
             os.close(fd)
 
     try:
-        return _in_parent(step, task, directory, address, act)
+        return in_parent(step, task, (directory, address), act)
     except OSError as error:
         if error.errno in {errno.EBUSY, errno.ENOTEMPTY}:  # "/" and ".."
             fail(errno.EEXIST)
@@ -82,12 +86,13 @@ def make_directory(step: Step, request: Request, directory: int, address: int, m
 
 def _remove(step: Step, request: Request, directory: int, address: int, is_directory: bool) -> int:
     def act(parent: int, name: bytes) -> None:
+        permissions.require_removable(step, request.task, parent, name)
         status = _status(parent, name)
         (os.rmdir if is_directory else os.unlink)(name, dir_fd=parent)
         if status is not None and (status.st_nlink <= 1 or is_directory):
             step.records.forget((status.st_dev, status.st_ino))
 
-    return _in_parent(step, request.task, directory, address, act)
+    return in_parent(step, request.task, (directory, address), act)
 
 
 def _status(parent: int, name: bytes) -> os.stat_result | None:
@@ -104,16 +109,36 @@ def _rename(step: Step, request: Request, ends: tuple[int, int, int, int], flags
     def act(old: int, old_name: bytes) -> int:
         def onto(new: int, new_name: bytes) -> None:
             source, status = _status(old, old_name), _status(new, new_name)
+            if source is None:
+                fail(errno.ENOENT)
+            if permissions.restricted(step, task) is not None:
+                _require_rename(step, task, (old, old_name), (new, new_name))
             kernel.rename(old, old_name, new, new_name, flags)
-            if status is None or flags & _RENAME_EXCHANGE or source is None:
+            if status is None or flags & _RENAME_EXCHANGE:
                 return
             same = (status.st_dev, status.st_ino) == (source.st_dev, source.st_ino)
             if not same and (status.st_nlink <= 1 or stat.S_ISDIR(status.st_mode)):
                 step.records.forget((status.st_dev, status.st_ino))
 
-        return _in_parent(step, task, new_directory, new_path, onto)
+        return in_parent(step, task, (new_directory, new_path), onto)
 
-    return _in_parent(step, task, old_directory, old_path, act)
+    return in_parent(step, task, (old_directory, old_path), act)
+
+
+def _require_rename(
+    step: Step, task: int, source: tuple[int, bytes], target: tuple[int, bytes]
+) -> None:
+    permissions.require_removable(step, task, *source)
+    permissions.require_removable(step, task, *target)
+    permissions.require_new(step, task, *target)
+    if os.path.sameopenfile(source[0], target[0]):
+        return
+    fd = os.open(source[1], os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=source[0])
+    try:
+        if stat.S_ISDIR(os.fstat(fd).st_mode):  # its `..` changes
+            permissions.require(step, task, fd, permissions.WRITE)
+    finally:
+        os.close(fd)
 
 
 def _link(step: Step, request: Request, ends: tuple[int, int, int, int], flags: int) -> int:
@@ -121,10 +146,17 @@ def _link(step: Step, request: Request, ends: tuple[int, int, int, int], flags: 
     old_directory, old_path, new_directory, new_path = ends
     follow = bool(flags & kernel.AT_SYMLINK_FOLLOW)
     source = reference(step, task, old_directory, old_path, flags & kernel.AT_EMPTY_PATH, follow)
+    place = step.views[b""].place_of(source)
+
+    def act(parent: int, name: bytes) -> None:
+        if step.views[b""].place_of(parent) is not place:  # would be another mount
+            fail(errno.EXDEV)
+        permissions.require_new(step, task, parent, name)
+        permissions.require_linkable(step, task, source)
+        kernel.link_fd(source, parent, name)
+
     try:
-        return _in_parent(
-            step, task, new_directory, new_path, lambda new, name: kernel.link_fd(source, new, name)
-        )
+        return in_parent(step, task, (new_directory, new_path), act)
     finally:
         os.close(source)
 
@@ -134,6 +166,7 @@ def _symlink(step: Step, request: Request, text: int, directory: int, address: i
     target = kernel.read_path(task, text)
 
     def act(parent: int, name: bytes) -> None:
+        permissions.require_new(step, task, parent, name)
         os.symlink(target, name, dir_fd=parent)
         fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
         try:
@@ -141,7 +174,7 @@ def _symlink(step: Step, request: Request, text: int, directory: int, address: i
         finally:
             os.close(fd)
 
-    return _in_parent(step, task, directory, address, act)
+    return in_parent(step, task, (directory, address), act)
 
 
 def reference(
@@ -150,21 +183,28 @@ def reference(
     """An O_PATH fd of what a call names: a path, or with AT_EMPTY_PATH a descriptor itself."""
     path = kernel.read_path(task, address) if address else b""
     if path:
-        view = step.view(task)
-        return view.reference(task, view.absolute(task, directory, path), follow=follow)
+        absolute = permissions.named(step, task, directory, path, follow=follow)
+        return step.view(task).reference(task, absolute, follow=follow)
     if not flags & kernel.AT_EMPTY_PATH:
         fail(errno.ENOENT)
-    return descriptor(task, directory)
+    return descriptor(step, task, directory)
 
 
-def descriptor(task: int, number: int) -> int:
+def descriptor(step: Step, task: int, number: int) -> int:
     """An O_PATH fd of what a descriptor of a task refers to, or of its working directory."""
     number = signed(number)
     name = b"/proc/%d/cwd" % task if number == AT_FDCWD else b"/proc/%d/fd/%d" % (task, number)
     try:
-        return os.open(name, os.O_PATH | os.O_CLOEXEC)
+        fd = os.open(name, os.O_PATH | os.O_CLOEXEC)
     except FileNotFoundError:
         fail(errno.EBADF)
+    if step.unsure:
+        try:
+            step.views[b""].place_of(fd)
+        except OSError:
+            os.close(fd)
+            raise
+    return fd
 
 
 def _readlink(step: Step, request: Request, directory: int, rest: tuple[int, int, int]) -> int:
@@ -172,10 +212,10 @@ def _readlink(step: Step, request: Request, directory: int, rest: tuple[int, int
     address, buffer, size = rest
     path = kernel.read_path(task, address)
     view = step.view(task)
-    name = view.absolute(task, directory, path) if path else b""
+    name = permissions.named(step, task, directory, path, follow=False) if path else b""
     text = _program(step, task, name) if name.startswith(b"/proc/") else None
     if text is None:
-        fd = view.reference(task, name, follow=False) if path else descriptor(task, directory)
+        fd = view.reference(task, name, follow=False) if path else descriptor(step, task, directory)
         try:
             text = os.readlink(b"", dir_fd=fd)
         except FileNotFoundError:
@@ -211,6 +251,8 @@ def _truncate(step: Step, request: Request) -> int:
     address, size = request.arguments[:2]
     fd = reference(step, request.task, AT_FDCWD, address, 0)
     try:
+        step.require_writable(fd)
+        permissions.require(step, request.task, fd, permissions.WRITE)
         os.truncate(fd_path(fd), size - (1 << 64) if size >> 63 else size)
     finally:
         os.close(fd)

@@ -35,7 +35,7 @@ class Identity(NamedTuple):
     @classmethod
     def of(cls, owner: Credentials) -> Identity:
         """The identity of who a step runs as."""
-        return cls(*(owner.uid,) * 3, *(owner.gid,) * 3, owner.groups)
+        return cls(*(owner.uid,) * 3, *(owner.gid,) * 3, tuple(sorted(owner.groups)))
 
 
 class Identities:
@@ -45,6 +45,7 @@ class Identities:
         """Give every process the first identity until it changes."""
         self._known = [first]
         self._numbers = {first: 0}
+        self.restricted = first.euid != 0  # whether anybody ever was not root
         soft, hard = resource.getrlimit(LIMIT)
         limits = [limit for limit in (soft, hard) if limit != resource.RLIM_INFINITY]
         self._base = min(limits) if limits else 819_200
@@ -69,5 +70,6 @@ class Identities:
             if number >= min(_MOST, self._base):
                 raise SandboxError("the step took on more identities than can be told apart")
             self._known.append(identity)
+            self.restricted = self.restricted or identity.euid != 0
             self._numbers[identity] = number
         resource.prlimit(task, LIMIT, (self._base - number, self._hard))

@@ -85,7 +85,7 @@ def _set_groups(step: Step, request: Request) -> int:
     if not 0 <= count <= _MAX_GROUPS:
         fail(errno.EINVAL)
     data = kernel.read_exactly(request.task, address, 4 * count)
-    groups = struct.unpack(f"<{count}I", data)
+    groups = tuple(sorted(struct.unpack(f"<{count}I", data)))
     step.identities.become(request.task, identity._replace(groups=groups))
     return 0
 

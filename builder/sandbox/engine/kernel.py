@@ -10,7 +10,7 @@ import ctypes
 import errno
 import os
 import struct
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 from builder.sandbox import syscalls
 
@@ -24,7 +24,7 @@ _PAGE = 4096
 _GUESS = 256  # most paths are shorter
 _MAX_STRING = 128 * 1024 + 1  # MAX_ARG_STRLEN
 _MAX_MEMORY = 1 << 20  # bytes of one piece read from a step
-RESOLVE_IN_ROOT = 0x10
+_IN_ROOT, _BENEATH_WITHOUT_MAGIC = 0x10, 0x08 | 0x02
 AT_FDCWD = -100
 AT_EMPTY_PATH = 0x1000
 AT_SYMLINK_NOFOLLOW = 0x100
@@ -68,6 +68,11 @@ class Request(NamedTuple):
     task: int  # thread id as this process sees it
     number: int
     arguments: tuple[int, ...]
+
+
+def fail(number: int) -> NoReturn:
+    """Raise what a system call would return."""
+    raise OSError(number, os.strerror(number))
 
 
 def _failed() -> OSError:
@@ -207,7 +212,16 @@ def write(task: int, address: int, data: bytes) -> None:
 
 def open_in(root: int, path: bytes, flags: int, mode: int = 0) -> int:
     """openat2 with links and `..` held inside `root`; the fd is close-on-exec."""
-    _HOW[0], _HOW[1], _HOW[2] = flags | os.O_CLOEXEC, mode, RESOLVE_IN_ROOT
+    return _open(root, path, (flags, mode, _IN_ROOT))
+
+
+def open_beneath(tree: int, path: bytes, flags: int) -> int:
+    """openat2 that refuses whatever leads out of `tree`, links of processes in /proc included."""
+    return _open(tree, path, (flags, 0, _BENEATH_WITHOUT_MAGIC))
+
+
+def _open(root: int, path: bytes, how: tuple[int, int, int]) -> int:
+    _HOW[0], _HOW[1], _HOW[2] = how[0] | os.O_CLOEXEC, how[1], how[2]
     while True:
         fd = _SYSCALL(_LONG(_OPENAT2), _LONG(root), ctypes.c_char_p(path), _HOW, _LONG(24))
         if fd >= 0:

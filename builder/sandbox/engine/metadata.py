@@ -8,7 +8,7 @@ import stat
 import struct
 from typing import TYPE_CHECKING
 
-from builder.sandbox.engine import files, kernel
+from builder.sandbox.engine import files, kernel, permissions
 from builder.sandbox.engine.kernel import (
     AT_EMPTY_PATH,
     AT_FDCWD,
@@ -25,6 +25,9 @@ _STATX_FLAGS = 0x6000  # AT_STATX_FORCE_SYNC and AT_STATX_DONT_SYNC
 _EXECUTE = 1
 _ANY_EXECUTE = 0o111
 _UNCHANGED = -1
+_NOW = (1 << 30) - 1  # UTIME_NOW
+_EFFECTIVE = 0x200  # AT_EACCESS
+_WRITE = 2
 _MICRO = 1_000_000
 _CAPABILITY = b"security.capability"
 
@@ -61,8 +64,15 @@ def _access(step: Step, request: Request, directory: int, rest: tuple[int, int],
     address, wanted = rest
     fd = _named(step, request, directory, address, flags)
     try:
-        status = os.fstat(fd)
-        mode = step.records.shown(status)[0]
+        mode = step.records.shown(os.fstat(fd))[0]
+        if wanted & _WRITE and not stat.S_ISCHR(mode):
+            step.require_writable(fd)
+        if step.identities.restricted:
+            who = step.identities.of(request.task)
+            if not flags & _EFFECTIVE:
+                who = who._replace(euid=who.ruid, egid=who.rgid)
+            if who.euid and not permissions.accessible(step, who, fd, wanted & 7):
+                fail(errno.EACCES)
     finally:
         os.close(fd)
     if wanted & _EXECUTE and not stat.S_ISDIR(mode) and not mode & _ANY_EXECUTE:
@@ -114,6 +124,9 @@ def _make_node(step: Step, request: Request, directory: int, rest: tuple[int, in
 
     def act(parent: int, name: bytes) -> None:
         made = stat.S_IFREG if is_device(mode) else kind
+        permissions.require_new(step, task, parent, name)
+        if is_device(mode) and step.identities.of(task).euid:
+            fail(errno.EPERM)
         os.mknod(name, made | real, dir_fd=parent)
         fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
         try:
@@ -124,14 +137,7 @@ def _make_node(step: Step, request: Request, directory: int, rest: tuple[int, in
         finally:
             os.close(fd)
 
-    view = step.view(task)
-    path = kernel.read_path(task, address)
-    parent, name = view.parent(task, view.absolute(task, directory, path))
-    try:
-        act(parent, name)
-    finally:
-        os.close(parent)
-    return 0
+    return files.in_parent(step, task, (directory, address), act)
 
 
 def _wide_device(device: int) -> int:
@@ -140,17 +146,44 @@ def _wide_device(device: int) -> int:
 
 
 def _on(step: Step, request: Request, named: tuple[int, int, int]) -> int:
+    """An O_PATH fd of what is to be changed."""
     directory, address, flags = named
-    return _named(step, request, directory, address, flags)
+    fd = _named(step, request, directory, address, flags)
+    try:
+        step.require_writable(fd)
+    except OSError:
+        os.close(fd)
+        raise
+    return fd
 
 
 def _change_mode(step: Step, request: Request, named: tuple[int, int, int], mode: int) -> int:
     fd = _on(step, request, named)
     try:
-        _chmod(step, fd, mode)
+        permissions.require_owner(step, request.task, fd)
+        _chmod(step, fd, _without_set_id(step, request.task, fd, mode))
     finally:
         os.close(fd)
     return 0
+
+
+def _without_set_id(step: Step, task: int, fd: int, mode: int) -> int:
+    """A mode without set-group-id, for a group that is not among the caller's."""
+    who = permissions.restricted(step, task)
+    if who is None or not mode & stat.S_ISGID:
+        return mode
+    group = step.records.shown(os.fstat(fd))[2]
+    return mode if group == who.egid or group in who.groups else mode & ~stat.S_ISGID
+
+
+def _require_times(step: Step, task: int, fd: int, times: bytes | None) -> None:
+    """Who owns a file may set its times; who may write it, to now only."""
+    who = permissions.restricted(step, task)
+    if who is None or step.records.shown(os.fstat(fd))[1] == who.euid:
+        return
+    if times is not None and struct.unpack("<4q", times)[1::2] != (_NOW, _NOW):
+        fail(errno.EPERM)
+    permissions.require(step, task, fd, permissions.WRITE)
 
 
 def _change_owner(
@@ -169,6 +202,7 @@ def _change_times(
 ) -> int:
     fd = _on(step, request, named)
     try:
+        _require_times(step, request.task, fd, times)
         kernel.set_times(fd, times)
     finally:
         os.close(fd)

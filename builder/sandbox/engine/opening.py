@@ -14,7 +14,7 @@ import stat
 import threading
 from typing import TYPE_CHECKING
 
-from builder.sandbox.engine import kernel
+from builder.sandbox.engine import kernel, permissions
 from builder.sandbox.engine.files import note_new
 from builder.sandbox.engine.kernel import AT_FDCWD, Request
 from builder.sandbox.engine.step import CONTINUE
@@ -53,9 +53,13 @@ def _open(
     path = kernel.read_path(task, address)
     if not path:
         fail(errno.ENOENT)
-    if flags & os.O_PATH and flags & os.O_NOFOLLOW and _is_name(path):
-        return CONTINUE  # no link is followed, and only the kernel can give such an fd
-    path = step.view(task).absolute(task, directory, path)
+    follow = not flags & os.O_NOFOLLOW
+    name = permissions.named(step, task, directory, path, follow=follow)
+    if flags & os.O_PATH and not follow and _is_name(path) and _is_opaque(step, task, name):
+        # Only the kernel can give such an fd. The step may have changed the name by then.
+        step.unsure = True
+        return CONTINUE
+    path = name
     opener = _create if flags & os.O_CREAT or flags & _TEMPORARY else _open_existing
     fd = opener(step, task, path, flags, mode)
     try:
@@ -85,10 +89,33 @@ def _is_name(path: bytes) -> bool:
     return b"/" not in path and path not in {b"..", b"."}
 
 
+def _is_opaque(step: Step, task: int, path: bytes) -> bool:
+    """Whether a file can be referred to but not opened."""
+    fd = step.view(task).reference(task, path, follow=False)
+    try:
+        mode = os.fstat(fd).st_mode
+        return stat.S_ISLNK(mode) or stat.S_ISSOCK(mode)
+    finally:
+        os.close(fd)
+
+
+def _require(step: Step, task: int, path: bytes, flags: int) -> None:
+    """Ask for what an open of a file that is there needs, before it can have an effect."""
+    wanted = permissions.WRITE if flags & (_ACCESS | os.O_TRUNC) else 0
+    wanted |= 0 if flags & os.O_WRONLY else permissions.READ
+    fd = step.view(task).reference(task, path, follow=not flags & os.O_NOFOLLOW)
+    try:
+        permissions.require(step, task, fd, wanted)
+    finally:
+        os.close(fd)
+
+
 def _open_existing(step: Step, task: int, path: bytes, flags: int, _mode: int) -> int:
     if flags & os.O_PATH:  # one that can be read does as well, and can be given
         kept = os.O_DIRECTORY | os.O_NOFOLLOW
         return step.view(task).open(task, path, flags & kept | os.O_NONBLOCK)
+    if permissions.restricted(step, task) is not None:
+        _require(step, task, path, flags)
     # Never wait here: other calls of the step are answered by the same thread.
     try:
         return step.view(task).open(task, path, flags | os.O_NOCTTY | os.O_NONBLOCK)
@@ -104,6 +131,8 @@ def _create(step: Step, task: int, path: bytes, flags: int, mode: int) -> int:
     wanted = mode & 0o7777 & ~identity.umask
     real = (wanted & 0o777) | _OWNER_READS_AND_WRITES
     flags_asked = flags
+    if permissions.restricted(step, task) is not None:
+        _require_place(step, task, path, flags)
     flags |= os.O_NOCTTY | os.O_NONBLOCK
     if flags & _TEMPORARY:
         fd = view.open(task, path, flags, real)
@@ -120,6 +149,20 @@ def _create(step: Step, task: int, path: bytes, flags: int, mode: int) -> int:
                 return view.open(task, path, flags, real)
     _note_new(step, task, fd, wanted, real, os.path.dirname(path.rstrip(b"/")))
     return fd
+
+
+def _require_place(step: Step, task: int, path: bytes, flags: int) -> None:
+    """Ask for what making a file needs, unless it is there already."""
+    view = step.view(task)
+    if flags & _TEMPORARY == _TEMPORARY:
+        parent, name = view.reference(task, path), b""
+    else:
+        above, name = os.path.split(path.rstrip(b"/"))
+        parent = view.reference(task, above or b"/")
+    try:
+        permissions.require_new(step, task, parent, name)
+    finally:
+        os.close(parent)
 
 
 def _note_new(step: Step, task: int, fd: int, wanted: int, real: int, above: bytes) -> None:

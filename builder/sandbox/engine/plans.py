@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from builder.sandbox.engine import files, ids, metadata, opening, processes, xattrs
 from builder.sandbox.engine.program import Plan
+from builder.sandbox.engine.rewrites import REWRITTEN_IF
 from builder.sandbox.engine.tracer import TRACED
 
 if TYPE_CHECKING:
@@ -15,11 +16,12 @@ if TYPE_CHECKING:
 _NOT_IMPLEMENTED, _NOT_PERMITTED = errno.ENOSYS, errno.EPERM
 
 # Path calls nobody needs: an older way is tried by who gets ENOSYS.
-_ABSENT = ("openat2", "fanotify_mark", "open_by_handle_at", "uselib", "setxattrat", "getxattrat",
-           "listxattrat", "removexattrat", "open_tree", "fsopen", "fspick", "move_mount",
-           "mount_setattr", "name_to_handle_at")  # fmt: skip
+_ABSENT = ("openat2", "fanotify_mark", "setxattrat", "getxattrat", "listxattrat", "removexattrat",
+           "name_to_handle_at", "listmount", "statmount", "open_tree_attr", "file_getattr",
+           "file_setattr")  # fmt: skip
 _REFUSED = ("mount", "umount2", "pivot_root", "swapon", "swapoff", "acct", "quotactl", "unshare",
-            "setns")  # fmt: skip
+            "setns", "quotactl_fd", "open_by_handle_at", "uselib", "open_tree", "fsopen", "fspick",
+            "move_mount", "mount_setattr")  # fmt: skip
 
 HANDLERS: dict[str, Handler] = {
     **opening.CALLS,
@@ -36,6 +38,7 @@ def emulation() -> Plan:
     return Plan(
         notify=tuple(HANDLERS),
         trace=TRACED,
+        traced_bits=REWRITTEN_IF,
         refuse=(
             *((name, _NOT_IMPLEMENTED) for name in _ABSENT),
             *((name, _NOT_PERMITTED) for name in _REFUSED),

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 _LOAD, _EQUAL, _ANY_BIT, _RETURN = 0x20, 0x15, 0x45, 0x06
 _ALLOW, _NOTIFY, _TRACE, _ERRNO = 0x7FFF0000, 0x7FC00000, 0x7FF00000, 0x00050000
 _NOT_IMPLEMENTED = 38
+_OTHER_WAY = 0x40000000  # the bit of x32's numbers
 _NUMBER, _ARCHITECTURE, _ARGUMENTS = 0, 4, 16
 
 Instruction = tuple[int, int, int, int]
@@ -27,13 +28,15 @@ Instruction = tuple[int, int, int, int]
 class Plan:
     """What happens to calls by name; those not named run as usual.
 
-    `bits` are notified only if an argument (by position) has one of some bits.
+    `bits` are notified only if an argument (by position) has one of some bits, `traced_bits`
+    traced. Numbers of another way to call (x32) are nobody's and refused.
     """
 
     notify: tuple[str, ...] = ()
     trace: tuple[str, ...] = ()
     refuse: tuple[tuple[str, int], ...] = ()  # with the errno
     bits: tuple[tuple[str, int, int], ...] = ()
+    traced_bits: tuple[tuple[str, int, int], ...] = ()
 
 
 CREATING = (("openat", 2, os.O_CREAT), ("open", 1, os.O_CREAT))
@@ -46,6 +49,8 @@ def program(abi: Abi, plan: Plan) -> bytes:
         (_EQUAL, 1, 0, abi.audit),
         (_RETURN, 0, 0, _ERRNO | _NOT_IMPLEMENTED),
         (_LOAD, 0, 0, _NUMBER),
+        (_ANY_BIT, 0, 1, _OTHER_WAY),
+        (_RETURN, 0, 0, _ERRNO | _NOT_IMPLEMENTED),
     ]
     for names, action in ((plan.notify, _NOTIFY), (plan.trace, _TRACE)):
         for number in _numbers(abi, names):
@@ -53,19 +58,24 @@ def program(abi: Abi, plan: Plan) -> bytes:
     for name, errno in plan.refuse:
         for number in _numbers(abi, (name,)):
             code += [(_EQUAL, 0, 1, number), (_RETURN, 0, 0, _ERRNO | errno)]
-    for name, position, mask in plan.bits:
-        for number in _numbers(abi, (name,)):
-            code += _if_bits(number, position, mask)
+    for tests, action in ((plan.bits, _NOTIFY), (plan.traced_bits, _TRACE)):
+        for name, position, mask in tests:
+            for number in _numbers(abi, (name,)):
+                code += _if_bits(number, position, mask, action)
     code.append((_RETURN, 0, 0, _ALLOW))
     return b"".join(struct.pack("=HBBI", *instruction) for instruction in code)
 
 
-def _if_bits(number: int, position: int, mask: int) -> list[Instruction]:
+def _if_bits(number: int, position: int, mask: int, action: int) -> list[Instruction]:
+    low, high = mask & 0xFFFFFFFF, mask >> 32
+    place = _ARGUMENTS + 8 * position
     return [
-        (_EQUAL, 0, 4, number),
-        (_LOAD, 0, 0, _ARGUMENTS + 8 * position),
-        (_ANY_BIT, 0, 1, mask),
-        (_RETURN, 0, 0, _NOTIFY),
+        (_EQUAL, 0, 6, number),
+        (_LOAD, 0, 0, place),
+        (_ANY_BIT, 2, 0, low),
+        (_LOAD, 0, 0, place + 4),
+        (_ANY_BIT, 0, 1, high),
+        (_RETURN, 0, 0, action),
         (_RETURN, 0, 0, _ALLOW),
     ]
 

@@ -13,7 +13,7 @@ import struct
 from typing import TYPE_CHECKING
 
 from builder.sandbox.emulators import emulator_for
-from builder.sandbox.engine import kernel
+from builder.sandbox.engine import kernel, permissions
 from builder.sandbox.engine.view import fail, fd_path
 from cache.value import value
 
@@ -76,7 +76,7 @@ class Programs:
         return fail(errno.ELOOP)
 
     def _absolute(self, task: int, path: bytes) -> bytes:
-        return self._step.view(task).absolute(task, kernel.AT_FDCWD, path)
+        return permissions.named(self._step, task, kernel.AT_FDCWD, path)
 
     def _executable(self, task: int, path: bytes) -> int:
         view = self._step.view(task)
@@ -85,6 +85,7 @@ class Programs:
             mode = self._step.records.shown(os.fstat(reference))[0]
             if not stat.S_ISREG(mode) or not mode & _ANY_EXECUTE:
                 fail(errno.EACCES)
+            permissions.require(self._step, task, reference, permissions.EXECUTE)
             return os.open(fd_path(reference), os.O_RDONLY | os.O_CLOEXEC)
         finally:
             os.close(reference)

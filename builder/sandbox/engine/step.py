@@ -34,6 +34,7 @@ class Step:
     processes: dict[int, int] = field(default_factory=dict)  # thread to process
     programs: dict[int, bytes] = field(default_factory=dict)
     hostname: bytes = b""
+    unsure: bool = False  # whether the step may hold references to what is not its own
     emulators: tuple[Emulator, ...] = ()  # of this host, for programs of other machines
 
     def view(self, task: int) -> View:
@@ -41,6 +42,10 @@ class Step:
         if len(self.views) == 1:  # nobody changed the root
             return self.views[b""]
         return self.views[self.identities.of(task).root]
+
+    def require_writable(self, fd: int) -> None:
+        """Refuse to change a file that is not the step's to change."""
+        self.views[b""].require_writable(fd)
 
     def process_of(self, task: int) -> int:
         """The process of a thread."""

@@ -211,6 +211,9 @@ def _answer(step: Step, request: kernel.Request, handler: Handler) -> None:
     except OSError as error:
         kernel.answer(step.listener, request.id, 0, error.errno or errno.EIO)
         return
+    except (ValueError, OverflowError, struct.error):  # numbers that are none of the call's
+        kernel.answer(step.listener, request.id, 0, errno.EINVAL)
+        return
     except SandboxError as error:
         os.write(2, f"pybuild: {error}\n".encode())
         kernel.answer(step.listener, request.id, 0, errno.EPERM)

@@ -1,7 +1,6 @@
 """The ptrace half of the engine: calls that only the task itself can do, with arguments rewritten.
 
-execve gets the host's path of the loader, chdir that of the directory, bind and connect that of
-a socket. Every new process is held until its parent's event has told whose it is.
+execve gets the host's path of the loader; what else is rewritten, `rewrites` knows. Every new process is held until its parent's event has told whose it is.
 """
 
 from __future__ import annotations
@@ -13,11 +12,10 @@ import signal
 import struct
 from typing import TYPE_CHECKING, Any
 
-from builder.sandbox.engine import kernel, registers
-from builder.sandbox.engine.files import reference
+from builder.sandbox.engine import kernel, permissions, registers
 from builder.sandbox.engine.programs import Programs
 from builder.sandbox.engine.registers import Registers, ptrace
-from builder.sandbox.engine.view import fd_path
+from builder.sandbox.engine.rewrites import RED_ZONE, REWRITTEN, Rewrites
 from cache.value import value
 
 if TYPE_CHECKING:
@@ -27,7 +25,7 @@ if TYPE_CHECKING:
     from builder.sandbox.engine.programs import Execution
     from builder.sandbox.engine.step import Step
 
-TRACED = ("execve", "execveat", "chdir", "bind", "connect")
+TRACED = ("execve", "execveat", *REWRITTEN)
 _OPTIONS = (
     registers.O_EXITKILL
     | registers.O_SYSGOOD
@@ -40,11 +38,8 @@ _OPTIONS = (
 _FORK, _VFORK, _CLONE, _EXEC, _SECCOMP, _STOP = 1, 2, 3, 4, 7, 128
 _STOPPING = (signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU)
 _ALL_CHILDREN = 0x40000000  # __WALL
-_RED_ZONE = 256  # bytes below the stack pointer that are the task's
 _SCRATCH = 64 * 1024
 _MAX_ARGUMENTS = 1 << 17
-_UNIX = 1
-_MAX_SOCKET_NAME = 107
 _READ_WRITE, _PRIVATE_ANONYMOUS = 3, 0x22
 
 
@@ -62,20 +57,18 @@ class Tracer:
         self._step = step
         self._answered = frozenset(answered)
         self._programs = Programs(step)
+        self._rewrites = Rewrites(step)
         self._names = abi.names()
         self._mmap = abi.numbers["mmap"]
         self._held: set[int] = set()  # stopped before their parent's event
         self._memory: dict[int, int] = {}  # a vfork's child to whose memory it uses
         self._scratch: dict[int, _Scratch] = {}
         self._mapping: dict[int, Registers] = {}  # tasks that map scratch, as they were before
-        self._restore: dict[int, Registers] = {}  # rewritten calls, as they were before
         self._executing: dict[int, Execution] = {}
         self._acts: dict[str, Callable[[int, Registers], None]] = {
             "execve": self._execve,
             "execveat": self._execveat,
-            "chdir": self._chdir,
-            "bind": self._socket,
-            "connect": self._socket,
+            **self._rewrites.acts,
         }
         self.status: dict[int, int] = {}  # of processes that ended
 
@@ -134,10 +127,11 @@ class Tracer:
         self.status[task] = status
         tables: tuple[dict[int, Any], ...] = (
             *(self._step.processes, self._step.programs, self._memory, self._scratch),
-            *(self._mapping, self._restore, self._executing),
+            *(self._mapping, self._executing),
         )
         for table in tables:
             table.pop(task, None)
+        self._rewrites.forget(task)
         self._held.discard(task)
 
     def _born(self, parent: int, event: int) -> None:
@@ -194,6 +188,8 @@ class Tracer:
         found = Registers.of(task)
         name = self._names.get(found.number, "")
         try:
+            if name not in self._acts:  # a filter of the step's own, which has no tracer
+                kernel.fail(errno.ENOSYS)
             self._acts[name](task, found)
         except OSError as error:
             if isinstance(error, ProcessLookupError) and not os.path.exists(f"/proc/{task}"):
@@ -203,14 +199,14 @@ class Tracer:
 
     def _execve(self, task: int, found: Registers) -> None:
         path = kernel.read_path(task, found.argument(0))
-        absolute = self._step.view(task).absolute(task, kernel.AT_FDCWD, path)
+        absolute = permissions.named(self._step, task, kernel.AT_FDCWD, path)
         self._execute(task, found, (absolute if path else b"", path), (0, 1))
 
     def _execveat(self, task: int, found: Registers) -> None:
         path = kernel.read_path(task, found.argument(1))
         absolute = b""
         if path or found.argument(4) & kernel.AT_EMPTY_PATH:
-            absolute = self._step.view(task).absolute(task, found.argument(0), path)
+            absolute = permissions.named(self._step, task, found.argument(0), path)
         self._execute(task, found, (absolute, path or absolute), (1, 2))
 
     def _execute(
@@ -224,7 +220,7 @@ class Tracer:
         execution = self._programs.plan(task, path, argv0, written)
         kept = pointers[execution.rest :]
         size = 8 * (len(kept) + len(execution.leading) + 4)
-        size += sum(len(text) + 1 for text in (execution.host, *execution.leading)) + _RED_ZONE
+        size += sum(len(text) + 1 for text in (execution.host, *execution.leading)) + RED_ZONE
         top = self._room(task, found, size)
         if top is None:
             return  # the task maps some, then comes again
@@ -241,7 +237,7 @@ class Tracer:
     def _room(self, task: int, found: Registers, size: int) -> int | None:
         """The end of writable memory: the stack's free part, or scratch where memory is shared."""
         if task not in self._memory:
-            return found.stack - _RED_ZONE
+            return found.stack - RED_ZONE
         owner = self._memory[task]
         scratch = self._scratch.get(owner)
         if scratch is not None and scratch.size >= size:
@@ -266,50 +262,13 @@ class Tracer:
             else:
                 self._scratch[owner] = _Scratch(now.result, length)
                 before.again()
-        elif task in self._restore:
-            old = self._restore.pop(task)
-            for position in range(3):
-                if position or not registers.RESULT_IS_ARGUMENT:
-                    now.set_argument(position, old.argument(position))
-            now.store()
+        else:
+            self._rewrites.returned(task, now)
         ptrace(registers.CONT, task)
 
-    def _chdir(self, task: int, found: Registers) -> None:
-        fd = reference(self._step, task, kernel.AT_FDCWD, found.argument(0), 0)
-        try:
-            host = os.readlink(fd_path(fd))
-        finally:
-            os.close(fd)
-        self._rewrite(task, found, 0, host + b"\0")
-
-    def _socket(self, task: int, found: Registers) -> None:
-        """Do bind and connect: a unix socket's name becomes that of the host."""
-        size = min(found.argument(2) & 0xFFFFFFFF, 110)
-        address = kernel.read(task, found.argument(1), size)
-        family = struct.unpack_from("<H", address)[0] if len(address) > 2 else -1  # noqa: PLR2004 - the family's bytes
-        name = address[2:].split(b"\0")[0]
-        if family != _UNIX or not name:
-            ptrace(registers.CONT, task)  # no path: another family, or an abstract name
-            return
-        view = self._step.view(task)
-        parent, last = view.parent(task, view.absolute(task, kernel.AT_FDCWD, name))
-        try:
-            host = os.readlink(fd_path(parent)) + b"/" + last
-        finally:
-            os.close(parent)
-        if len(host) > _MAX_SOCKET_NAME:
-            raise OSError(errno.ENAMETOOLONG, "")
-        found.set_argument(2, 2 + len(host) + 1)
-        self._rewrite(task, found, 1, struct.pack("<H", _UNIX) + host + b"\0")
-
-    def _rewrite(self, task: int, found: Registers, position: int, data: bytes) -> None:
-        """Point an argument at data below the stack, and put the old one back afterwards."""
-        self._restore[task] = Registers.of(task)
-        place = (found.stack - _RED_ZONE - len(data)) & ~15
-        kernel.write(task, place, data)
-        found.set_argument(position, place)
-        found.store()
-        ptrace(registers.SYSCALL, task)
+    def close(self) -> None:
+        """Give back what was taken for the step."""
+        self._rewrites.close()
 
 
 def _write_arguments(task: int, top: int, execution: Execution, kept: list[int]) -> tuple[int, int]:

@@ -2,7 +2,7 @@
 
 A guest path is resolved by the kernel inside the step's tree (openat2, RESOLVE_IN_ROOT). What
 would be mounts is a table: names below a target lead to another directory or file of the host.
-/proc, /dev and /sys are such targets whose names the kernel resolves as they stand.
+/proc, /dev and /sys are such targets, opened by `systemtrees`.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ import os
 import posixpath
 import stat
 from collections import deque
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 from builder.sandbox.engine import kernel
+from builder.sandbox.engine.systemtrees import ROOTS, SystemTrees
 from cache.value import value
 
 if TYPE_CHECKING:
@@ -22,21 +23,9 @@ if TYPE_CHECKING:
 
 _REFERENCE = os.O_PATH | os.O_CLOEXEC
 _MAX_LINKS = 40  # as the kernel's
-_SYSTEM = frozenset({b"/proc", b"/dev", b"/sys"})
-_STREAMS = {b"/dev/stdin": b"0", b"/dev/stdout": b"1", b"/dev/stderr": b"2"}
-_DEVICES = frozenset({b"null", b"zero", b"full", b"random", b"urandom", b"tty", b"fd", b"pts",
-                      b"ptmx", b"shm", b"stdin", b"stdout", b"stderr"})  # fmt: skip
-_MASKED = (
-    *(
-        b"/proc/" + name
-        for name in (
-            b"acpi asound interrupts kcore keys latency_stats timer_list timer_stats"
-            b" sched_debug scsi"
-        ).split()
-    ),
-    b"/sys/firmware",
-    b"/sys/devices/virtual/powercap",
-)
+_SYSTEM = frozenset(ROOTS)
+_WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
+fail = kernel.fail
 
 
 @value
@@ -46,11 +35,6 @@ class Place:
     guest: bytes
     host: bytes
     readonly: bool = False
-
-
-def fail(number: int) -> NoReturn:
-    """Raise what a system call would return."""
-    raise OSError(number, os.strerror(number))
 
 
 def fd_path(fd: int) -> bytes:
@@ -92,16 +76,20 @@ class View:
         places: Sequence[Place],
         is_ours: Callable[[int], bool],
         process_of: Callable[[int], int],
+        program_of: Callable[[int], bytes | None] = lambda _: None,
     ) -> None:
-        """`is_ours` says whether a process belongs to the step, `process_of` whose a thread is."""
+        """`is_ours` says whether a process belongs to the step, `process_of` whose a thread is.
+
+        `program_of` gives the guest path of what a process executes.
+        """
         self.root = root
         self.root_fd = os.open(root, _REFERENCE | os.O_DIRECTORY)
         self._places = {place.guest: place for place in places}
         # A path that begins otherwise lies in no place, as it is written.
         self._letters = (b"//", b"/.", *{place.guest[:3] for place in places})
         self._hiding = _Hiding(self.root_fd, [p.guest for p in places if p.guest not in _SYSTEM])
-        self._is_ours = is_ours
-        self._process_of = process_of
+        self._trees = SystemTrees(is_ours, process_of)
+        self._program_of = program_of
         # What a host path of a descriptor or working directory is called in the step.
         pairs = [(place.host, place.guest) for place in places]
         self._names = sorted([(root, b""), *pairs], key=lambda pair: -len(pair[0]))
@@ -118,6 +106,26 @@ class View:
             if host.startswith(prefix + b"/"):
                 return guest + host[len(prefix) :]
         return host
+
+    def place_of(self, fd: int) -> Place | None:
+        """What the file of an fd lies in; None for the step's own tree and what has no name.
+
+        Raises:
+            OSError: EACCES, for files of the host that are no business of the step.
+        """
+        host = os.readlink(fd_path(fd))
+        if not host.startswith(b"/") or host.startswith(b"/memfd:"):
+            return None  # a pipe, a socket, memory
+        for prefix, guest in self._names:
+            if prefix == host or host.startswith(prefix + b"/"):
+                return self._places[guest] if guest else None
+        return fail(errno.EACCES)
+
+    def require_writable(self, fd: int) -> None:
+        """Refuse to change a file, or what is in a directory, that is not the step's to change."""
+        place = self.place_of(fd) if self._places else None
+        if place is not None and (place.readonly or place.guest in _SYSTEM):
+            fail(errno.EROFS)
 
     def absolute(self, task: int, directory: int, path: bytes) -> bytes:
         """The guest path that a path means to a task, links unresolved."""
@@ -148,7 +156,7 @@ class View:
         """
         place, host = self.passed(task, path)
         if place is not None:
-            return self._open_host(place, host, flags, mode)
+            return self._open_host(task, (place, host), flags, mode)
         try:
             fd = kernel.open_in(self.root_fd, path, flags, mode)
         except OSError as error:
@@ -171,8 +179,11 @@ class View:
         if name == b"..":
             fail(errno.ENOTEMPTY)
         fd = self.open(task, directory or b"/", _REFERENCE | os.O_DIRECTORY)
-        if self._places:
-            self._refuse_readonly(fd)
+        try:
+            self.require_writable(fd)
+        except OSError:
+            os.close(fd)
+            raise
         return fd, name
 
     def passed(self, task: int, path: bytes) -> tuple[Place | None, bytes]:
@@ -186,38 +197,16 @@ class View:
         return None, b""
 
     def _host_path(self, task: int, place: Place, name: bytes) -> bytes:
-        if place.guest == b"/proc":
-            return self._process_path(task, name)
-        if place.guest == b"/dev":
-            if name in _STREAMS:
-                return b"/proc/%d/fd/%s" % (self._process_of(task), _STREAMS[name])
-            if name == b"/dev/fd" or name.startswith(b"/dev/fd/"):
-                return b"/proc/%d/fd%s" % (self._process_of(task), name[7:])
-            if name.count(b"/") >= 2 and name.split(b"/")[2] not in _DEVICES:  # noqa: PLR2004 - the part after /dev
-                fail(errno.ENOENT)
-        if name in _MASKED:
-            fail(errno.ENOENT)
+        if place.guest in _SYSTEM:
+            return self._trees.name(task, name)
         return place.host + name[len(place.guest) :]
 
-    def _process_path(self, task: int, name: bytes) -> bytes:
-        parts = name.split(b"/")
-        if len(parts) > 2:  # noqa: PLR2004 - the part after /proc
-            if parts[2] == b"self":
-                parts[2] = b"%d" % self._process_of(task)
-            elif parts[2] == b"thread-self":
-                parts[2] = b"%d/task/%d" % (self._process_of(task), task)
-            elif parts[2].isdigit() and not self._is_ours(int(parts[2])):
-                fail(errno.ENOENT)
-        if name in _MASKED:
-            fail(errno.ENOENT)
-        return b"/".join(parts)
-
-    def _open_host(self, place: Place, host: bytes, flags: int, mode: int) -> int:
-        writes = flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC)
-        if place.readonly and writes and not flags & os.O_PATH:
-            fail(errno.EROFS)
+    def _open_host(self, task: int, what: tuple[Place, bytes], flags: int, mode: int) -> int:
+        place, host = what
         if place.guest in _SYSTEM:
-            return os.open(host, flags | os.O_CLOEXEC, mode)
+            return self._open_system(task, host, flags, mode)
+        if place.readonly and flags & _WRITES and not flags & os.O_PATH:
+            fail(errno.EROFS)
         inside = host[len(place.host) :]
         base = os.open(place.host, _REFERENCE)
         try:
@@ -226,6 +215,50 @@ class View:
             return kernel.open_in(base, inside, flags, mode)
         finally:
             os.close(base)
+
+    def _open_system(self, task: int, name: bytes, flags: int, mode: int) -> int:
+        link = self._trees.link(name)
+        if link is None or (not link.rest and flags & os.O_NOFOLLOW):
+            return self._trees.open(name, flags)
+        if link.name.endswith(b"/exe"):
+            return self.open(task, self._program_of(link.process) or fail(errno.ENOENT), flags)
+        if link.name.endswith(b"/root"):
+            return self.open(task, b"/" + link.rest, flags, mode)
+        if link.rest:
+            base = self._known(link.name)
+            try:
+                directory = self.guest_name(os.readlink(fd_path(base)))
+            finally:
+                os.close(base)
+            return self.open(task, directory + b"/" + link.rest, flags, mode)
+        return self._again(link.name, flags)
+
+    def _known(self, link: bytes) -> int:
+        """An O_PATH fd of what a process has open or works in, if that is the step's."""
+        fd = os.open(link, _REFERENCE)
+        try:
+            self.place_of(fd)
+        except OSError:
+            os.close(fd)
+            raise
+        return fd
+
+    def _again(self, link: bytes, flags: int) -> int:
+        """Open what a process has open once more."""
+        known = self._known(link)
+        if flags & os.O_PATH:
+            return known
+        if flags & os.O_CREAT and flags & os.O_EXCL:
+            os.close(known)
+            fail(errno.EEXIST)
+        try:
+            if flags & _WRITES:
+                place = self.place_of(known)
+                if place is not None and place.readonly:
+                    fail(errno.EROFS)
+            return os.open(fd_path(known), flags & ~os.O_CREAT | os.O_CLOEXEC)
+        finally:
+            os.close(known)
 
     def _leads_out(self, path: bytes, flags: int) -> bool:
         """Whether a name that is not in the tree may be one beyond a link into a place."""
@@ -256,19 +289,12 @@ class View:
         name = self.guest_name(os.readlink(fd_path(fd)))
         return any(name.startswith(guest + b"/") for guest in self._hiding.deep)
 
-    def _refuse_readonly(self, directory: int) -> None:
-        host = os.readlink(fd_path(directory))
-        for place in self._places.values():
-            inside = host == place.host or host.startswith(place.host + b"/")
-            if place.readonly and inside:
-                fail(errno.EROFS)
-
     def _walk_and_open(self, task: int, path: bytes, flags: int, mode: int) -> int:
         """Resolve part by part, so that links lead into places and out of them."""
         found = self._walk(task, path, follow=not flags & os.O_NOFOLLOW)
         place, host = self.passed(task, found)
         if place is not None:
-            return self._open_host(place, host, flags, mode)
+            return self._open_host(task, (place, host), flags, mode)
         return kernel.open_in(self.root_fd, found, flags, mode)
 
     def _walk(self, task: int, path: bytes, *, follow: bool) -> bytes:
@@ -298,11 +324,13 @@ class View:
 
     def _link(self, task: int, name: bytes) -> bytes | None:
         """The text of a link at a name whose parents hold none."""
+        how = _REFERENCE | os.O_NOFOLLOW
         place, host = self.passed(task, name)
         try:
             if place is not None:
-                return os.readlink(host)
-            fd = kernel.open_in(self.root_fd, name, _REFERENCE | os.O_NOFOLLOW)
+                fd = self._open_host(task, (place, host), how, 0)
+            else:
+                fd = kernel.open_in(self.root_fd, name, how)
         except OSError:
             return None
         try:

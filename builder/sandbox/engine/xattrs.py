@@ -7,7 +7,7 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
-from builder.sandbox.engine import files, kernel
+from builder.sandbox.engine import files, kernel, permissions
 from builder.sandbox.engine.kernel import AT_EMPTY_PATH, AT_FDCWD, Request
 from builder.sandbox.engine.records import key_of, touch
 from builder.sandbox.engine.view import fail, fd_path
@@ -34,12 +34,14 @@ def _name(request: Request, address: int) -> bytes:
 def _set(step: Step, request: Request, fd: int) -> int:
     _, name_at, value_at, size, flags = request.arguments[:5]
     name = _name(request, name_at)
+    step.require_writable(fd)
     if size > _MAX_VALUE:
         fail(errno.E2BIG)
     value = kernel.read_exactly(request.task, value_at, size)
     if name.startswith(_ACCESS_LISTS):
         fail(errno.EOPNOTSUPP)
     if not name.startswith(_PROTECTED):
+        permissions.require(step, request.task, fd, permissions.WRITE)
         os.setxattr(fd_path(fd), name, value, flags & (_CREATE | _REPLACE))
         return 0
     if step.identities.of(request.task).euid:
@@ -63,6 +65,7 @@ def _get(step: Step, request: Request, fd: int) -> int:
         if value is None:
             fail(errno.ENODATA)
     else:
+        permissions.require(step, request.task, fd, permissions.READ)
         value = os.getxattr(_readable(fd), name)
     return _hand_over(request, buffer, size, value)
 
@@ -85,9 +88,13 @@ def _list(step: Step, request: Request, fd: int) -> int:
 
 def _remove(step: Step, request: Request, fd: int) -> int:
     name = _name(request, request.arguments[1])
+    step.require_writable(fd)
     if not name.startswith(_PROTECTED):
+        permissions.require(step, request.task, fd, permissions.WRITE)
         os.removexattr(_readable(fd), name)
         return 0
+    if step.identities.of(request.task).euid:
+        fail(errno.EPERM)
     record = step.records.get(key_of(fd)[0])
     if record is None or name not in record.xattrs:
         fail(errno.ENODATA)
