@@ -14,6 +14,7 @@ from builder.export.write import Exporter
 from builder.progress.events import VertexDone, VertexFailed, VertexStarted, Warned
 from builder.results import clamped, rewritten
 from builder.solver.steplog import ReportedLog
+from cache.errors import PybuildError
 from cache.spec.reference import Reference
 from cache.value import replace, value
 
@@ -23,9 +24,10 @@ if TYPE_CHECKING:
     from builder.export.annotation import Annotation
     from builder.progress.deferred import DeferredReporter
     from builder.remote import Network
-    from builder.request import BuildRequest
+    from builder.request import BuildRequest, CachePlace
     from builder.results import Solved
     from builder.state import State
+    from cache.records import Record
     from cache.spec.manifest import Image
     from cache.spec.oci import Descriptor
 
@@ -109,6 +111,23 @@ class Finisher:
         named = [name for _, names in kept for name in names]
         named += [name for output in outputs for name in output.names]
         return Finished(shown, tuple(dict.fromkeys(named)), tuple(written), tuple(pushed))
+
+    def keep_cache(self, place: CachePlace, records: Sequence[Record]) -> None:
+        """Write what steps gave where others can have it (--cache-to).
+
+        Raises:
+            PybuildError: it cannot be written, and errors are not to be ignored.
+        """
+        from builder.cachetransfer import write_cache  # noqa: PLC0415 - only when asked
+
+        try:
+            with self._step(f"exporting cache to {place.place}") as progress:
+                platform = self._request.platform
+                write_cache(place, records, platform, self._state, self._network, progress)
+        except PybuildError as error:
+            if not place.ignore_error:
+                raise
+            self._warn(f"no cache was written to {place.place}: {error.message}")
 
     def _annotations(self, images: Sequence[Solved]) -> tuple[Annotation, ...]:
         """Read --annotation; what nothing of the result can carry was refused before."""

@@ -48,8 +48,6 @@ GRAMMAR = Grammar(
 
 # What cannot be had here, and what to do instead.
 _REFUSED = {
-    "cache-from": "leave it out: what was built here before is the cache",
-    "cache-to": "leave it out: every step is kept in the local cache",
     "cgroup-parent": "start pybuild itself in that cgroup, for example with systemd-run",
     "policy": "leave it out: sources are not checked against a policy",
 }  # fmt: skip
@@ -148,7 +146,8 @@ def _sandbox(text: str) -> str:
 
 def _rarely_given(words: Words, network: Network) -> dict[str, Any]:
     """Fields whose flags have a grammar of their own, as far as they are given."""
-    flags = {"secret", "ssh", "add-host", "shm-size", "ulimit", "build-context", "annotation"}
+    flags = {"secret", "ssh", "add-host", "shm-size", "ulimit", "build-context", "annotation",
+             "cache-from", "cache-to"}  # fmt: skip
     if not flags.isdisjoint(words.order) or "allow" in words.order:
         from builder import flagvalues as values  # noqa: PLC0415 - start-up time
 
@@ -162,9 +161,27 @@ def _rarely_given(words: Words, network: Network) -> dict[str, Any]:
             "contexts": values.parse_contexts(words.every("build-context")),
             "annotations": values.check_annotations(words.every("annotation")),
             "allow": _granted(values.parse_allow(words.every("allow")), network),
+            **_caches(words),
             **_limits(words),
         }
     return {"allow": _granted((), network), **_limits(words)}
+
+
+def _caches(words: Words) -> dict[str, Any]:
+    """Places that steps' results come from and go to."""
+    given = {
+        name: [text for text in words.every(name) if text] for name in ("cache-from", "cache-to")
+    }
+    if not any(given.values()):
+        return {}
+    from builder.cacheflags import parse_cache_from, parse_cache_to  # noqa: PLC0415 - start-up time
+
+    return {
+        "cache_from": tuple(
+            place for text in given["cache-from"] for place in parse_cache_from(text)
+        ),
+        "cache_to": tuple(place for text in given["cache-to"] for place in parse_cache_to(text)),
+    }
 
 
 def _gateway(network: Network) -> str:

@@ -27,6 +27,7 @@ from frontend.source import DockerfileError
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from builder.export.output import OutputSpec
     from builder.progress.deferred import DeferredReporter
     from builder.remote_context import RemoteContext
     from builder.request import BuildRequest
@@ -102,15 +103,26 @@ def build(request: BuildRequest, caller: Caller) -> Built:
         except SolveError as error:
             _place(error, compiled.given.source)
             raise
-        clock = Clock(compiled.request.source_date_epoch)
-        images = [solved(part, solver.outputs, clock) for part in parts]
-        first_id = len(parts[0].graph.vertices)
-        is_multi = makes_index(request)
-        finisher = Finisher(
-            compiled.request, state, network, caller.reporter, first_id, makes_index=is_multi
-        )
-        finished = finisher.finish(images, outputs)
+        finished = _finish(compiled, solver, outputs, caller)
     return _built(finished, solver, request, compiled)
+
+
+def _finish(
+    compiled: _Compiled, solver: Solver, outputs: tuple[OutputSpec, ...], caller: Caller
+) -> Finished:
+    """Turn what was solved into images, outputs and what others are to have of the cache."""
+    request, parts = compiled.request, compiled.parts
+    clock = Clock(request.source_date_epoch)
+    images = [solved(part, solver.outputs, clock) for part in parts]
+    first_id = len(parts[0].graph.vertices)
+    is_multi = makes_index(request)
+    state, network = compiled.state, compiled.network
+    finisher = Finisher(request, state, network, caller.reporter, first_id, makes_index=is_multi)
+    finished = finisher.finish(images, outputs)
+    for place in request.cache_to:
+        results = [part.result for part in parts]
+        finisher.keep_cache(place, solver.records(None if place.everything else results))
+    return finished
 
 
 def _place(error: SolveError, source: SourceFile) -> None:

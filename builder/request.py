@@ -38,6 +38,26 @@ class SshSource:
 
 
 @value
+class CachePlace:
+    """One --cache-from or --cache-to: an image that holds what steps gave.
+
+    `place` is its name in a registry, or the directory of an OCI layout, where `tag` names it
+    (or, with @, a digest). What is written is compressed as `compression` says, with every
+    step's layer if `everything`, else those of the result.
+    """
+
+    local: bool
+    place: str
+    tag: str = ""
+    everything: bool = False
+    compression: str = "gzip"
+    level: int | None = None
+    force: bool = False
+    oci_types: bool = True
+    ignore_error: bool = False
+
+
+@value
 class BuildRequest:
     """One `pybuild build`. `dockerfile` is "" for the context's own, "-" for standard input.
 
@@ -79,6 +99,8 @@ class BuildRequest:
     call_format: str = "text"
     call_ignore_status: bool = False
     debug: bool = False
+    cache_from: tuple[CachePlace, ...] = ()
+    cache_to: tuple[CachePlace, ...] = ()
     iidfile: str = ""
     metadata_file: str = ""
     progress: str = "auto"

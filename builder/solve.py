@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from builder.solver.scheduler import OpHandler, StepLog
     from builder.ssh import SshAgents
     from builder.state import State
+    from cache.records import LayerCache
     from cache.spec.oci import Layer
     from frontend.dockerfile.lower import Lowered
     from frontend.graph import Graph, Op
@@ -113,7 +114,8 @@ class Solve:
         self._request = request
         self._input = given
         self._state = state
-        self._progress = network.progress
+        self._network = network
+        self._notice = notice
         self._images = images
         self._lowered = lowered
         self._reporter = reporter
@@ -127,9 +129,7 @@ class Solve:
             network.get, state.store, state.memos, self._secrets, network.is_unchanged
         )
         self._git = GitHandler(
-            lambda: network.git(state.root, request, self._secrets),
-            state.layers,
-            self._clock.nanoseconds,
+            lambda: network.git(state.root, request, secrets), state.layers, self._clock.nanoseconds
         )
 
     def run(self) -> Solver:
@@ -197,7 +197,7 @@ class Solve:
             self._lowered.graph,
             self._lowered.result,
             self._handlers(trees),
-            self._state.records,
+            self._records(),
             self._reporter,
             policy,
             more=self._more,
@@ -205,6 +205,13 @@ class Solve:
             step_log=self._step_log,
             given=self._given,
         )
+
+    def _records(self) -> LayerCache:
+        if not self._request.cache_from:
+            return self._state.records
+        from builder.cachetransfer import imported  # noqa: PLC0415 - only when asked
+
+        return imported(self._request, self._state, self._network, self._notice)
 
     def _handlers(self, trees: Trees) -> Mapping[type, OpHandler]:
         layers, memo = self._state.layers, self._memo
@@ -231,7 +238,7 @@ class Solve:
         }
         epoch = self._request.source_date_epoch
         return {
-            op: StepHandler(handler, self._progress, epoch, self._compressing)
+            op: StepHandler(handler, self._network.progress, epoch, self._compressing)
             for op, handler in handlers.items()
         }
 

@@ -60,6 +60,9 @@ Cache
       --no-cache             run every step again
       --no-cache-filter S,.. run the steps of these stages again
       --pull                 ask the registry for newer base images
+      --cache-from SPEC      use what --cache-to of another machine wrote; repeat for more
+      --cache-to SPEC        type=registry,ref=NAME or type=local,dest=DIR[,mode=min|max]: write
+                             there what steps gave
       --explain              say of each step why it hit or missed the cache
 
 Show

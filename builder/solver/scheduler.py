@@ -158,6 +158,30 @@ class Solver:
         if failure is not None:
             raise failure
 
+    def records(self, results: Sequence[Ref] | None = None) -> list[Record]:
+        """What steps gave, from the cache or not; with `results`, only what those lie on."""
+        kept = self._keys if results is None else self._below(results)
+        found = []
+        for ref in kept:
+            key, output = self._keys.get(ref), self.outputs.get(ref)
+            if key is not None and isinstance(output, TreeOutput) and output.layers:
+                slot = self._slots.get(ref, "")
+                found.append(Record(key, output.chain, output.layers[-1], output.created, slot))
+        return found
+
+    def _below(self, results: Sequence[Ref]) -> set[Ref]:
+        """The vertices whose layers are those of some results."""
+        found: set[Ref] = set()
+        pending = list(results)
+        while pending:
+            ref = pending.pop()
+            if ref not in found:
+                found.add(ref)
+                vertex = self._graph[ref]
+                linked = isinstance(vertex.op, LinkOp)
+                pending.extend(vertex.inputs if linked else vertex.inputs[:1])
+        return found
+
     def _start_ready(self, workers: _Workers) -> bool:
         started = False
         while (ref := self._plan.take()) is not None:

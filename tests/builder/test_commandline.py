@@ -57,7 +57,7 @@ def test_build_options_become_a_request():
     [[], ["a", "b"], ["--bogus", "."], ["-t", "UPPER", "."], ["-t", "a@sha256:" + "0" * 64, "."],
      ["--platform", "bogus", "."], ["--network", "bogus", "."],
      ["--build-arg", "=x", "."], ["--secret", "src=x", "."], ["--secret", "id=", "."],
-     ["--secret", "id=a,bogus=b", "."], ["--add-host", "x", "."], ["--cache-to", "x", "."],
+     ["--secret", "id=a,bogus=b", "."], ["--add-host", "x", "."], ["--cache-to", "X", "."],
      ["--progress", "bogus", "."], ["-q", "--progress", "plain", "."], ["--label", "\0=x", "."],
      ["--targ", "x", "."]],
 )  # fmt: skip
@@ -70,8 +70,11 @@ def test_bad_options_are_usage_errors(words):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--cache-from", "x"], "is the cache"),
-        (["--cache-to=type=inline"], "local cache"),
+        (["--cache-from", "type=gha"], "cache step"),
+        (["--cache-to=type=inline"], "type=registry"),
+        (["--cache-to=type=s3,bucket=b"], "copy the directory"),
+        (["--cache-from=type=local"], "src="),
+        (["--cache-to=type=registry,ref=a,mode=most"], "mode=max"),
         (["--attest", "type=sbom"], "leave --attest out"),
         (["--provenance=mode=max"], "leave --provenance out"),
         (["--sbom", "true"], "leave --sbom out"),

@@ -1,0 +1,147 @@
+"""What steps gave, as an image: their layers, and in a label which cache key has which of them.
+
+An image, so that every registry takes it and layers are fetched only when something needs
+them. Keys are kept as digests: what a step was made of is not told. Owns the label's text and
+both directions; where such an image lies is the caller's business.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from builder.errors import UsageError
+from builder.export.timestamp import seconds_of
+from cache.errors import InvalidDocumentError, PybuildError
+from cache.records import Record
+from cache.spec.config import ImageConfig
+from cache.spec.digest import Digest
+from cache.spec.manifest import MAX_LAYERS
+from cache.value import value
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from cache.keys import CacheKey
+    from cache.records import LayerCache
+    from cache.spec.manifest import Image
+    from cache.spec.oci import Layer, Platform
+
+LABEL = "org.pybuild.cache.v1"
+MAX_RECORDS = 10_000  # of one image; a row takes some 170 bytes of a config, which may have 4 MiB
+
+
+@value
+class Known:
+    """What a step gave elsewhere. `repository` is where its layer can be had, "" when it is here."""
+
+    output: Digest
+    layer: Layer
+    created: str
+    repository: str = ""
+
+
+def config_of(records: Iterable[Record], platform: Platform) -> tuple[ImageConfig, list[Layer]]:
+    """The config of a cache image and its layers, each once.
+
+    Raises:
+        UsageError: more layers or records than an image can have.
+    """
+    places: dict[Digest, int] = {}
+    layers: list[Layer] = []
+    rows = []
+    for record in sorted(records, key=lambda record: str(record.key.digest)):
+        if record.layer is None:
+            continue
+        if record.layer.diff_id not in places:
+            places[record.layer.diff_id] = len(layers)
+            layers.append(record.layer)
+        place = places[record.layer.diff_id]
+        rows.append([record.key.digest.hex, place, record.output.hex, record.created])
+    if len(layers) > MAX_LAYERS or len(rows) > MAX_RECORDS:
+        msg = f"the cache of this build has {len(layers)} layers, over the limit of {MAX_LAYERS}"
+        raise UsageError(msg, hint="write it with mode=min")
+    text = json.dumps(rows, separators=(",", ":"))
+    diff_ids = tuple(layer.diff_id for layer in layers)
+    return ImageConfig(platform, labels=((LABEL, text),), diff_ids=diff_ids), layers
+
+
+def known_of(image: Image, repository: str) -> dict[Digest, Known]:
+    """What an image of a cache knows, by the digest of the key.
+
+    Raises:
+        InvalidDocumentError: the image is none, or its label is malformed.
+    """
+    text = dict(image.config.labels).get(LABEL)
+    if text is None:
+        msg = "this image holds no cache of pybuild's"
+        raise InvalidDocumentError(msg, hint="write one with --cache-to")
+    try:
+        rows = _rows(json.loads(text))
+        return dict(_known(row, image.layers, repository) for row in rows)
+    except (ValueError, TypeError, RecursionError, PybuildError) as error:
+        msg = f"the label {LABEL} of this image is malformed"
+        raise InvalidDocumentError(msg) from error
+
+
+def _rows(document: object) -> list[object]:
+    if not isinstance(document, list) or len(document) > MAX_RECORDS:
+        raise ValueError
+    return document
+
+
+def _known(row: object, layers: Sequence[Layer], repository: str) -> tuple[Digest, Known]:
+    if not isinstance(row, list):
+        raise TypeError
+    key, place, output, created = row
+    if not (isinstance(place, int) and 0 <= place < len(layers) and isinstance(created, str)):
+        raise ValueError
+    if created and seconds_of(created) is None:
+        raise ValueError
+    known = Known(Digest("sha256", output), layers[place], created, repository)
+    return Digest("sha256", key), known
+
+
+class ImportedRecords:
+    """Our own records, and for what they lack those of cache images (implements LayerCache)."""
+
+    def __init__(
+        self,
+        own: LayerCache,
+        has: Callable[[Layer], bool],
+        load: Callable[[], Mapping[Digest, Known]],
+        found: Callable[[Known], None],
+    ) -> None:
+        """`load` reads the images, when something is looked up that is not ours; `found` hears of hits."""
+        self._own = own
+        self._has = has
+        self._load = load
+        self._found = found
+        self._known: Mapping[Digest, Known] | None = None
+
+    def get(self, key: CacheKey) -> Record | None:
+        """Look a key up; what an image knows becomes a record of ours."""
+        record = self._own.get(key)
+        if record is not None and record.layer is not None and self._has(record.layer):
+            return record
+        if self._known is None:
+            self._known = self._load()
+        known = self._known.get(key.digest)
+        if known is None:
+            return record
+        self._found(known)
+        record = Record(key, known.output, known.layer, known.created, "")
+        self._own.put(record)
+        return record
+
+    def put(self, record: Record) -> None:
+        """Remember."""
+        self._own.put(record)
+
+    def latest(self, slot: str) -> Record | None:
+        """Newest of a slot."""
+        return self._own.latest(slot)
+
+    def forget(self, key: CacheKey) -> None:
+        """Drop."""
+        self._own.forget(key)
