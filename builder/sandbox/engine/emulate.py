@@ -84,6 +84,7 @@ def _prepare(
 
     return supervisor.Ready(
         step,
+        plans.HANDLERS,
         tracer,
         lambda channel: _become(start, channel),
         lambda: wire.Report(tuple(reversed(root.stubs)), tuple(records.told())),

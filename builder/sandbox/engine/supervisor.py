@@ -20,12 +20,11 @@ from typing import TYPE_CHECKING, NoReturn, Protocol
 from builder.errors import HostUnsupportedError, SandboxError
 from builder.sandbox import init, limits, process, syscalls, wire
 from builder.sandbox.engine import abi, kernel, program
-from builder.sandbox.engine.plans import HANDLERS
 from builder.sandbox.engine.step import CONTINUE, Step
 from cache.value import value
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from builder.sandbox.engine.abi import Abi
     from builder.sandbox.engine.program import Plan
@@ -63,6 +62,7 @@ class Ready:
     """
 
     step: Step
+    handlers: Mapping[str, Handler]
     tasks: Tasks
     become: Callable[[socket.socket], NoReturn]
     finish: Callable[[], wire.Report]
@@ -142,7 +142,7 @@ def _supervise(ready: Ready, report: int) -> int:
         raise SandboxError("the step's first process ended before it could be supervised")
     ready.step.listener = fds[0]
     ours.sendall(b"2")
-    _answer_calls(ready.step, abi.abi_of(syscalls.MACHINE), ready.tasks, child, signals)
+    _answer_calls(ready, abi.abi_of(syscalls.MACHINE), child, signals)
     return _exit_code(ready.tasks.status.get(child, 0))
 
 
@@ -180,9 +180,9 @@ def _drain(fd: int) -> None:
         os.read(fd, 4096)
 
 
-def _answer_calls(step: Step, table: Abi, tasks: Tasks, child: int, signals: int) -> None:
-    names = table.names()
-    handlers = {number: HANDLERS[name] for number, name in names.items() if name in HANDLERS}
+def _answer_calls(ready: Ready, table: Abi, child: int, signals: int) -> None:
+    step, tasks, known = ready.step, ready.tasks, ready.handlers
+    handlers = {number: known[name] for number, name in table.names().items() if name in known}
     listener = step.listener
     poll = select.poll()
     poll.register(listener, _EVENT)
