@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, NoReturn
 from builder.errors import SandboxError
 from builder.sandbox import init, launcher, syscalls, wire
 from builder.sandbox.spec import Outcome
+from cache.value import replace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -173,6 +174,7 @@ def _keep_plain(
     from builder.sandbox.engine import emulate  # noqa: PLC0415 - rarely needed
 
     _settle(control, tools, parent)
+    tools = replace(tools, filter=emulate.filter_below())
     run_step = functools.partial(emulate.run, emulators)
     launcher.serve(control, scratch, tools, run_step, namespaces=False)
 

@@ -35,6 +35,14 @@ _MACHINES = {
 
 Instruction = tuple[int, int, int, int]
 
+_OTHER_WAY = 0x40000000  # the bit of x32's numbers
+# What is above the table but a number of this machine's is let through.
+_NEWER: tuple[Instruction, ...] = (
+    (_AT_LEAST, 2, 0, _OTHER_WAY),
+    (_AT_LEAST, 0, 1, LAST_KNOWN + 1),
+    (_RETURN, 0, 0, _ALLOW),
+)
+
 
 def allowed_numbers(machine: str) -> tuple[int, ...]:
     """The numbers allowed whatever their arguments, sorted."""
@@ -85,8 +93,11 @@ def _special(calls: tuple[int, int, int, int]) -> list[Instruction]:
     ]
 
 
-def program(machine: str) -> bytes:
+def program(machine: str, answered: tuple[int, ...] = (), *, newer: bool = False) -> bytes:
     """The filter for a machine name as instructions of eight bytes.
+
+    Where another filter hands calls to somebody who answers them, a refusal here would win:
+    the numbers `answered`, and with `newer` those that are unknown here, are let through for it.
 
     Raises:
         HostUnsupportedError: no table for this machine.
@@ -102,12 +113,14 @@ def program(machine: str) -> bytes:
         (_EQUAL, 1, 0, architecture),
         _errno(errno.ENOSYS),
         (_LOAD, 0, 0, _NUMBER),
+        *(_NEWER if newer else ()),
         (_AT_LEAST, 0, 1, LAST_KNOWN + 1),
         _errno(errno.ENOSYS),
         *_special(calls),
     ]
+    numbers = tuple(sorted({*allowed_numbers(machine), *answered}))
     # Ascending intervals: below the first bound nothing further can match.
-    for first, last in ranges(allowed_numbers(machine)):
+    for first, last in ranges(numbers):
         code += [(_AT_LEAST, 1, 0, first), _errno(errno.EPERM)]
         code += [(_AT_LEAST, 1, 0, last + 1), _ret(_ALLOW)]
     code.append(_errno(errno.EPERM))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import socket
+import struct
 import subprocess
 import tempfile
 
@@ -261,3 +262,27 @@ def test_what_containers_forbid_does_not_reach_the_kernel(pybuild, busybox, tmp_
     known = {line.partition(" ")[0] for line in emulated if line.endswith("done")}
     assert known == set()
     assert emulated == log
+
+
+FOREIGN = b"\x7fELF\x01\x01\x01".ljust(16, b"\0") + struct.pack("<HH", 2, 8) + bytes(44)
+
+
+def test_what_does_not_work_says_so(pybuild, busybox, tmp_path):
+    """Refused calls and programs of other machines are named once each; a log tells the rest (C5)."""
+    text = f"""\
+FROM {busybox}
+COPY --chmod=755 refused other /
+RUN /refused > /dev/null; mount -t proc x /mnt 2> /dev/null; /other; /other; cat /nowhere; true
+"""
+    files = {"refused": compiled(tmp_path, "refused", REFUSED), "other": FOREIGN}
+    context = pybuild.context("says", text, files)
+    log = pybuild.home / "calls"
+    flags = ("--sandbox", "emulate", "--no-cache", "--progress", "plain")
+    done = pybuild.good(*flags, context, env={"PYBUILD_DEBUG_EMULATE": str(log)})
+    said = [line.partition("pybuild: ")[2] for line in done.err.splitlines()]
+    said = [line for line in said if line]
+    assert len(said) == len(set(said))
+    for start in ("mount: ", "setns: ", "system call 1000: ", "/other: programs for mips"):
+        assert any(line.startswith(start) for line in said), start
+    assert not [line for line in said if line.startswith("openat2")]
+    assert "openat '/nowhere' -> ENOENT" in log.read_text()

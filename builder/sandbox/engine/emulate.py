@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import functools
 import os
 from typing import TYPE_CHECKING, NoReturn
 
 from builder.errors import HostUnsupportedError, SandboxError
-from builder.sandbox import init, limits, process, syscalls, targets, wire
+from builder.sandbox import init, limits, process, seccomp, syscalls, targets, wire
 from builder.sandbox.engine import abi, landlock, plans, supervisor
 from builder.sandbox.engine.identities import Identities, Identity
 from builder.sandbox.engine.places import Places
@@ -39,7 +40,15 @@ class _Start:
     directory: bytes  # of the host
     owner: Credentials
     readable: tuple[bytes, ...]  # paths of the host
-    tools: process.Tools
+    below: ctypes.Array[ctypes.c_char]
+
+
+def filter_below() -> ctypes.Array[ctypes.c_char]:
+    """The filter of all steps, as it stands behind the engine: what that answers gets there."""
+    table = abi.abi_of(syscalls.MACHINE)
+    answered = tuple(table.numbers[name] for name in plans.HANDLERS if name in table.numbers)
+    code = seccomp.program(syscalls.MACHINE, answered, newer=True)
+    return (ctypes.c_char * len(code)).from_buffer_copy(code)
 
 
 def run(
@@ -75,7 +84,7 @@ def _prepare(
     records.seed(root.fd, spec.recorded)
     directory = places.working_directory(spec.process.cwd, (owner.uid, owner.gid))
     readable = (*places.readable(), *(os.fsencode(known.path) for known in emulators))
-    start = _Start(spec, places, directory, owner, readable, tools)
+    start = _Start(spec, places, directory, owner, readable, tools.filter)
     tracer = Tracer(step, abi.abi_of(syscalls.MACHINE), plans.HANDLERS)
 
     def close() -> None:
@@ -119,7 +128,7 @@ def _become(start: _Start, channel: socket.socket) -> NoReturn:
         with contextlib.suppress(OSError):  # an outer filter may forbid keyrings: there are none
             syscalls.join_new_session_keyring()
         # What names files behind the engine's back (io_uring), keys, AF_ALG and the like.
-        syscalls.install_filter(start.tools.filter)
+        syscalls.install_filter(start.below)
 
     supervisor.hand_over(channel, plans.emulation(), confine)
     os.closerange(3, 1 << 16)

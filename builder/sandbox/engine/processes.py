@@ -73,6 +73,7 @@ def _ptrace(step: Step, request: Request) -> int:
         signed(request.arguments[1])
     ):
         fail(errno.ESRCH)
+    step.tell("ptrace", "ptrace: not permitted here, so strace, gdb and leak checks do not work")
     fail(errno.EPERM)
 
 

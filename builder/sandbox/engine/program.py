@@ -15,7 +15,7 @@ from cache.value import value
 if TYPE_CHECKING:
     from builder.sandbox.engine.abi import Abi
 
-_LOAD, _EQUAL, _ANY_BIT, _RETURN = 0x20, 0x15, 0x45, 0x06
+_LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
 _ALLOW, _NOTIFY, _TRACE, _ERRNO = 0x7FFF0000, 0x7FC00000, 0x7FF00000, 0x00050000
 _NOT_IMPLEMENTED = 38
 _OTHER_WAY = 0x40000000  # the bit of x32's numbers
@@ -37,6 +37,7 @@ class Plan:
     refuse: tuple[tuple[str, int], ...] = ()  # with the errno
     bits: tuple[tuple[str, int, int], ...] = ()
     traced_bits: tuple[tuple[str, int, int], ...] = ()
+    known: int = 0  # numbers above this one are notified as well; 0 for none
 
 
 CREATING = (("openat", 2, os.O_CREAT), ("open", 1, os.O_CREAT))
@@ -62,6 +63,8 @@ def program(abi: Abi, plan: Plan) -> bytes:
         for name, position, mask in tests:
             for number in _numbers(abi, (name,)):
                 code += _if_bits(number, position, mask, action)
+    if plan.known:
+        code += [(_AT_LEAST, 0, 1, plan.known + 1), (_RETURN, 0, 0, _NOTIFY)]
     code.append((_RETURN, 0, 0, _ALLOW))
     return b"".join(struct.pack("=HBBI", *instruction) for instruction in code)
 

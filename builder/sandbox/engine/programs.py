@@ -12,7 +12,8 @@ import stat
 import struct
 from typing import TYPE_CHECKING
 
-from builder.sandbox.emulators import emulator_for
+from builder.sandbox import syscalls
+from builder.sandbox.emulators import MACHINES, emulator_for
 from builder.sandbox.engine import kernel, permissions
 from builder.sandbox.engine.view import fail, fd_path
 from cache.value import value
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 _ELF = b"\x7fELF"
 _HEADER = 64  # bytes of an ELF header
 _CLASS_64 = 2
+_DATA, _LITTLE_ENDIAN, _NUMBER_AT = 5, 1, 18  # byte order and kind of machine in a header
 _INTERPRETER = 3  # PT_INTERP
 _MAX_SEGMENTS = 128
 _MAX_NAME = 4096
@@ -97,8 +99,11 @@ class Programs:
         guest = view.guest_name(host)
         uid, gid = self._set_ids(fd) if not leading else (-1, -1)
         first = leading[:1] or (argv0,)
-        emulator = emulator_for(os.pread(fd, _HEADER, 0), self._step.emulators)
-        if emulator:
+        header = os.pread(fd, _HEADER, 0)
+        emulator = emulator_for(header, self._step.emulators)
+        if not emulator:
+            self._tell_of_foreign(header, guest)
+        else:
             arguments = (emulator.encode(), b"-0", first[0], guest, *leading[1:])
             return Execution(emulator.encode(), arguments, rest or 1, guest, uid, gid)
         loader = _loader(fd)
@@ -112,6 +117,15 @@ class Programs:
             os.close(reference)
         arguments = (loader, *known, guest, *leading[1:])
         return Execution(name, arguments, rest or 1, guest, uid, gid)
+
+    def _tell_of_foreign(self, header: bytes, guest: bytes) -> None:
+        """Say why a program cannot be executed that would run elsewhere; execve has but one errno."""
+        kind = foreign(header)
+        if kind:
+            name = os.fsdecode(guest)
+            text = f"{name}: programs for {kind} cannot be executed in this step"
+            self._step.tell(("foreign", kind), text)
+            fail(errno.ENOEXEC)
 
     def _set_ids(self, fd: int) -> tuple[int, int]:
         mode, uid, gid = self._step.records.shown(os.fstat(fd))
@@ -129,6 +143,24 @@ class Programs:
                 known = _ARGV0 in file.read(_MAX_LOADER)
             self._loaders[key] = known
         return known
+
+
+def foreign(header: bytes) -> str:
+    """What kind of machine an ELF program is for; empty for this one, and for what is no ELF."""
+    if len(header) < _HEADER or header[:4] != _ELF:
+        return ""
+    order = "<" if header[_DATA] == _LITTLE_ENDIAN else ">"
+    (number,) = struct.unpack_from(f"{order}H", header, _NUMBER_AT)
+    for machine in MACHINES:
+        if (machine.number, machine.big_endian) == (number, order == ">"):
+            own = machine.name == syscalls.MACHINE
+            if own and header[4] == _CLASS_64:
+                return ""
+            if own:
+                return f"{machine.name} with 32-bit addresses"
+            if machine.bits == 32 * header[4]:
+                return machine.name
+    return f"machine number {number}"
 
 
 def _interpreter(start: bytes) -> tuple[bytes, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from typing import TYPE_CHECKING
 
@@ -36,12 +37,20 @@ class Step:
     hostname: bytes = b""
     unsure: bool = False  # whether the step may hold references to what is not its own
     emulators: tuple[Emulator, ...] = ()  # of this host, for programs of other machines
+    told: set[object] = field(default_factory=set)  # what was said already
 
     def view(self, task: int) -> View:
         """What a task sees."""
         if len(self.views) == 1:  # nobody changed the root
             return self.views[b""]
         return self.views[self.identities.of(task).root]
+
+    def tell(self, what: object, text: str) -> None:
+        """Say something about `what` on the step's stderr, the first time."""
+        if what not in self.told:
+            self.told.add(what)
+            with contextlib.suppress(OSError):
+                os.write(2, f"pybuild: {text}\n".encode("utf-8", "replace"))
 
     def require_writable(self, fd: int) -> None:
         """Refuse to change a file that is not the step's to change."""

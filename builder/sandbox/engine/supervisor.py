@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, NoReturn, Protocol
 
 from builder.errors import HostUnsupportedError, SandboxError
 from builder.sandbox import init, limits, process, syscalls, wire
-from builder.sandbox.engine import abi, kernel, program
+from builder.sandbox.engine import abi, calllog, kernel, program, refusals
 from builder.sandbox.engine.step import CONTINUE, Step
 from cache.value import value
 
@@ -182,7 +182,11 @@ def _drain(fd: int) -> None:
 
 def _answer_calls(ready: Ready, table: Abi, child: int, signals: int) -> None:
     step, tasks, known = ready.step, ready.tasks, ready.handlers
-    handlers = {number: known[name] for number, name in table.names().items() if name in known}
+    names = table.names()
+    handlers = {number: known[name] for number, name in names.items() if name in known}
+    log = calllog.from_environment()
+    if log is not None:
+        handlers = {number: log.handler(names[number], act) for number, act in handlers.items()}
     listener = step.listener
     poll = select.poll()
     poll.register(listener, _EVENT)
@@ -200,7 +204,7 @@ def _answer_calls(ready: Ready, table: Abi, child: int, signals: int) -> None:
             elif events & _EVENT:
                 request = kernel.receive(listener)
                 if request is not None:
-                    _answer(step, request, handlers[request.number])
+                    _answer(step, request, handlers.get(request.number, refusals.unknown))
             else:
                 poll.unregister(listener)  # nobody is left to ask
 

@@ -12,7 +12,7 @@ import signal
 import struct
 from typing import TYPE_CHECKING, Any
 
-from builder.sandbox.engine import kernel, permissions, registers
+from builder.sandbox.engine import calllog, kernel, permissions, registers
 from builder.sandbox.engine.programs import Programs
 from builder.sandbox.engine.registers import Registers, ptrace
 from builder.sandbox.engine.rewrites import RED_ZONE, REWRITTEN, Rewrites
@@ -70,6 +70,9 @@ class Tracer:
             "execveat": self._execveat,
             **self._rewrites.acts,
         }
+        log = calllog.from_environment()
+        if log is not None:
+            self._acts = {name: log.act(name, act) for name, act in self._acts.items()}
         self.status: dict[int, int] = {}  # of processes that ended
 
     def begin(self, child: int) -> None:
