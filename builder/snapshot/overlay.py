@@ -11,7 +11,7 @@ import contextlib
 import errno
 import os
 from threading import Lock
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, BinaryIO, Self
 
 from builder.errors import SandboxError
 from builder.sandbox.spec import Overlay
@@ -35,8 +35,9 @@ if TYPE_CHECKING:
     from builder.sandbox.spec import Recorded
     from builder.snapshot.lower import LowerDir
     from builder.snapshot.names import SnapshotNames
+    from cache.archive.entry import Entry
     from cache.archive.tree import Tree
-    from cache.layers import LayerStore
+    from cache.layers import LayerStore, LayerWriter
     from cache.spec.oci import Layer
 
     Merged = Callable[[Sequence[Layer]], Tree]
@@ -84,6 +85,9 @@ class OverlaySnapshotter:
         self._guard = Lock()
         self._extracting: dict[Digest, Lock] = {}
         self._held: dict[str, Claim] = {}
+        self._read: dict[Digest, str] = {}  # names of trees, as the record of a chain gave them
+        self._chains: dict[tuple[str, str], Digest] = {}
+        self._nothing: Layer | None = None  # the layer without entries, once one was written
         self._remover = Remover(self._actives)
 
     def __enter__(self) -> Self:
@@ -124,7 +128,7 @@ class OverlaySnapshotter:
         names: list[str] = []
         chain = chain_id(())
         for count, layer in enumerate(layers):
-            chain = _next_chain(chain, layer.diff_id)
+            chain = self._next_chain(chain, layer.diff_id)
             names.append(self._known(chain) or self._extract(chain, stack, count))
         return tuple(reversed(names))
 
@@ -148,7 +152,10 @@ class OverlaySnapshotter:
             upper=os.path.join(place, "upper"),
             work=os.path.join(place, "work"),
         )
-        return Active(claim.name, chain_id([layer.diff_id for layer in layers]), overlay)
+        chain = chain_id(())
+        for layer in layers:
+            chain = self._next_chain(chain, layer.diff_id)
+        return Active(claim.name, chain, overlay)
 
     @_disk()
     def diff(
@@ -167,16 +174,21 @@ class OverlaySnapshotter:
         try:
             if stubs:
                 remove_stubs(upper, lower, stubs)
-            with self._store.writer() as writer:
+            with contextlib.ExitStack() as held:
+                writer = _LateWriter(self._store, held)
                 write_upper(upper, lower, writer, RecordedFiles(recorded))
-                return writer.commit()
+                if not writer.is_empty:
+                    return writer.commit()
+                if self._nothing is None:
+                    self._nothing = writer.commit()
+                return self._nothing
         finally:
             os.close(upper)
 
     @_disk()
     def commit(self, active: Active, layer: Layer) -> None:
         """Make the upper directory the committed tree of parent + layer, unless there is one."""
-        chain = _next_chain(active.parent, layer.diff_id)
+        chain = self._next_chain(active.parent, layer.diff_id)
         upper = self._open_upper(active)
         if self._known(chain) is None:
             with self._trees.adopt(upper, self._actives, f"{active.key}/upper") as claim:
@@ -194,6 +206,7 @@ class OverlaySnapshotter:
     def remove(self, chain: Digest) -> None:
         """Forget and delete the committed tree of a chain that no step uses."""
         name = self._names.get(chain)
+        self._read.pop(chain, None)
         self._names.remove(chain)
         if name is not None:
             self._trees.remove(name)
@@ -206,11 +219,27 @@ class OverlaySnapshotter:
 
     def _known(self, chain: Digest) -> str | None:
         """Name of a chain's tree; a record without its directory is dropped."""
+        name = self._read.get(chain)
+        if name is not None and self._trees.has(name):
+            return name
         name = self._names.get(chain)
         if name is not None and not self._trees.has(name):
+            self._read.pop(chain, None)
             self._names.remove(chain)
             return None
+        if name is not None:
+            self._read[chain] = name
         return name
+
+    def _next_chain(self, parent: Digest, diff_id: Digest) -> Digest:
+        """Chain ID of a stack with one more layer; each step of a build asks for those below."""
+        if parent == chain_id(()):
+            return diff_id
+        key = (parent.hex, diff_id.hex)
+        found = self._chains.get(key)
+        if found is None:
+            found = self._chains[key] = Digest.of(f"{parent} {diff_id}".encode())
+        return found
 
     def _empty(self) -> str:
         try:
@@ -290,11 +319,30 @@ class _Stack:
                 pass  # only a stream read to its end has been verified
 
 
-def _next_chain(parent: Digest, diff_id: Digest) -> Digest:
-    """Chain ID of a stack with one more layer."""
-    if parent == chain_id(()):
-        return diff_id
-    return Digest.of(f"{parent} {diff_id}".encode())
+class _LateWriter:
+    """A LayerWriter that begins the layer with its first entry; many a step changes nothing."""
+
+    def __init__(self, store: LayerStore, held: contextlib.ExitStack) -> None:
+        self._store = store
+        self._held = held
+        self._writer: LayerWriter | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there was no entry yet."""
+        return self._writer is None
+
+    def add(self, entry: Entry, payload: bytes | BinaryIO | None = None) -> None:
+        """Append an entry."""
+        if self._writer is None:
+            self._writer = self._held.enter_context(self._store.writer())
+        self._writer.add(entry, payload)
+
+    def commit(self) -> Layer:
+        """Finish and publish."""
+        if self._writer is None:
+            self._writer = self._held.enter_context(self._store.writer())
+        return self._writer.commit()
 
 
 def _copy_root(trees_fd: int, tree: str, active_fd: int) -> None:

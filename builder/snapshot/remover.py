@@ -16,6 +16,13 @@ from cache.errors import PybuildError
 if TYPE_CHECKING:
     from builder.snapshot.directories import Claim, Directories
 
+# What the kernel leaves in the work directory of an overlay whose upper was taken away: removed
+# name by name when there is nothing else, which spares listing each of them.
+_WORK = "work"  # the kernel's own directory in the one it is given is called that, too
+_OWN = f"{_WORK}/{_WORK}"
+_USUAL_FILE = f"{_OWN}/incompat/volatile/dirty"
+_USUAL = (f"{_OWN}/incompat/volatile", f"{_OWN}/incompat", _OWN, _WORK)
+
 
 class Remover:
     """Removes claimed directories in a thread of its own, one after the other."""
@@ -46,5 +53,21 @@ class Remover:
     def _run(self) -> None:
         while (claim := self._queue.get()) is not None:
             with contextlib.suppress(OSError, PybuildError):  # swept later then
-                self._directories.remove(claim.name)
+                if not _remove_usual(self._directories.fd, claim):
+                    self._directories.remove(claim.name)
             os.close(claim.fd)
+
+
+def _remove_usual(parent_fd: int, claim: Claim) -> bool:
+    """Remove what a step leaves whose changes were kept; False when it is anything else.
+
+    The paths lead through the kernel's own directories, which no step can get at.
+    """
+    try:
+        os.unlink(_USUAL_FILE, dir_fd=claim.fd)
+        for name in _USUAL:
+            os.rmdir(name, dir_fd=claim.fd)
+        os.rmdir(claim.name, dir_fd=parent_fd)
+    except OSError:
+        return False
+    return True

@@ -190,7 +190,7 @@ class Solver:
         return started
 
     def _reap(self, workers: _Workers) -> BaseException | None:
-        ref, result = workers.results.get()
+        ref, result = workers.take()
         if isinstance(result, BaseException):
             return result
         self.outputs[ref] = result
@@ -301,30 +301,44 @@ class Solver:
 
 
 class _Workers:
-    """Threads started on demand, at most `limit` at work; results come back on one queue."""
+    """Threads started on demand, at most `limit`; results come back on one queue.
+
+    A thread takes one vertex after the other: starting one costs as much as a small step.
+    """
 
     def __init__(self, limit: int, work: Callable[[Ref], Output]) -> None:
-        self._limit = threading.Semaphore(limit)
+        self._limit = limit
         self._work = work
         self._threads: list[threading.Thread] = []
         self._stopped = False
-        self.results: queue.SimpleQueue[tuple[Ref, Output | BaseException]] = queue.SimpleQueue()
+        self._unfinished = 0  # vertices started whose results were not taken yet
+        self._waiting: queue.SimpleQueue[Ref | None] = queue.SimpleQueue()
+        self._results: queue.SimpleQueue[tuple[Ref, Output | BaseException]] = queue.SimpleQueue()
 
     def start(self, ref: Ref) -> None:
-        thread = threading.Thread(target=self._run, args=(ref,), name=f"vertex-{ref}")
-        self._threads.append(thread)
-        thread.start()
+        self._unfinished += 1
+        self._waiting.put(ref)
+        if len(self._threads) < min(self._unfinished, self._limit):
+            thread = threading.Thread(target=self._run, name=f"worker-{len(self._threads)}")
+            self._threads.append(thread)
+            thread.start()
 
-    def _run(self, ref: Ref) -> None:
-        with self._limit:
-            if self._stopped:
-                return
+    def take(self) -> tuple[Ref, Output | BaseException]:
+        """Wait for a result."""
+        result = self._results.get()
+        self._unfinished -= 1
+        return result
+
+    def _run(self) -> None:
+        while (ref := self._waiting.get()) is not None and not self._stopped:
             try:
-                self.results.put((ref, self._work(ref)))
+                self._results.put((ref, self._work(ref)))
             except BaseException as error:  # noqa: BLE001 - every end must reach the loop
-                self.results.put((ref, error))
+                self._results.put((ref, error))
 
     def stop(self) -> None:
         self._stopped = True
+        for _ in self._threads:
+            self._waiting.put(None)
         for thread in self._threads:
             thread.join()
