@@ -30,7 +30,6 @@ class ReportedLog:
         self._reporter = reporter
         wanted = {s.strip() for s in secrets if len(s.strip()) >= _SHORTEST_SECRET}
         self._secrets = sorted(wanted, key=len, reverse=True)
-        self._longest = max((len(s) for s in self._secrets), default=0)
         self._held: dict[int, bytes] = {1: b"", 2: b""}
         self._partial: dict[int, bytes] = {1: b"", 2: b""}
         self._tail: deque[str] = deque(maxlen=TAIL_LINES)
@@ -76,11 +75,14 @@ class ReportedLog:
         return text[: len(text) - held]
 
     def _prefix_length(self, text: bytes) -> int:
-        for length in range(min(self._longest - 1, len(text)), 0, -1):
-            end = text[-length:]
-            if any(secret.startswith(end) for secret in self._secrets):
-                return length
-        return 0
+        """How much of the end is the beginning of a secret; looks only where one can begin."""
+        longest = 0
+        for secret in self._secrets:
+            at = text.find(secret[:1], max(0, len(text) - len(secret) + 1))
+            while at >= 0 and not secret.startswith(text[at:]):
+                at = text.find(secret[:1], at + 1)
+            longest = max(longest, len(text) - at if at >= 0 else 0)
+        return longest
 
     def _keep(self, stream: int, data: bytes) -> None:
         lines = (self._partial[stream] + data).split(b"\n")

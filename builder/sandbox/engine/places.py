@@ -33,6 +33,7 @@ class Places:
         self._scratch = scratch
         self._records = records
         self._made: list[str] = []  # names of directories in the scratch directory
+        self._held: list[int] = []  # fds that the table names
         self.table: list[Place] = []
 
     def add_system(self, spec: SandboxSpec) -> None:
@@ -58,8 +59,8 @@ class Places:
                 source = os.path.join(mount.base, mount.lowers[0])
                 self._bind(source, mount.subpath, mount.target, readonly=mount.readonly)
             case Tmpfs():
-                place = self._directory(0o1777)
-                self._put(mount.target, place, directory=True, readonly=mount.readonly)
+                place = Place(b"", self._directory(0o1777), mount.readonly)
+                self._put(mount.target, place, directory=True)
             case MemoryFile():
                 self._memory_file(mount)
 
@@ -90,16 +91,21 @@ class Places:
 
     def writable(self) -> list[bytes]:
         """Host paths a step may change."""
-        return [self._path, *(p.host for p in self.table if not p.readonly and p.host != b"/proc")]
+        return [
+            self._path,
+            *(p.source for p in self.table if not p.readonly and p.host != b"/proc"),
+        ]
 
     def readable(self) -> list[bytes]:
         """Host paths a step may read only."""
-        return [b"/proc", *(p.host for p in self.table if p.readonly)]
+        return [b"/proc", *(p.source for p in self.table if p.readonly)]
 
     def close(self) -> None:
         """Remove what lay in memory for the step, or would have; call when no process is left."""
         from cache.archive.rooted import remove_tree  # noqa: PLC0415 - at the end of a step only
 
+        while self._held:
+            os.close(self._held.pop())
         scratch = os.open(self._scratch, _DIRECTORY & ~os.O_PATH)
         try:
             while self._made:
@@ -125,9 +131,10 @@ class Places:
         except OSError as error:
             reason = (error.strerror or "").lower()
             raise SandboxError(f"source of the mount at {target}: {reason}") from error
+        self._held.append(fd)
         host = os.readlink(fd_path(fd))
-        self._put(target, host, directory=os.path.isdir(fd_path(fd)), readonly=readonly)
-        os.close(fd)
+        place = Place(b"", host, readonly, fd)
+        self._put(target, place, directory=os.path.isdir(fd_path(fd)))
 
     def _memory_file(self, mount: MemoryFile) -> None:
         fd = os.memfd_create("step", os.MFD_CLOEXEC)
@@ -139,9 +146,10 @@ class Places:
         record = self._records.make(key)
         record.uid, record.gid = mount.uid, mount.gid
         record.mode = status.st_mode & ~0o7777 | mount.mode & 0o7777
-        self._put(mount.target, fd_path(fd), directory=False, readonly=True)
+        self._held.append(fd)
+        self._put(mount.target, Place(b"", fd_path(fd), readonly=True), directory=False)
 
-    def _put(self, target: str, host: bytes, *, directory: bool, readonly: bool) -> None:
+    def _put(self, target: str, what: Place, *, directory: bool) -> None:
         fd = targets.mount_target(self._root, target, directory)
         try:
             place = os.readlink(fd_path(fd))
@@ -151,4 +159,4 @@ class Places:
             raise SandboxError(f'mount target "{target}" is outside the step')
         guest = place[len(self._path) :]
         self.table[:] = [known for known in self.table if known.guest != guest]
-        self.table.insert(0, Place(guest, host, readonly))
+        self.table.insert(0, Place(guest, what.host, what.readonly, what.held))

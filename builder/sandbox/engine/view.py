@@ -30,11 +30,20 @@ fail = kernel.fail
 
 @value
 class Place:
-    """A target of the table: `guest` stands for the host's `host`, a directory or a file."""
+    """A target of the table: `guest` stands for the host's `host`, a directory or a file.
+
+    `held` is an fd of it where another step could put something else at that name meanwhile (C03).
+    """
 
     guest: bytes
     host: bytes
     readonly: bool = False
+    held: int = -1
+
+    @property
+    def source(self) -> bytes:
+        """A name that leads there, whatever others do."""
+        return self.host if self.held < 0 else fd_path(self.held)
 
 
 def fd_path(fd: int) -> bytes:
@@ -208,7 +217,7 @@ class View:
         if place.readonly and flags & _WRITES and not flags & os.O_PATH:
             fail(errno.EROFS)
         inside = host[len(place.host) :]
-        base = os.open(place.host, _REFERENCE)
+        base = os.open(place.source, _REFERENCE)
         try:
             if not inside:
                 return os.open(fd_path(base), flags | os.O_CLOEXEC, mode)
