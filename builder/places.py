@@ -57,17 +57,25 @@ def _plain(text: str) -> str:
     return _OCTAL.sub(lambda match: chr(int(match[1], 8)), text)
 
 
-def volumes(here: Iterable[Mount], avoid: str = "") -> tuple[str, ...]:
-    """Mounted directories that could hold state and may be written to, such as an emptyDir.
+def volumes(here: Iterable[Mount]) -> tuple[str, ...]:
+    """Mounted directories that nobody else uses and that may be written to, such as an emptyDir.
 
-    One that `avoid` lies in comes last: nobody wants state among what is being built.
+    One that holds files of others may be what is being built: state does not belong there.
     """
     found = []
     for mount in here:
         usable = mount.kind in SUITABLE and not mount.options & {"ro", "noexec"}
         if usable and not _SYSTEM.match(mount.path) and _has_room(mount.path):
             found.append(mount.path)
-    return tuple(sorted(found, key=lambda path: f"{avoid}/".startswith(f"{path}/")))
+    return tuple(path for path in found if _is_free(path))
+
+
+def _is_free(path: str) -> bool:
+    try:
+        names = os.listdir(path)
+    except OSError:
+        return False
+    return all(name == "lost+found" or name.startswith("pybuild") for name in names)
 
 
 def _has_room(path: str) -> bool:

@@ -65,6 +65,7 @@ class RuntimeStarter:
         self._wishes = wishes
         self._stack = contextlib.ExitStack()
         self._runtime: Runtime | None = None
+        self._changes = ""
         self.cancelled = False
 
     def start(self, merged: Callable[[Sequence[Layer]], Tree]) -> None:
@@ -101,13 +102,19 @@ class RuntimeStarter:
         if self._asked in {"single", "chroot"}:
             msg = f"--sandbox={self._asked} is not built yet"
             raise HostUnsupportedError(msg, hint="leave it out, or use userns or emulate")
-        if self._asked != "auto":
-            return self._asked
         from builder.sandbox import tiers  # noqa: PLC0415 - only for RUN
+        from builder.sandbox.host import Tier  # noqa: PLC0415 - the same
 
-        tier = tiers.choose(scratch, self._state.memos)
-        if self._wishes.runtime and tier == "emulate":
-            return "userns"  # says what is missing for a runtime
+        memos = self._state.memos
+        if self._asked != "auto":
+            choice = tiers.require(Tier(self._asked), scratch, memos)
+            self._changes = choice.changes
+            return choice.tier
+        choice = tiers.choose(scratch, memos)
+        if self._wishes.runtime and choice.tier == "emulate":
+            choice = tiers.require(Tier.USERNS, scratch, memos)  # says what a runtime lacks
+        self._changes = choice.changes
+        tier = choice.tier
         if tier == "userns" and self._wishes.foreign and not self._can_register(scratch):
             self._wishes.notice(
                 "this kernel lets no namespace have emulators of its own (Linux 6.7 does):"
@@ -153,12 +160,21 @@ class RuntimeStarter:
         networks = link.IsolatedNetworks(directory, link.find_connector(self._wishes.ports))
         return replace(runtime, sandbox=link.ConnectedSandbox(runtime.sandbox, networks))
 
+    def _settle_changes(self) -> None:
+        """Have the changes of steps kept where the tier's trial found that they can be."""
+        if not self._changes:
+            return
+        from builder.sandbox import uppers  # noqa: PLC0415 - rarely needed
+
+        uppers.settle(self._changes, f"{self._state.root}/active")
+        if advice := uppers.advice(self._state.root, self._changes):
+            self._wishes.notice(advice)
+
     def _forget_tier(self, scratch: str) -> None:
         """What was remembered of this host holds no more: try again the next time."""
-        if self._asked == "auto":
-            from builder.sandbox import tiers  # noqa: PLC0415 - only when something is wrong
+        from builder.sandbox import tiers  # noqa: PLC0415 - only when something is wrong
 
-            tiers.forget(scratch, self._state.memos)
+        tiers.forget(scratch, self._state.memos)
 
     def _start_namespaces(
         self, scratch: str, layers: LayerStore, merged: Callable[[Sequence[Layer]], Tree]
@@ -170,6 +186,7 @@ class RuntimeStarter:
 
         try:
             enter_namespace()
+            self._settle_changes()
         except HostUnsupportedError:
             self._forget_tier(scratch)
             raise
@@ -180,6 +197,8 @@ class RuntimeStarter:
         names = SqliteSnapshotNames(self._state.database)
         snapshotter = OverlaySnapshotter(self._state.root, layers, names, merged=merged)
         self._stack.enter_context(snapshotter)
+        if self._changes.startswith("/"):
+            snapshotter.sweep()  # on a volume prune does not find what killed builders left
         return Runtime(sandbox, snapshotter)
 
     def _step_runner(self) -> tuple[StepRunner, ...]:

@@ -77,7 +77,7 @@ def _without_home(directory: str) -> Place:
 
     chosen = Place(directory, "without a home, among temporary files")
     if not _can_be_made(directory) or places.kind_of(directory) == "overlay":
-        found = places.volumes(places.mounts(places.read_text), avoid=os.getcwd())
+        found = places.volumes(places.mounts(places.read_text))
         if found:
             chosen = Place(found[0], "without a home, on a volume")
     path = os.path.join(chosen.path, f"pybuild-{os.geteuid()}")

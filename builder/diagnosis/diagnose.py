@@ -12,6 +12,7 @@ from builder import state as states
 from builder.diagnosis import account, kernel, namespaces, programs, remedies, show, statedir
 from builder.diagnosis.finding import Diagnosis, Finding
 from builder.sandbox import host
+from builder.sandbox.host import Tier
 from builder.sandbox.tiers import ORDER
 from builder.sandbox.trial import playground, try_tier
 from cache.errors import PybuildError
@@ -20,7 +21,6 @@ from cache.value import replace
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from builder.sandbox.host import Tier
     from builder.sandbox.trial import Answer
 
 _MARKS = ("/var/run/secrets/kubernetes.io", "/.dockerenv", "/run/.containerenv")
@@ -43,7 +43,9 @@ def diagnose(
     tier = next((str(tier) for tier in ORDER if answers[tier].works), "")
     who = account.account(facts, places.read_text)
     more = [*programs.helpers(facts), *programs.limits(), *programs.optional()]
-    found = Diagnosis(tier, place, (*_tiers(answers), *who, *asked, *more, *state))
+    changes = statedir.changes(answers[Tier(tier)].changes) if tier else None
+    last = (*state, changes) if changes else tuple(state)
+    found = Diagnosis(tier, place, (*_tiers(answers), *who, *asked, *more, *last))
     where = remedies.surroundings(environ, {path: os.path.exists(path) for path in _MARKS})
     case = remedies.Case(found, facts, where)
     return replace(found, remedies=remedies.remedies(case), notes=remedies.notes(case))

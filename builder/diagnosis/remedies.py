@@ -278,8 +278,8 @@ def notes(case: Case) -> tuple[str, ...]:
     """What works here and could be better."""
     found = []
     disk = case["overlay on disk"]
-    slow = case.found.tier in {Tier.USERNS, Tier.SINGLE} and not disk.works
-    if slow and case["overlay in memory"].works:
+    changes = case["changes of steps"]
+    if changes.detail and not changes.works:
         setting = volume(case.surroundings, disk.detail)
         found.append(
             "What steps write is kept in memory, as the state directory's file system cannot"

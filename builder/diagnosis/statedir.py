@@ -6,6 +6,7 @@ import os
 
 from builder import places
 from builder.diagnosis.finding import Finding
+from builder.sandbox import uppers
 
 _NETWORKED = frozenset({"nfs", "9p", "fuse", "cifs", "ceph"})
 _MOVE = "set PYBUILD_ROOT, or --root, to a directory on another"
@@ -21,6 +22,15 @@ def facts(root: str, reason: str) -> list[Finding]:
         _space(room),
         _programs(room),
     ]
+
+
+def changes(where: str) -> Finding:
+    """Where what steps write is kept while they run, as a trial found."""
+    if where == uppers.MEMORY:
+        size = uppers.memory_to_use(places.read_text) >> 20
+        return Finding("state", "changes of steps", works=False, detail=f"in memory, {size} MiB")
+    detail = f"in {where}" if where else "in the state directory"
+    return Finding("state", "changes of steps", works=True, detail=detail)
 
 
 def missing(message: str, hint: str) -> Finding:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 from builder.errors import HostUnsupportedError
 from builder.sandbox.host import Tier
 from builder.sandbox.trial import Answer, try_tier
+from cache.value import value
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,31 +31,83 @@ class Memos(Protocol):
         """Remember, replacing."""
 
 
-def choose(scratch: str, memos: Memos, trial: Callable[[Tier, str], Answer] = try_tier) -> Tier:
+@value
+class Choice:
+    """A tier, and where the changes of its steps are kept, as uppers.find says."""
+
+    tier: Tier
+    changes: str = ""
+
+
+def choose(scratch: str, memos: Memos, trial: Callable[[Tier, str], Answer] = try_tier) -> Choice:
     """The best tier for a state directory's file system.
 
     Raises:
-        HostUnsupportedError: none works; it says why the best one does not.
+        HostUnsupportedError: none works; it says why the best and the least one do not.
     """
     key = _circumstances(scratch)
-    known = memos.get(_DOMAIN, key)
-    if known is not None and known.decode("ascii", "replace") in {str(tier) for tier in ORDER}:
-        return Tier(known.decode("ascii"))
+    known = _known(memos, _DOMAIN, key)
+    if known is not None:
+        return known
     answers: list[Answer] = []
     for tier in ORDER:
         answer = trial(tier, scratch)
         if answer.works:
-            memos.put(_DOMAIN, key, str(tier).encode())
-            return tier
+            return _noted(memos, _DOMAIN, key, Choice(tier, answer.changes))
         answers.append(answer)
-    raise HostUnsupportedError(
-        answers[0].reason, hint=f"{answers[0].hint}; `pybuild doctor` has the rest".lstrip("; ")
+    raise _nothing(answers)
+
+
+def _nothing(answers: list[Answer]) -> HostUnsupportedError:
+    """What stands in the way of the best tier and, where that is another thing, of the least."""
+    ends = (answers[0], answers[-1])
+    reasons = dict.fromkeys(answer.reason for answer in ends)
+    hints = dict.fromkeys(answer.hint for answer in ends if answer.hint)
+    return HostUnsupportedError(
+        "; without it: ".join(reasons),
+        hint="; ".join(["; or: ".join(hints), "`pybuild doctor` has the rest"]).lstrip("; "),
     )
+
+
+def require(
+    tier: Tier, scratch: str, memos: Memos, trial: Callable[[Tier, str], Answer] = try_tier
+) -> Choice:
+    """One tier and no other.
+
+    Raises:
+        HostUnsupportedError: it does not work; it says what failed and what would help.
+    """
+    domain, key = f"{_DOMAIN} {tier}", _circumstances(scratch)
+    known = _known(memos, domain, key)
+    if known is not None:
+        return known
+    answer = trial(tier, scratch)
+    if not answer.works:
+        msg = f"--sandbox={tier} does not work here: {answer.reason}"
+        raise HostUnsupportedError(msg, hint=answer.hint or None)
+    return _noted(memos, domain, key, Choice(tier, answer.changes))
+
+
+def _known(memos: Memos, domain: str, key: str) -> Choice | None:
+    known = memos.get(domain, key)
+    name, _, changes = (known or b"").decode("utf-8", "replace").partition(" ")
+    if name not in {str(tier) for tier in ORDER}:
+        return None
+    is_there = changes in {"", "memory"} or os.path.isdir(os.path.dirname(changes))
+    return Choice(Tier(name), changes) if is_there else None
+
+
+def _noted(memos: Memos, domain: str, key: str, choice: Choice) -> Choice:
+    memos.put(domain, key, f"{choice.tier} {choice.changes}".encode("utf-8", "replace"))
+    return choice
 
 
 def forget(scratch: str, memos: Memos) -> None:
     """The remembered tier did not work after all: try again the next time."""
-    memos.put(_DOMAIN, _circumstances(scratch), b"")
+    key = _circumstances(scratch)
+    for domain in (_DOMAIN, *(f"{_DOMAIN} {tier}" for tier in ORDER)):
+        if memos.get(domain, key):
+            memos.put(domain, key, b"")
 
 
 def _circumstances(scratch: str) -> str:

@@ -24,19 +24,24 @@ if TYPE_CHECKING:
 _PATIENCE = 10_000  # milliseconds; a trial takes some ten
 _MAX_ANSWER = 65536
 _NO_NEW_PRIVILEGES = 38  # prctl
+_SOMEBODY = 1234  # an id that is not ours
 
 
 @value
 class Answer:
-    """How a trial ended; `reason` and `hint` say why not and what would help."""
+    """How a trial ended; `reason` and `hint` say why not and what would help.
+
+    `changes` is where those of steps can be kept, as uppers.find says.
+    """
 
     works: bool
     reason: str = ""
     hint: str = ""
+    changes: str = ""
 
 
-def attempt(trial: Callable[[], None]) -> Answer:
-    """Run a trial in a child; whatever it raises is the answer."""
+def attempt(trial: Callable[[], str | None]) -> Answer:
+    """Run a trial in a child; whatever it raises is the answer, what it returns are `changes`."""
     answer = in_child(lambda: _tried(trial))
     if answer is None:
         return Answer(works=False, reason="the trial ended without an answer")
@@ -86,21 +91,24 @@ def _work(work: Callable[[], Any], write_end: int) -> NoReturn:
         os._exit(0)
 
 
-def _tried(trial: Callable[[], None]) -> list[object]:
+def _tried(trial: Callable[[], str | None]) -> list[object]:
     try:
-        trial()
+        changes = trial() or ""
     except (HostUnsupportedError, SandboxError) as error:
         return [False, error.message, error.hint or ""]
     except OSError as error:
         return [False, (error.strerror or str(error)).lower(), ""]
     except BaseException as error:  # noqa: BLE001 - nothing may escape into the parent's code
         return [False, repr(error), ""]
-    return [True, "", ""]
+    return [True, "", "", changes]
 
 
 def try_tier(tier: Tier, scratch: str) -> Answer:
     """Try what a tier stands on; `scratch` is a directory on the state's file system."""
-    trials = {Tier.USERNS: _namespaces, Tier.EMULATE: _emulation}
+    trials: dict[Tier, Callable[[str], str | None]] = {
+        Tier.USERNS: _namespaces,
+        Tier.EMULATE: _emulation,
+    }
     trial = trials.get(tier)
     if trial is None:
         return Answer(works=False, reason=f"{tier} is not built yet")
@@ -134,23 +142,18 @@ def try_registering(scratch: str) -> Answer:
         enter_namespace()
         syscalls.mount("binfmt_misc", place, "binfmt_misc")
 
-    with tempfile.TemporaryDirectory(dir=scratch, ignore_cleanup_errors=True) as place:
+    with playground(scratch) as place:
         return attempt(lambda: mount(place))
 
 
-def _namespaces(place: str) -> None:
+def _namespaces(place: str) -> str:
     """A full range of ids, the namespaces of a step, an overlay on the state's disk as its root."""
     from builder.sandbox import syscalls  # noqa: PLC0415 - in the child only
     from builder.sandbox.namespace import enter_namespace  # noqa: PLC0415 - the same
-    from builder.sandbox.overlay import mount_overlay  # noqa: PLC0415
 
-    enter_namespace()
-    for name in ("lower", "upper", "work", "root"):
-        os.mkdir(f"{place}/{name}")
-    changes = f"{place}/upper", f"{place}/work"
-    mount_overlay(f"{place}/root", place, ("lower",), changes)
-    with open(f"{place}/root/file", "wb"):
-        pass
+    namespace = enter_namespace()
+    _try_owners(place)
+    changes = find_changes(place, namespace.outer_uid)
     syscalls.unshare(syscalls.CLONE_NEWPID | syscalls.CLONE_NEWIPC | syscalls.CLONE_NEWUTS)
     os.chdir(f"{place}/root")
     try:
@@ -160,11 +163,42 @@ def _namespaces(place: str) -> None:
             f"cannot change the root of a namespace of our own: {(error.strerror or '').lower()}",
             hint="a seccomp profile forbids pivot_root: run with seccomp=unconfined",
         ) from error
+    return changes
+
+
+def find_changes(place: str, uid: int) -> str:
+    """Where steps in namespaces can keep their changes; an overlay is left at `place`/root."""
+    from builder import places  # noqa: PLC0415 - in the child only
+    from builder.sandbox import uppers  # noqa: PLC0415 - the same
+
+    return uppers.find(place, uid, lambda: places.volumes(places.mounts(places.read_text)))
+
+
+def _try_owners(place: str) -> None:
+    """Trees are unpacked beside the state, with owners that are not ours."""
+    try:
+        os.chown(place, _SOMEBODY, _SOMEBODY)
+        os.chown(place, 0, 0)
+    except OSError as error:
+        raise HostUnsupportedError(
+            f"owners cannot be changed in the state directory: {(error.strerror or '').lower()}",
+            hint="set PYBUILD_ROOT to a directory on ext4, xfs, btrfs or tmpfs",
+        ) from error
+
+
+def try_programs(place: str) -> None:
+    """Without an overlay between, programs of a step start from the state's own file system."""
+    if os.statvfs(place).f_flag & os.ST_NOEXEC:
+        raise HostUnsupportedError(
+            "the state directory is on a file system mounted noexec, which programs of RUN cannot"
+            " be started from",
+            hint="set PYBUILD_ROOT to a directory on another",
+        )
 
 
 def _emulation(place: str) -> None:
     """Notifications of system calls, and a child that may be traced."""
-    del place
+    try_programs(place)
     from builder.sandbox import syscalls  # noqa: PLC0415 - in the child only
     from builder.sandbox.engine import abi, kernel, program, registers  # noqa: PLC0415
 

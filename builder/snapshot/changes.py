@@ -192,14 +192,14 @@ class _ChangeWalk(Walk):
     ) -> None:
         super().__init__(lower, writer, recorded)
         self._known = known
-        self._changed = found.changed
+        self._found = found
 
     def push(self, frame: Frame) -> None:
         """Begin a directory: of one that was there before, only what the scan found."""
         if not frame.below:
             super().push(frame)
             return
-        names = self._changed.get(decode(frame.path), ())
+        names = self._found.changed.get(decode(frame.path), ())
         self.begin(frame, [encode(name) for name in names])
 
     def visit(self, frame: Frame, name: bytes) -> None:
@@ -220,6 +220,8 @@ class _ChangeWalk(Walk):
 
     def replaced(self, path: bytes, status: os.stat_result) -> bool:
         """Whether a directory is another inode than before, or one that got its number anew."""
-        if self._known.directories.get(decode(path)) != status.st_ino:
+        del status  # on an overlay the number there is another from one opening to the next
+        name = decode(path)
+        if self._known.directories.get(name) != self._found.directories.get(name):
             return True
         return syscalls.birth_time(self._fd) > self._known.moment

@@ -3,6 +3,9 @@
 Owns `<root>/snapshots/<name>` (committed) and `<root>/active/<name>/{upper,work}`. It mounts
 nothing: mounts are data for the sandbox. It must run as root of the user namespace that owns
 the state directory, since a tree's files belong to many ids.
+
+Where active snapshots lie on another file system, because that of the trees takes no upper
+directory, an upper cannot become a tree: it goes, and the next step has its layer extracted.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ from builder.snapshot.remover import Remover
 from builder.snapshot.snapshotter import Active
 from builder.snapshot.stubs import remove_stubs
 from builder.snapshot.upper import write_upper
+from builder.snapshot.whole import can_hide, whole_chain, whole_until
 from cache.errors import StoreError
 from cache.spec.digest import Digest
 from cache.spec.manifest import MAX_LAYERS
@@ -82,6 +86,8 @@ class OverlaySnapshotter:
         self._keep_owner = keep_owner
         self._trees = Directories.open(os.path.join(root, "snapshots"))
         self._actives = Directories.open(os.path.join(root, "active"))
+        self._apart = os.fstat(self._trees.fd).st_dev != os.fstat(self._actives.fd).st_dev
+        self._hides = not self._apart or can_hide(self._trees.fd)
         self._guard = Lock()
         self._extracting: dict[Digest, Lock] = {}
         self._held: dict[str, Claim] = {}
@@ -127,9 +133,14 @@ class OverlaySnapshotter:
         stack = _Stack(self._store, layers, self._merged)
         names: list[str] = []
         chain = chain_id(())
+        start = 0 if self._hides else whole_until(self._store, layers)
         for count, layer in enumerate(layers):
             chain = self._next_chain(chain, layer.diff_id)
-            names.append(self._known(chain) or self._extract(chain, stack, count))
+            if count + 1 == start:
+                whole = whole_chain(chain)
+                names.append(self._known(whole) or self._extract(whole, stack, count, whole=True))
+            elif count >= start:
+                names.append(self._known(chain) or self._extract(chain, stack, count))
         return tuple(reversed(names))
 
     @_disk()
@@ -190,7 +201,7 @@ class OverlaySnapshotter:
         """Make the upper directory the committed tree of parent + layer, unless there is one."""
         chain = self._next_chain(active.parent, layer.diff_id)
         upper = self._open_upper(active)
-        if self._known(chain) is None:
+        if self._known(chain) is None and not self._apart:
             with self._trees.adopt(upper, self._actives, f"{active.key}/upper") as claim:
                 self._name(chain, claim.name)
         else:
@@ -249,8 +260,11 @@ class OverlaySnapshotter:
         os.chmod(_EMPTY, 0o755, dir_fd=self._trees.fd)  # noqa: S103 - a root is open to all
         return _EMPTY
 
-    def _extract(self, chain: Digest, stack: _Stack, count: int) -> str:
-        """Extract layer `count` of a stack; whoever comes second in this process waits."""
+    def _extract(self, chain: Digest, stack: _Stack, count: int, *, whole: bool = False) -> str:
+        """Extract layer `count` of a stack; whoever comes second in this process waits.
+
+        With `whole` the tree holds what lies below, too.
+        """
         with self._guard:
             lock = self._extracting.setdefault(chain, Lock())
         with lock:
@@ -259,7 +273,8 @@ class OverlaySnapshotter:
                 return known
             with self._trees.claim() as claim:
                 try:
-                    stack.extract(count, claim.fd, keep_owner=self._keep_owner)
+                    extract = stack.extract_whole if whole else stack.extract
+                    extract(count, claim.fd, keep_owner=self._keep_owner)
                 except BaseException:
                     self._trees.remove(claim.name)
                     raise
@@ -317,6 +332,14 @@ class _Stack:
             extract_layer(stream, root_fd, tree, keep_owner=keep_owner)
             while stream.read(_DRAIN):
                 pass  # only a stream read to its end has been verified
+
+    def extract_whole(self, count: int, root_fd: int, *, keep_owner: bool) -> None:
+        """Make the merged tree of all layers up to `count` in an empty directory."""
+        from builder.snapshot.materialize import materialize  # noqa: PLC0415 - rarely needed
+
+        layers = self._layers[: count + 1]
+        tree = self._merged(layers)
+        materialize(root_fd, tree, layers, self._store, keep_owner=keep_owner)
 
 
 class _LateWriter:

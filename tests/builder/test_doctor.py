@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from builder.commands import doctor
-from builder.diagnosis import account, asking, diagnose, kernel, programs, remedies, show
+from builder.diagnosis import account, asking, diagnose, kernel, programs, remedies, show, statedir
 from builder.diagnosis.asking import Question
 from builder.diagnosis.finding import Diagnosis, Finding, Remedy
 from builder.errors import HostUnsupportedError
@@ -31,6 +31,7 @@ PROMISED = """
     |chown inside|setgroups inside|own network|own binfmt_misc|yama|seccomp notification
     |seccomp ADDFD|openat2|ptrace|process_vm_readv|pidfd|landlock|cgroups|/dev/net/tun|pasta
     |slirp4netns|qemu|runc|crun|git|state directory|file system|free space|programs
+    |changes of steps
 """
 ANN = host.Host(
     uid=1000,
@@ -49,7 +50,7 @@ WORKING = (
     "user namespace", "id map: direct", "id map: newuidmap", "id map: single", "private mounts",
     "overlay on disk", "overlay in memory", "fresh proc", "pivot_root", "chroot", "setuid", "chown",
     "subuid", "subgid", "yama", "seccomp notification", "seccomp ADDFD", "openat2", "ptrace",
-    "process_vm_readv",
+    "process_vm_readv", "changes of steps",
 )  # fmt: skip
 
 
@@ -258,11 +259,26 @@ def test_the_best_tier_needs_no_remedy():
 
 def test_notes_are_about_what_works_and_could_be_better():
     """Changes kept in memory, and the pod's processes seen in /proc."""
-    given = case("overlay on disk", "fresh proc", surroundings=POD)
+    given = case("overlay on disk", "changes of steps", "fresh proc", surroundings=POD)
     notes = remedies.notes(replace(given, found=replace(given.found, tier="userns")))
     assert "emptyDir: {}" in notes[0]
     assert "procMount: Unmasked" in notes[1]
     assert remedies.notes(case()) == ()
+
+
+@pytest.mark.parametrize(
+    ("where", "works", "detail"),
+    [
+        ("", True, "in the state directory"),
+        ("memory", False, "in memory, "),
+        ("/data/pybuild-0", True, "in /data/pybuild-0"),
+    ],
+)
+def test_where_changes_go_is_told(where, works, detail):
+    """Beside the trees, on a volume, or in memory, which is a note's matter."""
+    found = statedir.changes(where)
+    assert (found.name, found.works) == ("changes of steps", works)
+    assert found.detail.startswith(detail)
 
 
 def test_the_profile_shown_is_the_profile_shipped():

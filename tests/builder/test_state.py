@@ -6,6 +6,7 @@ import os
 
 import pytest
 
+from builder import places
 from builder import state as states
 from cache.errors import StoreError
 
@@ -78,3 +79,18 @@ def test_state_path_may_hold_odd_characters(tmp_path):
     root = tmp_path / "a b:c,d"
     with states.opened(str(root)) as state:
         assert state.root == str(root)
+
+
+def test_without_a_home_a_volume_serves_where_temporary_files_do_not(tmp_path, monkeypatch):
+    """A pod without a home: an emptyDir that is mounted and empty, else what TMPDIR says."""
+    volume = tmp_path / "volume"
+    volume.mkdir()
+    monkeypatch.setattr(places, "volumes", lambda _mounts: (str(volume),))
+    mine = f"pybuild-{os.geteuid()}"
+    assert states.locate({"TMPDIR": str(tmp_path)}) == f"{tmp_path}/{mine}"
+    monkeypatch.setattr(places, "kind_of", lambda _path: "overlay")
+    found = states.place({"TMPDIR": str(tmp_path)})
+    assert (found.path, found.reason) == (f"{volume}/{mine}", "without a home, on a volume")
+    assert states.locate({"TMPDIR": "/proc/1/nowhere"}) == f"{volume}/{mine}"
+    monkeypatch.setattr(places, "volumes", lambda _mounts: ())
+    assert states.locate({"TMPDIR": str(tmp_path)}) == f"{tmp_path}/{mine}"

@@ -8,9 +8,10 @@ import time
 import pytest
 
 from builder.errors import HostUnsupportedError
+from builder.sandbox import syscalls
 from builder.sandbox.host import Tier
-from builder.sandbox.tiers import choose, forget
-from builder.sandbox.trial import Answer, attempt, try_tier
+from builder.sandbox.tiers import Choice, choose, forget, require
+from builder.sandbox.trial import Answer, attempt, in_child, try_tier
 
 
 class Notes:
@@ -39,15 +40,20 @@ def trials(**works):
     return trial, asked
 
 
+def changes_in(place):
+    """A trial of which every tier works, with changes elsewhere."""
+    return lambda _tier, _scratch: Answer(works=True, changes=place)
+
+
 def test_the_best_that_works_is_chosen_and_remembered(tmp_path):
     """Trials go from the best tier down, and only once."""
     memos = Notes()
     trial, asked = trials(emulate=True)
-    assert choose(str(tmp_path), memos, trial) is Tier.EMULATE
+    assert choose(str(tmp_path), memos, trial).tier is Tier.EMULATE
     assert asked[0] is Tier.USERNS
     assert asked[-1] is Tier.EMULATE
     before = list(asked)
-    assert choose(str(tmp_path), memos, trial) is Tier.EMULATE
+    assert choose(str(tmp_path), memos, trial).tier is Tier.EMULATE
     assert asked == before
 
 
@@ -57,19 +63,49 @@ def test_a_forgotten_or_damaged_answer_is_tried_again(tmp_path):
     trial, asked = trials(userns=True)
     choose(str(tmp_path), memos, trial)
     forget(str(tmp_path), memos)
-    assert choose(str(tmp_path), memos, trial) is Tier.USERNS
+    assert choose(str(tmp_path), memos, trial).tier is Tier.USERNS
     for key in memos.rows:
         memos.rows[key] = b"\xff nonsense"
-    assert choose(str(tmp_path), memos, trial) is Tier.USERNS
+    assert choose(str(tmp_path), memos, trial).tier is Tier.USERNS
     assert asked == [Tier.USERNS] * 3
 
 
-def test_without_any_the_best_one_explains(tmp_path):
-    """Exit 3 names what the best tier lacks, and who knows more."""
+def test_without_any_the_best_and_the_least_explain(tmp_path):
+    """Exit 3 names what both lack, such as a place where programs start, and who knows more."""
     trial, _ = trials()
-    with pytest.raises(HostUnsupportedError, match="no userns") as caught:
+    with pytest.raises(HostUnsupportedError, match="no userns; without it: no emulate") as caught:
         choose(str(tmp_path), Notes(), trial)
-    assert caught.value.hint == "get userns; `pybuild doctor` has the rest"
+    assert caught.value.hint == "get userns; or: get emulate; `pybuild doctor` has the rest"
+
+
+def test_where_changes_go_is_remembered_while_it_is_there(tmp_path):
+    """Memory, or a volume as long as it is mounted; a blank in its name is no matter."""
+    volume = tmp_path / "a volume"
+    volume.mkdir()
+    for place in ("memory", f"{volume}/pybuild-7"):
+        memos = Notes()
+        choose(str(tmp_path), memos, changes_in(place))
+        assert choose(str(tmp_path), memos, trials()[0]) == Choice(Tier.USERNS, place)
+    volume.rmdir()
+    assert choose(str(tmp_path), memos, changes_in("memory")).changes == "memory"
+
+
+def test_a_forced_tier_is_tried_once_and_says_what_failed(tmp_path):
+    """--sandbox=userns on a host without it: the probe that failed, the way out, no other tier."""
+    memos = Notes()
+    trial, asked = trials(emulate=True)
+    with pytest.raises(
+        HostUnsupportedError, match="--sandbox=userns does not work here: no userns"
+    ) as caught:
+        require(Tier.USERNS, str(tmp_path), memos, trial)
+    assert caught.value.hint == "get userns"
+    assert require(Tier.EMULATE, str(tmp_path), memos, trial).tier is Tier.EMULATE
+    assert require(Tier.EMULATE, str(tmp_path), memos, trial).tier is Tier.EMULATE
+    assert asked == [Tier.USERNS, Tier.EMULATE]
+    forget(str(tmp_path), memos)
+    require(Tier.EMULATE, str(tmp_path), memos, trial)
+    assert asked[-1] is Tier.EMULATE
+    assert len(asked) == 3
 
 
 def test_a_trial_happens_in_another_process(tmp_path):
@@ -110,6 +146,31 @@ def test_a_trial_that_dies_or_hangs_is_no(monkeypatch):
     started = time.monotonic()
     assert not attempt(lambda: time.sleep(60)).works
     assert time.monotonic() - started < 10
+
+
+def test_a_trial_says_where_changes_go():
+    """What it returns is part of its answer."""
+    assert attempt(lambda: "memory") == Answer(works=True, changes="memory")
+
+
+def test_a_child_may_write_much_and_say_nothing():
+    """What it gives is read to the end; what is no JSON is nothing."""
+    assert in_child(lambda: ["x" * 50_000]) == ["x" * 50_000]
+    assert in_child(object) is None
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a file system")
+def test_a_state_directory_on_noexec_cannot_hold_plain_trees(tmp_path):
+    """Programs of an emulated step start from the state's file system: said before the first one."""
+    syscalls.mount("tmpfs", str(tmp_path), "tmpfs", syscalls.MS_NOEXEC)
+    try:
+        answer = try_tier(Tier.EMULATE, str(tmp_path))
+        assert not answer.works
+        assert "noexec" in answer.reason
+        assert "PYBUILD_ROOT" in answer.hint
+        assert try_tier(Tier.USERNS, str(tmp_path)).works
+    finally:
+        syscalls.umount(str(tmp_path))
 
 
 def test_this_machine_can_emulate(tmp_path):
