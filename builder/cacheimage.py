@@ -1,8 +1,9 @@
 """What steps gave, as an image: their layers, and in a label which cache key has which of them.
 
 An image, so that every registry takes it and layers are fetched only when something needs
-them. Keys are kept as digests: what a step was made of is not told. Owns the label's text and
-both directions; where such an image lies is the caller's business.
+them. The label tells as well what was selected of trees that only layers make, so that a COPY of
+a stage is known without that stage. Keys are kept as digests: what a step was made of is not
+told. Owns the label's text and both directions; where such an image lies is the caller's business.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from cache.value import value
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
+    from builder.context.memo import SelectionCache
     from cache.keys import CacheKey
     from cache.records import LayerCache
     from cache.spec.manifest import Image
@@ -41,7 +43,17 @@ class Known:
     repository: str = ""
 
 
-def config_of(records: Iterable[Record], platform: Platform) -> tuple[ImageConfig, list[Layer]]:
+@value
+class Contents:
+    """What an image of a cache knows: by the digest of a key, and of selections by fingerprint."""
+
+    known: Mapping[Digest, Known]
+    selections: Mapping[bytes, bytes]
+
+
+def config_of(
+    records: Iterable[Record], selections: Mapping[bytes, bytes], platform: Platform
+) -> tuple[ImageConfig, list[Layer]]:
     """The config of a cache image and its layers, each once.
 
     Raises:
@@ -58,16 +70,17 @@ def config_of(records: Iterable[Record], platform: Platform) -> tuple[ImageConfi
             layers.append(record.layer)
         place = places[record.layer.diff_id]
         rows.append([record.key.digest.hex, place, record.output.hex, record.created])
-    if len(layers) > MAX_LAYERS or len(rows) > MAX_RECORDS:
+    if len(layers) > MAX_LAYERS or len(rows) > MAX_RECORDS or len(selections) > MAX_RECORDS:
         msg = f"the cache of this build has {len(layers)} layers, over the limit of {MAX_LAYERS}"
         raise UsageError(msg, hint="write it with mode=min")
-    text = json.dumps(rows, separators=(",", ":"))
+    selected = [[key.hex(), selections[key].hex()] for key in sorted(selections)]
+    text = json.dumps({"keys": rows, "selections": selected}, separators=(",", ":"))
     diff_ids = tuple(layer.diff_id for layer in layers)
     return ImageConfig(platform, labels=((LABEL, text),), diff_ids=diff_ids), layers
 
 
-def known_of(image: Image, repository: str) -> dict[Digest, Known]:
-    """What an image of a cache knows, by the digest of the key.
+def contents_of(image: Image, repository: str) -> Contents:
+    """What an image of a cache knows.
 
     Raises:
         InvalidDocumentError: the image is none, or its label is malformed.
@@ -77,17 +90,23 @@ def known_of(image: Image, repository: str) -> dict[Digest, Known]:
         msg = "this image holds no cache of pybuild's"
         raise InvalidDocumentError(msg, hint="write one with --cache-to")
     try:
-        rows = _rows(json.loads(text))
-        return dict(_known(row, image.layers, repository) for row in rows)
+        document = json.loads(text)
+        return Contents(
+            dict(_known(row, image.layers, repository) for row in _rows(document, "keys")),
+            dict(_selection(row) for row in _rows(document, "selections")),
+        )
     except (ValueError, TypeError, RecursionError, PybuildError) as error:
         msg = f"the label {LABEL} of this image is malformed"
         raise InvalidDocumentError(msg) from error
 
 
-def _rows(document: object) -> list[object]:
-    if not isinstance(document, list) or len(document) > MAX_RECORDS:
+def _rows(document: object, name: str) -> list[object]:
+    if not isinstance(document, dict):
+        raise TypeError
+    rows = document.get(name, [])
+    if not isinstance(rows, list) or len(rows) > MAX_RECORDS:
         raise ValueError
-    return document
+    return rows
 
 
 def _known(row: object, layers: Sequence[Layer], repository: str) -> tuple[Digest, Known]:
@@ -102,6 +121,13 @@ def _known(row: object, layers: Sequence[Layer], repository: str) -> tuple[Diges
     return Digest("sha256", key), known
 
 
+def _selection(row: object) -> tuple[bytes, bytes]:
+    if not isinstance(row, list):
+        raise TypeError
+    fingerprint, content = (bytes.fromhex(Digest("sha256", text).hex) for text in row)
+    return fingerprint, content
+
+
 class ImportedRecords:
     """Our own records, and for what they lack those of cache images (implements LayerCache)."""
 
@@ -109,24 +135,21 @@ class ImportedRecords:
         self,
         own: LayerCache,
         has: Callable[[Layer], bool],
-        load: Callable[[], Mapping[Digest, Known]],
+        contents: Callable[[], Contents],
         found: Callable[[Known], None],
     ) -> None:
-        """`load` reads the images, when something is looked up that is not ours; `found` hears of hits."""
+        """`contents` is asked when something is looked up that is not ours; `found` hears of hits."""
         self._own = own
         self._has = has
-        self._load = load
+        self._contents = contents
         self._found = found
-        self._known: Mapping[Digest, Known] | None = None
 
     def get(self, key: CacheKey) -> Record | None:
         """Look a key up; what an image knows becomes a record of ours."""
         record = self._own.get(key)
         if record is not None and record.layer is not None and self._has(record.layer):
             return record
-        if self._known is None:
-            self._known = self._load()
-        known = self._known.get(key.digest)
+        known = self._contents().known.get(key.digest)
         if known is None:
             return record
         self._found(known)
@@ -145,3 +168,30 @@ class ImportedRecords:
     def forget(self, key: CacheKey) -> None:
         """Drop."""
         self._own.forget(key)
+
+
+class SharedSelections:
+    """Memos of a state, and for what it lacks those of cache images (implements SelectionCache).
+
+    What an image says of a tree is believed for the build that named it, and not kept.
+    """
+
+    def __init__(self, own: SelectionCache, contents: Callable[[], Contents]) -> None:
+        """`contents` is asked when something is looked up that is not ours."""
+        self._own = own
+        self._contents = contents
+        self.used: dict[bytes, bytes] = {}
+
+    def selection(self, fingerprint: bytes, /) -> bytes | None:
+        """Look a selection up."""
+        found = self._own.selection(fingerprint)
+        if found is None:
+            found = self._contents().selections.get(fingerprint)
+        if found is not None:
+            self.used[fingerprint] = found
+        return found
+
+    def put_selection(self, fingerprint: bytes, digest: bytes, /) -> None:
+        """Remember a selection."""
+        self.used[fingerprint] = digest
+        self._own.put_selection(fingerprint, digest)

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import os
+import threading
 from typing import TYPE_CHECKING
 
-from builder.cacheimage import ImportedRecords, Known, config_of, known_of
+from builder.cacheimage import (
+    Contents,
+    ImportedRecords,
+    Known,
+    SharedSelections,
+    config_of,
+    contents_of,
+)
 from builder.export.exporter import BlobForm, publish
 from builder.export.output import Compression
 from cache.errors import PybuildError
 from cache.spec.reference import Reference
-from cache.value import replace
+from cache.statcache import StoredStatCache
+from cache.value import replace, value
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -24,28 +33,70 @@ if TYPE_CHECKING:
     from cache.spec.oci import Platform
 
 
-def imported(
-    request: BuildRequest, state: State, network: Network, notice: Callable[[str], None]
-) -> LayerCache:
-    """The records of a state, and those of --cache-from; an image that cannot be had is told of."""
+@value
+class SharedCache:
+    """Records and selections: ours, and those of the images of --cache-from."""
 
-    def load() -> Mapping[Digest, Known]:
-        known: dict[Digest, Known] = {}
-        for place in request.cache_from:
-            notice(f"importing cache from {place.place}")
-            try:
-                image = _image(place, request.platform, state, network)
-                repository = "" if place.local else Reference.parse(place.place).name
-                known = {**known_of(image, repository), **known}
-            except PybuildError as error:
-                notice(f"warning: no cache from {place.place}: {error.message}")
-        return known
+    records: LayerCache
+    selections: SharedSelections
+
+
+def shared_cache(
+    request: BuildRequest, state: State, network: Network, notice: Callable[[str], None]
+) -> SharedCache:
+    """What is ours and what is shared; the images are read when something is not ours.
+
+    An image that cannot be had is told of.
+    """
+    images = _Images(request, state, network, notice)
 
     def found(known: Known) -> None:
         if known.repository and not state.layers.has(known.layer):
             state.layers.remember_origin([known.layer.blob], known.repository)
 
-    return ImportedRecords(state.records, state.layers.has, load, found)
+    return SharedCache(
+        ImportedRecords(state.records, state.layers.has, images.contents, found),
+        SharedSelections(StoredStatCache(state.memos), images.contents),
+    )
+
+
+class _Images:
+    """The images of --cache-from, read once and together; an earlier one has the last word."""
+
+    def __init__(
+        self, request: BuildRequest, state: State, network: Network, notice: Callable[[str], None]
+    ) -> None:
+        self._places = request.cache_from
+        self._platform = request.platform
+        self._state = state
+        self._network = network
+        self._notice = notice
+        self._lock = threading.Lock()
+        self._contents: Contents | None = None
+
+    def contents(self) -> Contents:
+        """Everything they know."""
+        with self._lock:
+            if self._contents is None:
+                self._contents = self._read()
+            return self._contents
+
+    def _read(self) -> Contents:
+        known: dict[Digest, Known] = {}
+        selections: dict[bytes, bytes] = {}
+        for place in reversed(self._places):
+            self._notice(f"importing cache from {place.place}")
+            repository = "" if place.local else Reference.parse(place.place).name
+            try:
+                contents = contents_of(
+                    _image(place, self._platform, self._state, self._network), repository
+                )
+            except PybuildError as error:
+                self._notice(f"warning: no cache from {place.place}: {error.message}")
+                continue
+            known.update(contents.known)
+            selections.update(contents.selections)
+        return Contents(known, selections)
 
 
 def _image(place: CachePlace, platform: Platform, state: State, network: Network) -> Image:
@@ -60,6 +111,7 @@ def _image(place: CachePlace, platform: Platform, state: State, network: Network
 def write_cache(
     place: CachePlace,
     records: Iterable[Record],
+    selections: Mapping[bytes, bytes],
     platform: Platform,
     state: State,
     network: Network,
@@ -70,7 +122,7 @@ def write_cache(
     Raises:
         PybuildError: it cannot be written there.
     """
-    config, layers = config_of(records, platform)
+    config, layers = config_of(records, selections, platform)
     image = publish(
         config,
         layers,

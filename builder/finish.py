@@ -19,7 +19,7 @@ from cache.spec.reference import Reference
 from cache.value import replace, value
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from builder.export.annotation import Annotation
     from builder.progress.deferred import DeferredReporter
@@ -112,7 +112,9 @@ class Finisher:
         named += [name for output in outputs for name in output.names]
         return Finished(shown, tuple(dict.fromkeys(named)), tuple(written), tuple(pushed))
 
-    def keep_cache(self, place: CachePlace, records: Sequence[Record]) -> None:
+    def keep_cache(
+        self, place: CachePlace, records: Sequence[Record], selections: Mapping[bytes, bytes]
+    ) -> None:
         """Write what steps gave where others can have it (--cache-to).
 
         Raises:
@@ -123,7 +125,9 @@ class Finisher:
         try:
             with self._step(f"exporting cache to {place.place}") as progress:
                 platform = self._request.platform
-                write_cache(place, records, platform, self._state, self._network, progress)
+                write_cache(
+                    place, records, selections, platform, self._state, self._network, progress
+                )
         except PybuildError as error:
             if not place.ignore_error:
                 raise

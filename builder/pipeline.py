@@ -103,12 +103,16 @@ def build(request: BuildRequest, caller: Caller) -> Built:
         except SolveError as error:
             _place(error, compiled.given.source)
             raise
-        finished = _finish(compiled, solver, outputs, caller)
+        finished = _finish(compiled, solve, solver, outputs, caller)
     return _built(finished, solver, request, compiled)
 
 
 def _finish(
-    compiled: _Compiled, solver: Solver, outputs: tuple[OutputSpec, ...], caller: Caller
+    compiled: _Compiled,
+    solve: Solve,
+    solver: Solver,
+    outputs: tuple[OutputSpec, ...],
+    caller: Caller,
 ) -> Finished:
     """Turn what was solved into images, outputs and what others are to have of the cache."""
     request, parts = compiled.request, compiled.parts
@@ -121,7 +125,8 @@ def _finish(
     finished = finisher.finish(images, outputs)
     for place in request.cache_to:
         results = [part.result for part in parts]
-        finisher.keep_cache(place, solver.records(None if place.everything else results))
+        records = solver.records(None if place.everything else results)
+        finisher.keep_cache(place, records, solve.selections)
     return finished
 
 

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from builder.base_images import BaseImages
+    from builder.cachetransfer import SharedCache
     from builder.context.local import LocalContext
     from builder.dockerfile_input import BuildInput
     from builder.progress.current import CurrentProgress
@@ -52,7 +53,6 @@ if TYPE_CHECKING:
     from builder.solver.scheduler import OpHandler, StepLog
     from builder.ssh import SshAgents
     from builder.state import State
-    from cache.records import LayerCache
     from cache.spec.oci import Layer
     from frontend.dockerfile.lower import Lowered
     from frontend.graph import Graph, Op
@@ -115,7 +115,7 @@ class Solve:
         self._input = given
         self._state = state
         self._network = network
-        self._notice = notice
+        self._shared = _shared(request, state, network, notice)
         self._images = images
         self._lowered = lowered
         self._reporter = reporter
@@ -150,6 +150,11 @@ class Solve:
         for context in contexts.values():
             context.remember()
         return solver
+
+    @property
+    def selections(self) -> Mapping[bytes, bytes]:
+        """What was selected of trees that never change, for those who share a cache."""
+        return {} if self._shared is None else self._shared.selections.used
 
     def _cancel(self) -> None:
         self._runtime.cancel()
@@ -197,7 +202,7 @@ class Solve:
             self._lowered.graph,
             self._lowered.result,
             self._handlers(trees),
-            self._records(),
+            self._state.records if self._shared is None else self._shared.records,
             self._reporter,
             policy,
             more=self._more,
@@ -206,17 +211,11 @@ class Solve:
             given=self._given,
         )
 
-    def _records(self) -> LayerCache:
-        if not self._request.cache_from:
-            return self._state.records
-        from builder.cachetransfer import imported  # noqa: PLC0415 - only when asked
-
-        return imported(self._request, self._state, self._network, self._notice)
-
     def _handlers(self, trees: Trees) -> Mapping[type, OpHandler]:
         layers, memo = self._state.layers, self._memo
         now, earlier = self._clock.nanoseconds, EarlierLayers(layers, memo)
-        files = FileHandler(trees, layers, self._state.store, memo, now, earlier)
+        lasting = None if self._shared is None else self._shared.selections
+        files = FileHandler(trees, layers, self._state.store, memo, now, earlier, lasting)
         runs = ExecHandler(
             lambda: self._runtime.runtime,
             StoredMountContent(trees, layers, memo),
@@ -284,6 +283,17 @@ class Solve:
         vertex = self._lowered.graph[ref]
         secrets = self._secrets.values() if isinstance(vertex.op, ExecOp) else ()
         return ReportedLog(ref, self._reporter, tuple(secrets))
+
+
+def _shared(
+    request: BuildRequest, state: State, network: Network, notice: Callable[[str], None]
+) -> SharedCache | None:
+    """The cache that others share, where one is named."""
+    if not (request.cache_from or request.cache_to):
+        return None
+    from builder.cachetransfer import shared_cache  # noqa: PLC0415 - only when asked
+
+    return shared_cache(request, state, network, notice)
 
 
 def _starter(

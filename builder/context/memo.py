@@ -15,14 +15,18 @@ Stat = tuple[int, int, int, int]
 FileRecord = tuple[Stat, bytes]
 
 
-class StatCache(Protocol):
-    """Memos of content digests; losing one costs time, never correctness."""
+class SelectionCache(Protocol):
+    """Memos of what was selected; losing one costs time, never correctness."""
 
     def selection(self, fingerprint: bytes, /) -> bytes | None:
         """The content digest remembered for a selection's fingerprint."""
 
     def put_selection(self, fingerprint: bytes, digest: bytes, /) -> None:
         """Remember a selection's content digest."""
+
+
+class StatCache(SelectionCache, Protocol):
+    """Memos of selections and of files."""
 
     def files(self, root: str, /) -> Mapping[str, FileRecord]:
         """Everything remembered of a directory's files, by path."""

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from contextlib import AbstractContextManager
 
-    from builder.context.memo import StatCache
+    from builder.context.memo import SelectionCache, StatCache
     from builder.context.source import SourceTree
     from frontend.graph import Source
 
@@ -40,14 +40,18 @@ def copy_key_parts(
     sources: Mapping[int, SourceTree],
     remote: Mapping[int, RemoteFile],
     memo: StatCache | None = None,
+    lasting: SelectionCache | None = None,
 ) -> list[tuple[str, str]]:
     """Name everything but the parent that a COPY, ADD or WORKDIR depends on (K03).
+
+    `memo` remembers what files hold, `lasting` what was selected of trees that never change.
 
     Raises:
         CopyError: a source is missing or cannot be read.
     """
     if isinstance(op, MkdirOp):
         return [("path", op.path), ("owner", op.owner)]
+    lasting = memo if lasting is None else lasting
     parts = [
         ("destination", op.dest),
         ("owner", op.owner),
@@ -57,7 +61,7 @@ def copy_key_parts(
         ("unpack", op.unpack.value),
     ]
     for number, source in enumerate(op.sources, start=1):
-        name, content = _identity(op, source, sources, remote, memo)
+        name, content = _identity(op, source, sources, remote, memo, lasting)
         parts += [(f"source {number}", name), (f"content of source {number}", content)]
     return parts
 
@@ -68,9 +72,11 @@ def _identity(
     sources: Mapping[int, SourceTree],
     remote: Mapping[int, RemoteFile],
     memo: StatCache | None,
+    lasting: SelectionCache | None,
 ) -> tuple[str, str]:
     if isinstance(source, PathSource):
-        return f"path {source.path}", str(_content(op, source, sources[source.input], memo))
+        content = _content(op, source, sources[source.input], memo, lasting)
+        return f"path {source.path}", str(content)
     if isinstance(source, InlineSource):
         return f"inline {source.name}", str(Digest.of(encode(source.text)))
     if isinstance(source, RemoteSource):
@@ -79,17 +85,23 @@ def _identity(
     assert_never(source)
 
 
-def _content(op: CopyOp, source: PathSource, tree: SourceTree, memo: StatCache | None) -> Digest:
+def _content(
+    op: CopyOp,
+    source: PathSource,
+    tree: SourceTree,
+    memo: StatCache | None,
+    lasting: SelectionCache | None,
+) -> Digest:
     """Identify what a pattern selects; of a tree that never changes the answer is remembered."""
     key = None
     if tree.lasting is not None:
         texts = (source.path, str(op.parents), json.dumps(op.excludes))
         key = bytes.fromhex(framed(_PATTERN, [tree.lasting, *map(encode, texts)]).hex)
-        known = memo.selection(key) if memo is not None else None
+        known = lasting.selection(key) if lasting is not None else None
         if known is not None:
             return Digest("sha256", known.hex())
     selection = select(tree, source.path, parents=op.parents, excludes=op.excludes)
     digest = content_digest(selection, memo)
-    if memo is not None and key is not None:
-        memo.put_selection(key, bytes.fromhex(digest.hex))
+    if lasting is not None and key is not None:
+        lasting.put_selection(key, bytes.fromhex(digest.hex))
     return digest

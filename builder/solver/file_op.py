@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from contextlib import AbstractContextManager
 
-    from builder.context.memo import StatCache
+    from builder.context.memo import SelectionCache, StatCache
     from builder.context.source import SourceTree
     from builder.solver.earlier import EarlierLayers
     from builder.solver.scheduler import StepLog
@@ -42,14 +42,19 @@ class FileHandler:
         memo: StatCache,
         now: Callable[[], int],
         earlier: EarlierLayers | None = None,
+        lasting: SelectionCache | None = None,
     ) -> None:
-        """`now` gives the mtime (ns) of what a step makes itself; `earlier` spares reading."""
+        """`now` gives the mtime (ns) of what a step makes itself; `earlier` spares reading.
+
+        `lasting` remembers what was selected of trees that never change, else `memo` does.
+        """
         self._trees = trees
         self._layers = layers
         self._content = content
         self._memo = memo
         self._now = now
         self._earlier = earlier
+        self._lasting = lasting
 
     def key(self, op: Op, inputs: Sequence[Output]) -> CacheKey:
         """The parent's output digest, the instruction and the content it copies (K03)."""
@@ -58,7 +63,7 @@ class FileHandler:
         kind = "copy.v2" if isinstance(op, CopyOp) else "mkdir.v2"
         with contextlib.ExitStack() as stack:
             sources = self._sources(inputs, stack)
-            parts = copy_key_parts(op, sources, self._remote(inputs), self._memo)
+            parts = copy_key_parts(op, sources, self._remote(inputs), self._memo, self._lasting)
         return CacheKey.of(("op", kind), ("parent", _chain(inputs[0])), *parts)
 
     def run(self, op: Op, inputs: Sequence[Output], log: StepLog) -> Layer:

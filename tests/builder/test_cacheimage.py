@@ -8,7 +8,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from builder.cacheimage import LABEL, MAX_RECORDS, ImportedRecords, Known, config_of, known_of
+from builder.cacheimage import (
+    LABEL,
+    MAX_RECORDS,
+    Contents,
+    ImportedRecords,
+    Known,
+    SharedSelections,
+    config_of,
+    contents_of,
+)
+from builder.context.memo import MemoryStatCache
 from builder.errors import UsageError
 from cache.errors import InvalidDocumentError
 from cache.keys import CacheKey
@@ -67,10 +77,12 @@ def _labelled(text, layers=1):
 def test_what_is_written_is_read_again():
     """Layers are there once, whatever number of keys have them."""
     records = [_record(1, _layer(1)), _record(2, _layer(2)), _record(3, _layer(1))]
-    config, layers = config_of(records, Platform())
+    chosen = {bytes(32): bytes(range(32)), bytes(range(32)): bytes(32)}
+    config, layers = config_of(records, chosen, Platform())
     assert sorted(str(layer.diff_id) for layer in layers) == [str(_digest(1)), str(_digest(2))]
-    known = known_of(_image(config, layers), "r.example/x")
-    assert known == {
+    contents = contents_of(_image(config, layers), "r.example/x")
+    assert contents.selections == chosen
+    assert contents.known == {
         record.key.digest: Known(record.output, record.layer, NOW, "r.example/x")
         for record in records
     }
@@ -79,14 +91,14 @@ def test_what_is_written_is_read_again():
 def test_the_order_of_records_does_not_matter():
     """The same results are the same cache image."""
     records = [_record(number, _layer(number)) for number in range(5)]
-    assert config_of(records, Platform()) == config_of(records[::-1], Platform())
+    assert config_of(records, {}, Platform()) == config_of(records[::-1], {}, Platform())
 
 
 def test_too_many_layers_are_an_error():
     """What no image can hold names the way out."""
     records = [_record(number, _layer(number)) for number in range(MAX_LAYERS + 1)]
     with pytest.raises(UsageError) as caught:
-        config_of(records, Platform())
+        config_of(records, {}, Platform())
     assert "mode=min" in caught.value.hint
 
 
@@ -95,32 +107,40 @@ ROW = ["0" * 64, 0, "1" * 64, NOW]
 
 @pytest.mark.parametrize(
     "text",
-    ["", "{}", "[1]", "[[]]", "[" * 3000, json.dumps([ROW[:3]]), json.dumps([[*ROW, ""]]),
-     json.dumps([["x", *ROW[1:]]]), json.dumps([["0" * 64, 1, *ROW[2:]]]),
-     json.dumps([["0" * 64, -1, *ROW[2:]]]), json.dumps([["0" * 64, "0", *ROW[2:]]]),
-     json.dumps([[*ROW[:2], 5, NOW]]), json.dumps([[*ROW[:3], "yesterday"]]),
-     json.dumps([[*ROW[:3], 7]]), json.dumps([ROW] * (MAX_RECORDS + 1))],
+    ["", "[]", "1", "[" * 3000, *map(json.dumps, (
+        {"keys": {}}, {"keys": [1]}, {"keys": [[]]}, {"keys": [ROW[:3]]}, {"keys": [[*ROW, ""]]},
+        {"keys": [["x", *ROW[1:]]]}, {"keys": [["0" * 64, 1, *ROW[2:]]]},
+        {"keys": [["0" * 64, -1, *ROW[2:]]]}, {"keys": [["0" * 64, "0", *ROW[2:]]]},
+        {"keys": [[*ROW[:2], 5, NOW]]}, {"keys": [[*ROW[:3], "yesterday"]]},
+        {"keys": [[*ROW[:3], 7]]}, {"keys": [ROW] * (MAX_RECORDS + 1)},
+        {"selections": 1}, {"selections": [1]}, {"selections": [["0" * 64]]},
+        {"selections": [["0" * 64, "0"]]}, {"selections": [["0" * 64, 5]]},
+        {"selections": [["0" * 64] * 2] * (MAX_RECORDS + 1)},
+    ))],
 )  # fmt: skip
 def test_a_malformed_label_is_refused(text):
     """An image is chosen by whoever wrote it: nothing of a bad one is used."""
     with pytest.raises(InvalidDocumentError):
-        known_of(_labelled(text), "")
+        contents_of(_labelled(text), "")
 
 
-@given(st.recursive(st.none() | st.integers() | st.text(max_size=5), st.lists, max_leaves=8))
+ANY = st.recursive(st.none() | st.integers() | st.text(max_size=5), st.lists, max_leaves=8)
+
+
+@given(ANY | st.dictionaries(st.sampled_from(["keys", "selections"]), ANY))
 def test_any_label_is_rows_or_refused(document):
     """Any JSON at all."""
     try:
-        known = known_of(_labelled(json.dumps(document)), "")
+        contents = contents_of(_labelled(json.dumps(document)), "")
     except InvalidDocumentError:
         return
-    assert known == {}
+    assert contents == Contents({}, {})
 
 
 def test_an_image_without_the_label_is_told_apart():
     """An ordinary image is no cache, and that is said."""
     with pytest.raises(InvalidDocumentError) as caught:
-        known_of(_image(ImageConfig(), []), "")
+        contents_of(_image(ImageConfig(), []), "")
     assert "--cache-to" in caught.value.hint
 
 
@@ -133,7 +153,7 @@ def test_images_are_read_only_when_something_is_not_ours():
 
     def load():
         loads.append(1)
-        return known
+        return Contents(known, {})
 
     records = ImportedRecords(own, lambda layer: layer == mine.layer, load, hits.append)
     assert records.get(mine.key) == mine
@@ -141,7 +161,7 @@ def test_images_are_read_only_when_something_is_not_ours():
     assert records.get(theirs.key).layer == theirs.layer
     assert own.get(theirs.key).layer == theirs.layer
     assert records.get(CacheKey.of(("number", "3"))) is None
-    assert (loads, len(hits)) == ([1], 1)
+    assert (len(loads), len(hits)) == (2, 1)
 
 
 def test_a_record_whose_layer_is_gone_is_asked_for_again():
@@ -150,6 +170,20 @@ def test_a_record_whose_layer_is_gone_is_asked_for_again():
     mine = _record(1, _layer(1))
     own.put(mine)
     known = {mine.key.digest: Known(mine.output, _layer(5), NOW, "")}
-    records = ImportedRecords(own, lambda _: False, lambda: known, hits.append)
+    records = ImportedRecords(own, lambda _: False, lambda: Contents(known, {}), hits.append)
     assert records.get(mine.key).layer == _layer(5)
     assert len(hits) == 1
+
+
+def test_what_was_selected_elsewhere_is_believed_but_not_kept():
+    """A memo of an image answers in the build that named it; ours comes first."""
+    own = MemoryStatCache()
+    own.put_selection(b"mine", b"1")
+    shared = SharedSelections(own, lambda: Contents({}, {b"mine": b"2", b"theirs": b"3"}))
+    assert shared.selection(b"mine") == b"1"
+    assert shared.selection(b"theirs") == b"3"
+    assert shared.selection(b"nobody's") is None
+    shared.put_selection(b"new", b"4")
+    assert shared.used == {b"mine": b"1", b"theirs": b"3", b"new": b"4"}
+    assert own.selection(b"theirs") is None
+    assert own.selection(b"new") == b"4"
