@@ -98,3 +98,12 @@ def busybox(workspace, registry, root_pybuild):
     context = bases.busybox_context(workspace / "busybox")
     root_pybuild.good("-t", name, "--push", context)
     return name
+
+
+@pytest.fixture(scope="session")
+def debian(workspace, registry, root_pybuild):
+    """The name of a Debian image in the registry, from debootstrap."""
+    name = registry.name("debian:1")
+    context = bases.debian_context(workspace / "debian")
+    root_pybuild.good("-t", name, "--push", context, timeout=600)
+    return name

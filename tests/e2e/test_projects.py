@@ -23,15 +23,6 @@ PROJECTS = REPOSITORY / "testdata" / "projects"
 
 
 @pytest.fixture(scope="module")
-def debian(workspace, registry, root_pybuild):
-    """A Debian image in the registry, from debootstrap."""
-    name = registry.name("debian:1")
-    context = bases.debian_context(workspace / "debian")
-    root_pybuild.good("-t", name, "--push", context, timeout=600)
-    return name
-
-
-@pytest.fixture(scope="module")
 def python_base(workspace, registry, root_pybuild, debian):
     """Debian with Python, installed by a RUN."""
     name = registry.name("python:1")

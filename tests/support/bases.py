@@ -218,6 +218,17 @@ def index_arguments():
     return [word for name, text in chosen.items() for word in ("--build-arg", f"{name}={text}")]
 
 
+def pip_settings(certificates):
+    """A pip.conf with this machine's package index and a file of certificates."""
+    lines = ["[global]", f"cert = {certificates}"]
+    for name in ("index-url", "trusted-host"):
+        text = os.environ.get(f"PIP_{name.upper().replace('-', '_')}") or _setting(
+            "pip", "config", "get", f"global.{name}"
+        )
+        lines += [f"{name} = {text}"] if text else []
+    return "\n".join([*lines, ""])
+
+
 def _setting(*command):
     if shutil.which(command[0]) is None:
         return ""

@@ -23,7 +23,7 @@ _NEWUSER = 0x10000000
 _UNSHARE = {"x86_64": 272, "aarch64": 97}
 _LAST_CAPABILITY = 40
 
-sys.path.append(str(Path(__file__).resolve().parents[2]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from builder.sandbox import seccomp, syscalls  # noqa: E402 - the repository's own
 

@@ -2,8 +2,9 @@
 
     python pod_starter.py REQUEST_JSON
 
-The root file system is an overlay of a directory, writable in memory. In a pod with a user
-namespace it and the volumes are mapped, as container runtimes do it, so that files of root are
+The root file system is an overlay of a directory, and what is written lies beside the request: in
+containers, too, both are mostly of one file system, and directories keep their numbers. In a pod
+with a user namespace it and the volumes are mapped, as container runtimes do it, so that files of root are
 those of the pod's root. All mounts end with the namespace.
 """
 
@@ -17,7 +18,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-sys.path.append(str(Path(__file__).resolve().parents[2]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from builder.sandbox import syscalls
 
@@ -74,16 +75,16 @@ def _open_tree(source):
 
 
 def _root(request, ids):
-    """Mount the root file system at `root`."""
-    for name in ("lower", "upper", "work", "root"):
+    """Mount the root file system at `root`; what is written goes to `disk`."""
+    for name in ("lower", "root"):
         os.mkdir(name)
     lower = ids.bind(request["lower"], "lower")
-    ids.own("upper")
+    ids.own("disk/upper")
     for name in _HIDDEN if request["lower"] == "/" else ():
         _fresh(ids, name, 0o1777 if name.endswith("tmp") else 0o755)
     for name, text in request["files"].items():
         _write(ids, name, text)
-    data = f"lowerdir={lower},upperdir=upper,workdir=work"
+    data = f"lowerdir={lower},upperdir=disk/upper,workdir=disk/work"
     syscalls.mount("overlay", "root", "overlay", 0, data)
 
 
@@ -95,7 +96,7 @@ def _fresh(ids, name, mode):
 
 
 def _directory(ids, name):
-    path = Path("upper")
+    path = Path("disk/upper")
     for part in Path(name).parts:
         path /= part
         if not path.exists():
@@ -130,9 +131,16 @@ def main():
     request = json.loads(Path(sys.argv[1]).read_text())
     syscalls.mount("none", "/", "", _PRIVATE)
     place = os.path.dirname(sys.argv[1])
-    syscalls.mount("pod", place, "tmpfs", 0, "mode=755")
     os.chdir(place)
     os.umask(0o022)
+    for name in ("disk", "disk/upper", "disk/work"):
+        os.mkdir(name)
+    disk = os.open("disk", os.O_PATH)
+    syscalls.mount("pod", place, "tmpfs", 0, "mode=755")
+    os.chdir(place)
+    os.mkdir("disk")
+    syscalls.mount(f"/proc/self/fd/{disk}", "disk", "", syscalls.MS_BIND)
+    os.close(disk)
     ids = Identities(request["first"], request["ids"])
     _root(request, ids)
     document = request["document"]

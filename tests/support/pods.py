@@ -62,6 +62,7 @@ class Pod:
     user_namespace: bool = False
     masked: bool = True
     read_only: bool = False
+    token: bool = True  # a service account's is mounted
     root: str = "/"  # what the root file system looks like
     files: tuple[tuple[str, str], ...] = ()  # more in it: path and text
     volumes: tuple[Volume, ...] = ()
@@ -137,7 +138,8 @@ class Pod:
             del mounts[2:5]
         names = ("/etc/resolv.conf", "/etc/hosts")
         mounts += [_bind(path, path, ["ro"]) for path in names if os.path.exists(path)]
-        mounts.append(_mount(_TOKEN, "tmpfs", ["mode=755"]))
+        if self.token:
+            mounts.append(_mount(_TOKEN, "tmpfs", ["mode=755"]))
         for volume in self.volumes:
             if volume.source:
                 mounts.append(_bind(str(volume.source), volume.target, list(volume.options)))
