@@ -87,6 +87,8 @@ def _dispatch(words: list[str]) -> int:
     if first in {"-D", "--debug"} and words[1:2] == ["build"]:
         words[:2] = ["build", first]  # where docker has it
         first = "build"
+    words = _root_behind(words)
+    first = words[0]
     command = first if first in COMMANDS else "build"
     rest = words[1:] if first in COMMANDS else words
     if any(word in {"-h", "--help"} for word in rest) and command not in {"build", "run"}:
@@ -99,6 +101,14 @@ def _dispatch(words: list[str]) -> int:
     module = importlib.import_module(f"builder.commands.{command}")
     status: int = module.run(rest, dict(os.environ))
     return status
+
+
+def _root_behind(words: list[str]) -> list[str]:
+    """Let --root, which may stand before the command, stand behind it as any other option."""
+    length = {"--root": 2}.get(words[0], 1 if words[0].startswith("--root=") else 0)
+    if length and words[length : length + 1] and words[length] in COMMANDS:
+        return [words[length], *words[:length], *words[length + 1 :]]
+    return words
 
 
 def _show_help(command: str) -> None:

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 _INSECURE = """\
   --insecure-registry H  speak plain http or unverified https to this host; repeat for more
 """
+_ROOT = """\
+  --root DIR             the state directory, instead of $PYBUILD_ROOT and where it usually is
+"""
 
 PAGES = {
     "run": f"""\
@@ -38,7 +41,7 @@ exit status is its own. What stands after IMAGE belongs to the program.
   --runtime NAME         start it in an OCI runtime: runc, crun or a path
   -m, --memory SIZE, --cpus N, --pids-limit N and the other limits of `pybuild build`
   --rm                   what always happens
-{_INSECURE}""",
+{_INSECURE}{_ROOT}""",
     "bundle": f"""\
 pybuild bundle [OPTIONS] IMAGE DIR [COMMAND...]: write an image as an OCI runtime bundle.
 
@@ -51,44 +54,46 @@ when root wrote it, else by the same user in a user namespace. The network is th
   --entrypoint PROGRAM   start this instead of the image's entry point
   -t, --tty              with a terminal
   --platform P           which image of an index, such as linux/arm64
-{_INSECURE}""",
+{_INSECURE}{_ROOT}""",
     "push": f"""\
 pybuild push IMAGE [AS]: send a local image to the registry in its name, or in the name AS.
 
   --compression C        gzip (default), zstd or uncompressed
   -q, --quiet            print the digest only
-{_INSECURE}""",
+{_INSECURE}{_ROOT}""",
     "pull": f"""\
 pybuild pull IMAGE: fetch an image into the local store.
 
   --platform P           which image of an index, such as linux/arm64
   -q, --quiet            print the image ID only
-{_INSECURE}""",
-    "images": """\
+{_INSECURE}{_ROOT}""",
+    "images": f"""\
 pybuild images: list the local images, newest first.
 
   -q, --quiet            print the IDs only
-""",
-    "inspect": """\
+{_ROOT}""",
+    "inspect": f"""\
 pybuild inspect IMAGE...: print config and manifest of local images as JSON.
-""",
-    "rmi": """\
+
+{_ROOT}""",
+    "rmi": f"""\
 pybuild rmi IMAGE...: take a name from a local image; without a name left the image goes too.
 
 An image is a name, an ID or the beginning of one. `pybuild prune` frees what it used.
-""",
-    "doctor": """\
+
+{_ROOT}""",
+    "doctor": f"""\
 pybuild doctor [--json]: try what RUN needs and say what this host allows, why not more, and the
 exact setting that would unlock more. The exit status is 0 when RUN works here, else 3.
 
   --json                 every answer, with names that stay as they are
-""",
-    "prune": """\
+{_ROOT}""",
+    "prune": f"""\
 pybuild prune [--all]: free what no image needs and the cache did not use for seven days.
 
   -a, --all              free the cache of every step, cache mounts included
   -f, --force            what always happens: nothing is asked
-""",
+{_ROOT}""",
     "login": f"""\
 pybuild login [REGISTRY]: check a registry's credentials and keep them in docker's config.json.
 

@@ -31,7 +31,7 @@ _VALUED = """
     add-host allow annotation attest build-arg build-context builder cache-from cache-to call
     cgroup-parent cpu-period cpu-quota cpu-shares cpus cpuset-cpus cpuset-mems file iidfile
     insecure-registry isolation label memory memory-swap metadata-file network no-cache-filter
-    output pids-limit platform policy print progress provenance resource runtime sandbox sbom
+    output pids-limit platform policy print progress provenance resource root runtime sandbox sbom
     secret security-opt shm-size ssh tag target ulimit
 """
 _SWITCHES = """
@@ -161,10 +161,19 @@ def _rarely_given(words: Words, network: Network) -> dict[str, Any]:
             "contexts": values.parse_contexts(words.every("build-context")),
             "annotations": values.check_annotations(words.every("annotation")),
             "allow": _granted(values.parse_allow(words.every("allow")), network),
+            "root": _root(words),
             **_caches(words),
             **_limits(words),
         }
-    return {"allow": _granted((), network), **_limits(words)}
+    return {"allow": _granted((), network), "root": _root(words), **_limits(words)}
+
+
+def _root(words: Words) -> str:
+    """The state directory; an empty name is an unset variable more often than not."""
+    if "" in words.every("root"):
+        msg = "--root: a directory is needed"
+        raise UsageError(msg, hint="name one, or leave the flag out")
+    return words.last("root")
 
 
 def _caches(words: Words) -> dict[str, Any]:

@@ -189,7 +189,7 @@ def examined(request: BuildRequest, caller: Caller, stack: contextlib.ExitStack)
     network = Network(caller.environ, request.insecure_registries)
     local = _local(request, network)
     state = stack.enter_context(
-        states.opened(states.locate(caller.environ), network, network.progress)
+        states.opened(states.locate(caller.environ, request.root), network, network.progress)
     )
     network.origin = state.layers.origin
     given = local or _remote(request, caller, state, network, _lent(request, caller)).load()
@@ -227,7 +227,7 @@ def _compiled(
     local = _local(request, network)
     parsed = local and _parsed(local.source, request, caller)
     state = stack.enter_context(
-        states.opened(states.locate(caller.environ), network, network.progress)
+        states.opened(states.locate(caller.environ, request.root), network, network.progress)
     )
     network.origin = state.layers.origin
     remote = partial(_remote, request, caller, state, network, secrets)

@@ -64,7 +64,8 @@ class BuildRequest:
     `platforms` has every platform asked for, `platform` is the first. `contexts` are the values
     of --build-context as written, `annotations` those of --annotation.
     `runtime` is an OCI runtime's name or path, `sandbox` a tier's name, "auto" or "none"; `call` is the name after
-    --call (or "check"), `call_format` text or json. `warnings` are about the flags themselves.
+    --call (or "check"), `call_format` text or json. `warnings` are about the flags themselves. `root` is the state
+    directory, "" for where it usually is.
     """
 
     context: str
@@ -107,6 +108,7 @@ class BuildRequest:
     source_date_epoch: int | None = None
     insecure_registries: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    root: str = ""
 
 
 def parse_pairs(

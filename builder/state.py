@@ -46,13 +46,15 @@ class Place:
     reason: str
 
 
-def locate(environ: Mapping[str, str]) -> str:
+def locate(environ: Mapping[str, str], root: str = "") -> str:
     """Where state lies: `place` without the reason."""
-    return place(environ).path
+    return place(environ, root).path
 
 
-def place(environ: Mapping[str, str]) -> Place:
-    """Where state lies: PYBUILD_ROOT, else the XDG data directory, else a directory of our own.
+def place(environ: Mapping[str, str], root: str = "") -> Place:
+    """Where state lies: `root`, PYBUILD_ROOT, the XDG data directory, or a directory of our own.
+
+    The first of them that is given; `root` is what --root says.
 
     In a container there may be no home, or one that cannot be written to: then it is
     `pybuild-UID` in TMPDIR or /var/tmp, or, where that is a container's own file system or
@@ -61,6 +63,8 @@ def place(environ: Mapping[str, str]) -> Place:
     Raises:
         StoreError: somebody put a link where that directory would be.
     """
+    if root:
+        return Place(os.path.abspath(root), "as --root says")
     if environ.get("PYBUILD_ROOT"):
         return Place(os.path.abspath(environ["PYBUILD_ROOT"]), "as PYBUILD_ROOT says")
     data = environ.get("XDG_DATA_HOME", "")

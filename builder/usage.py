@@ -76,8 +76,8 @@ Show
       --insecure-registry H  speak plain http or unverified https to this host
 
 Flags may stand anywhere: --tag NAME, --tag=NAME, -t NAME, -tNAME, --push=false.
-State lives in $PYBUILD_ROOT, else $XDG_DATA_HOME/pybuild, else ~/.local/share/pybuild, else
-/var/tmp/pybuild-UID or a volume.
+State lives in --root DIR, which every command takes but login and logout, else $PYBUILD_ROOT, else
+$XDG_DATA_HOME/pybuild, else ~/.local/share/pybuild, else /var/tmp/pybuild-UID or a volume.
 Exit status: 0 done, 1 the build failed, 2 Dockerfile or usage, 3 this host cannot.
 A context named like a sub-command is written ./push.
 """

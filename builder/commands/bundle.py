@@ -47,7 +47,7 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     """Write the bundle; the directory is made, or must be empty."""
     chosen = _parse(argv)
     network = Network(environ, tuple(chosen.insecure_registry))
-    with states.opened(states.locate(environ), network) as state:
+    with states.opened(states.locate(environ, chosen.root), network) as state:
         network.origin = state.layers.origin
         platform = parse_platform(chosen.platform, environ)
         images = BaseImages(state, network, pull=False, platform=platform, notice=_notice)

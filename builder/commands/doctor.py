@@ -17,8 +17,8 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     """Print the diagnosis; 0 when RUN works here, else 3."""
     options = parser("doctor")
     options.add_argument("--json", action="store_true")
-    as_json = options.parse_args(list(argv)).json
-    found = diagnose(environ)
+    chosen = options.parse_args(list(argv))
+    found = diagnose(environ, root=chosen.root)
     colour = show.wants_colour(environ, sys.stdout.isatty())
-    sys.stdout.write(show.as_json(found) if as_json else show.as_text(found, colour=colour))
+    sys.stdout.write(show.as_json(found) if chosen.json else show.as_text(found, colour=colour))
     return 0 if found.tier else 3

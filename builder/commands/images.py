@@ -27,10 +27,10 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     """Print one line for each name; with -q the image IDs only."""
     options = parser("images")
     options.add_argument("-q", "--quiet", action="store_true")
-    quiet = options.parse_args(list(argv)).quiet
-    with states.opened(states.locate(environ)) as state:
+    chosen = options.parse_args(list(argv))
+    with states.opened(states.locate(environ, chosen.root)) as state:
         rows = [row for named in state.images.list() for row in _rows(state, named)]
-    if quiet:
+    if chosen.quiet:
         sys.stdout.write("".join(f"{row[2]}\n" for row in dict.fromkeys(rows)))
         return 0
     table = [_HEAD, *rows]

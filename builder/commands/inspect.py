@@ -22,11 +22,11 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     """Print one JSON list with an object for each image named."""
     options = parser("inspect")
     options.add_argument("image", nargs="+")
-    names = options.parse_args(list(argv)).image
+    chosen = options.parse_args(list(argv))
     documents = []
-    with states.opened(states.locate(environ)) as state:
+    with states.opened(states.locate(environ, chosen.root)) as state:
         tagged = {named.manifest.digest: named.names for named in state.images.list()}
-        for name in names:
+        for name in chosen.image:
             stored = find(state, name)
             image = stored.choose(local_platform())
             config = json.loads(image.config.to_json())

@@ -19,7 +19,7 @@ _MAX_PASSWORD = 64 * 1024
 
 def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     """Log in; the password is asked for, or read with --password-stdin."""
-    options = parser("login")
+    options = parser("login", with_state=False)
     options.add_argument("registry", nargs="?", default=DEFAULT_REGISTRY)
     options.add_argument("-u", "--username", default="")
     options.add_argument("--password-stdin", action="store_true")

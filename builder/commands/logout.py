@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     """Log out; not having been logged in is no error."""
-    options = parser("logout")
+    options = parser("logout", with_state=False)
     options.add_argument("registry", nargs="?", default=DEFAULT_REGISTRY)
     registry = options.parse_args(list(argv)).registry
     known = Network(environ).client.logout(registry)

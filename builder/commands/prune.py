@@ -19,8 +19,9 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     options = parser("prune")
     options.add_argument("-a", "--all", action="store_true")
     options.add_argument("-f", "--force", action="store_true", help="accepted: nothing is asked")
-    everything = options.parse_args(list(argv)).all
-    with states.opened(states.locate(environ), exclusive=True, repair=everything) as state:
+    chosen = options.parse_args(list(argv))
+    everything, root = chosen.all, states.locate(environ, chosen.root)
+    with states.opened(root, exclusive=True, repair=everything) as state:
         freed = prune(state, everything=everything)
     sys.stdout.write(f"freed {human_size(freed)}\n")
     return 0

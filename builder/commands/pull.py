@@ -30,7 +30,7 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     name = Reference.parse(chosen.image)
     network = Network(environ, tuple(chosen.insecure_registry))
     with (
-        states.opened(states.locate(environ), network, network.progress) as state,
+        states.opened(states.locate(environ, chosen.root), network, network.progress) as state,
         interrupt.raised(),
     ):
         network.origin = state.layers.origin

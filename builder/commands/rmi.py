@@ -20,9 +20,9 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     """Remove; content is freed by `prune`."""
     options = parser("rmi")
     options.add_argument("image", nargs="+")
-    names = options.parse_args(list(argv)).image
-    with states.opened(states.locate(environ)) as state:
-        for name in names:
+    chosen = options.parse_args(list(argv))
+    with states.opened(states.locate(environ, chosen.root)) as state:
+        for name in chosen.image:
             for line in _remove(state, name):
                 sys.stdout.write(f"{line}\n")
     return 0

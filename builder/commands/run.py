@@ -54,7 +54,7 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     platform = parse_platform(chosen.platform, environ)
     wishes = _wishes(chosen, platform)
     network = Network(environ, tuple(chosen.insecure_registry))
-    with states.opened(states.locate(environ), network) as state, interrupt.raised():
+    with states.opened(states.locate(environ, chosen.root), network) as state, interrupt.raised():
         network.origin = state.layers.origin
         images = BaseImages(state, network, pull=False, platform=platform, notice=_notice)
         image = images.resolve(chosen.image, platform)
@@ -105,7 +105,7 @@ def _wishes(chosen: argparse.Namespace, platform: Platform) -> Wishes:
 
 _VALUED = frozenset(
     "-c -e --env -m -p --publish -v --volume -w --workdir -u --user --entrypoint --network --platform".split()  # noqa: SIM905
-) | {"--insecure-registry", "--runtime", *(f"--{name}" for name in _LIMIT_FLAGS)}
+) | {"--insecure-registry", "--root", "--runtime", *(f"--{name}" for name in _LIMIT_FLAGS)}
 
 
 def _command_start(argv: Sequence[str]) -> int:

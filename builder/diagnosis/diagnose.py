@@ -27,7 +27,10 @@ _MARKS = ("/var/run/secrets/kubernetes.io", "/.dockerenv", "/run/.containerenv")
 
 
 def diagnose(
-    environ: Mapping[str, str], trial: Callable[[Tier, str], Answer] = try_tier
+    environ: Mapping[str, str],
+    trial: Callable[[Tier, str], Answer] = try_tier,
+    *,
+    root: str = "",
 ) -> Diagnosis:
     """Look at everything; leaves nothing behind.
 
@@ -35,7 +38,7 @@ def diagnose(
         OSError: there is no directory at all to try anything in.
     """
     facts = host.probe()
-    with _scratch(environ) as (scratch, place, state), playground(scratch) as playing:
+    with _scratch(environ, root) as (scratch, place, state), playground(scratch) as playing:
         answers = {tier: trial(tier, scratch) for tier in ORDER}
         asked = namespaces.identities(facts)
         asked += namespaces.inside(facts, asked, playing)
@@ -58,11 +61,11 @@ def _tiers(answers: Mapping[Tier, Answer]) -> Iterator[Finding]:
 
 
 @contextlib.contextmanager
-def _scratch(environ: Mapping[str, str]) -> Iterator[tuple[str, str, list[Finding]]]:
+def _scratch(environ: Mapping[str, str], root: str) -> Iterator[tuple[str, str, list[Finding]]]:
     """A directory to try things in, the state directory, and what is to be said about it."""
     with contextlib.ExitStack() as stack:
         try:
-            place = states.place(environ)
+            place = states.place(environ, root)
             stack.enter_context(states.opened(place.path))
         except PybuildError as error:
             finding = statedir.missing(error.message, error.hint or "")

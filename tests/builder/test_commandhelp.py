@@ -88,3 +88,39 @@ def test_ports_lead_into_networks_apart_only(words, said, capsys):
     """`pybuild run -p` without --network sandbox has nothing to do."""
     assert main(["run", *words]) == 2
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["images", "prune", "rmi", "inspect", "doctor"])
+@pytest.mark.parametrize("form", ["--root D C", "--root=D C", "C --root D", "C --root=D"])
+def test_the_state_directory_can_be_named_before_and_behind_a_command(
+    command, form, tmp_path, monkeypatch
+):
+    """--root goes before PYBUILD_ROOT, in either place."""
+    monkeypatch.setenv("PYBUILD_ROOT", str(tmp_path / "other"))
+    words = [word.replace("C", command).replace("D", f"{tmp_path}/mine") for word in form.split()]
+    if command in {"rmi", "inspect"}:
+        assert main([*words, "no-such-image"]) == 1
+    else:
+        assert main(words) in {0, 3}
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_with_state_takes_the_directory(command, capsys):
+    """An empty name is refused by all that take one, and the flag by those that have no state."""
+    words = {"bundle": ["x", "y"], "images": [], "prune": [], "doctor": []}.get(command, ["."])
+    assert main([command, "--root", "", *words]) == 2
+    said = capsys.readouterr().err
+    stateless = command in {"login", "logout"}
+    assert ("--root: a directory is needed" in said) is not stateless
+    assert stateless or command == "build" or "--root DIR" in PAGES[command]
+
+
+def test_a_build_takes_the_state_directory(tmp_path, capsys):
+    """Anywhere on the line, as all its flags; the last one counts."""
+    (tmp_path / "Dockerfile").write_text("FROM scratch\nLABEL a=b\n")
+    state = str(tmp_path / "state")
+    assert main(["--root", "/nowhere", str(tmp_path), "-q", "--root", state]) == 0
+    identity = capsys.readouterr().out
+    assert main(["--root", state, "images", "-q"]) == 0
+    assert identity.startswith(f"sha256:{capsys.readouterr().out.strip()}")

@@ -61,7 +61,9 @@ def trials(monkeypatch, **works):
         works_here = works.get(str(tier), False)
         return Answer(works_here, "" if works_here else f"no {tier}", "" if works_here else "do it")
 
-    monkeypatch.setattr(doctor, "diagnose", lambda environ: diagnose.diagnose(environ, trial))
+    monkeypatch.setattr(
+        doctor, "diagnose", lambda environ, **options: diagnose.diagnose(environ, trial, **options)
+    )
 
 
 def test_the_first_tier_that_works_is_the_verdict(monkeypatch, tmp_path, capsys):

@@ -94,3 +94,10 @@ def test_without_a_home_a_volume_serves_where_temporary_files_do_not(tmp_path, m
     assert states.locate({"TMPDIR": "/proc/1/nowhere"}) == f"{volume}/{mine}"
     monkeypatch.setattr(places, "volumes", lambda _mounts: ())
     assert states.locate({"TMPDIR": str(tmp_path)}) == f"{tmp_path}/{mine}"
+
+
+def test_what_the_command_line_says_goes_first(tmp_path, monkeypatch):
+    """--root before the environment, made absolute."""
+    monkeypatch.chdir(tmp_path)
+    found = states.place({"PYBUILD_ROOT": "/x"}, "mine")
+    assert (found.path, found.reason) == (f"{tmp_path}/mine", "as --root says")
