@@ -58,8 +58,8 @@ def _run(words: list[str]) -> int:
     _fill_standard_streams()
     try:
         return _flushed(_dispatch(words))
-    except KeyboardInterrupt:
-        return _say("interrupted", None, _SIGNAL + 2)
+    except KeyboardInterrupt as error:
+        return _say("interrupted", None, _SIGNAL + getattr(error, "signal", 2))
     except BrokenPipeError:
         _silence_stdout()
         return _SIGNAL + 13
@@ -125,7 +125,6 @@ def _show_help(command: str) -> None:
 def _report(error: PybuildError) -> int:
     """Print an error the way its kind deserves and choose the status."""
     from builder.errors import (  # noqa: PLC0415 - only when something went wrong
-        CancelledBuildError,
         HostUnsupportedError,
         SolveError,
         UsageError,
@@ -134,8 +133,6 @@ def _report(error: PybuildError) -> int:
     from frontend.source import DockerfileError  # noqa: PLC0415 - the same
 
     match error:
-        case CancelledBuildError():
-            return _say("interrupted", None, _SIGNAL + error.signal)
         case DockerfileError():
             print(error.render(), file=sys.stderr)
             return _USAGE

@@ -72,8 +72,11 @@ class ExportError(PybuildError):
     """The result could not be written where it was asked to go, or an image could not be read."""
 
 
-class CancelledBuildError(PybuildError):
-    """The build was interrupted by a signal; `signal` is its number."""
+class CancelledBuildError(KeyboardInterrupt):
+    """The build was interrupted by a signal; `signal` is its number.
+
+    No PybuildError: whoever makes the best of an error must not go on after this one.
+    """
 
     def __init__(self, signal: int) -> None:
         """Keep the signal for the exit status 128+n."""

@@ -56,6 +56,7 @@ def in_child(work: Callable[[], Any]) -> Any:
         os.close(read_end)
         _work(work, write_end)
     os.close(write_end)
+    data = b""
     try:
         data = _read_all(read_end)
     finally:
