@@ -138,7 +138,11 @@ def _report(error: PybuildError) -> int:
             return _USAGE
         case LoweringError():
             print(error.render(), file=sys.stderr)
-            return _HOST if isinstance(error.cause, HostUnsupportedError) else _FAILED
+            if not isinstance(error.cause, HostUnsupportedError):
+                return _FAILED
+            if "pybuild doctor" not in (error.hint or ""):
+                print(f"hint: {_with_doctor(None)}", file=sys.stderr)
+            return _HOST
         case MistakeError():
             return _say(error.message, error.hint, _USAGE)
         case SolveError():

@@ -11,9 +11,8 @@ from builder import places
 from builder import state as states
 from builder.diagnosis import account, kernel, namespaces, programs, remedies, show, statedir
 from builder.diagnosis.finding import Diagnosis, Finding
-from builder.sandbox import host
+from builder.sandbox import host, tiers
 from builder.sandbox.host import Tier
-from builder.sandbox.tiers import ORDER
 from builder.sandbox.trial import playground, try_tier
 from cache.errors import PybuildError
 from cache.value import replace
@@ -39,11 +38,11 @@ def diagnose(
     """
     facts = host.probe()
     with _scratch(environ, root) as (scratch, place, state), playground(scratch) as playing:
-        answers = {tier: trial(tier, scratch) for tier in ORDER}
+        answers = {tier: trial(tier, scratch) for tier in tiers.ORDER}
         asked = namespaces.identities(facts)
         asked += namespaces.inside(facts, asked, playing)
         asked += [*kernel.rights(playing), *kernel.engine(playing)]
-    tier = next((str(tier) for tier in ORDER if answers[tier].works), "")
+    tier = next((str(tier) for tier in tiers.ORDER if answers[tier].works), "")
     who = account.account(facts, places.read_text)
     more = [*programs.helpers(facts), *programs.limits(), *programs.optional()]
     changes = statedir.changes(answers[Tier(tier)].changes) if tier else None
@@ -66,11 +65,12 @@ def _scratch(environ: Mapping[str, str], root: str) -> Iterator[tuple[str, str, 
     with contextlib.ExitStack() as stack:
         try:
             place = states.place(environ, root)
-            stack.enter_context(states.opened(place.path))
+            state = stack.enter_context(states.opened(place.path))
         except PybuildError as error:
             finding = statedir.missing(error.message, error.hint or "")
             yield stack.enter_context(tempfile.TemporaryDirectory()), "", [finding]
             return
         scratch = f"{place.path}/scratch"
         os.makedirs(scratch, mode=0o700, exist_ok=True)
+        tiers.forget(scratch, state.memos)  # the next build is to get what is found now
         yield scratch, place.path, statedir.facts(place.path, place.reason)

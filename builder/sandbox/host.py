@@ -101,6 +101,16 @@ def _helper(name: str) -> str:
     return next((path for path in paths if os.access(path, os.X_OK)), "")
 
 
+def identity(name: str) -> str:
+    """What tells a helper program from what it was before: it is there, changed, or has rights."""
+    path = _helper(name)
+    try:
+        status = os.stat(path)
+    except OSError:
+        return ""
+    return f"{path} {status.st_ino} {status.st_mode} {status.st_ctime_ns}"
+
+
 def _user_name(uid: int) -> str:
     try:
         return pwd.getpwuid(uid).pw_name

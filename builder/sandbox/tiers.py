@@ -9,6 +9,7 @@ import os
 from typing import TYPE_CHECKING, Protocol
 
 from builder.errors import HostUnsupportedError
+from builder.sandbox import host
 from builder.sandbox.host import Tier
 from builder.sandbox.trial import Answer, try_tier
 from cache.value import value
@@ -19,6 +20,16 @@ if TYPE_CHECKING:
 _DOMAIN = "tier"
 ORDER = (Tier.USERNS, Tier.EMULATE)
 _FACTS = frozenset({"Uid", "Gid", "CapEff", "CapBnd", "NoNewPrivs", "Seccomp", "Seccomp_filters"})
+# What an administrator changes on the advice of an error or of doctor.
+_SETTINGS = (
+    "/etc/subuid",
+    "/etc/subgid",
+    "/proc/sys/user/max_user_namespaces",
+    "/proc/sys/kernel/unprivileged_userns_clone",
+    "/proc/sys/kernel/apparmor_restrict_unprivileged_userns",
+    "/proc/sys/kernel/yama/ptrace_scope",
+    "/proc/self/attr/current",
+)
 
 
 class Memos(Protocol):
@@ -53,7 +64,9 @@ def choose(scratch: str, memos: Memos, trial: Callable[[Tier, str], Answer] = tr
     for tier in ORDER:
         answer = trial(tier, scratch)
         if answer.works:
-            return _noted(memos, _DOMAIN, key, Choice(tier, answer.changes))
+            choice = Choice(tier, answer.changes)
+            passing = any(earlier.passing for earlier in answers)
+            return choice if passing else _noted(memos, _DOMAIN, key, choice)
         answers.append(answer)
     raise _nothing(answers)
 
@@ -111,7 +124,7 @@ def forget(scratch: str, memos: Memos) -> None:
 
 
 def _circumstances(scratch: str) -> str:
-    """What the answer depends on: this boot, our rights and namespace, the state's file system."""
+    """What the answer depends on: this boot, our rights and namespace, settings, the file system."""
     facts = [_read("/proc/sys/kernel/random/boot_id")]
     facts += [
         line for line in _read("/proc/self/status").splitlines() if line.partition(":")[0] in _FACTS
@@ -121,8 +134,8 @@ def _circumstances(scratch: str) -> str:
             facts.append(os.readlink(name))
         except OSError:
             facts.append("")
-    for name in ("/etc/subuid", "/etc/subgid"):
-        facts.append(_read(name))
+    facts += [_read(name) for name in _SETTINGS]
+    facts += [host.identity(name) for name in ("newuidmap", "newgidmap")]
     facts.append(str(os.stat(scratch).st_dev))
     from cache.spec.digest import framed  # noqa: PLC0415 - only with a RUN to do
 

@@ -7,6 +7,7 @@ Each trial does what a build would do, in a process that ends with it.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import select
@@ -25,26 +26,31 @@ _PATIENCE = 10_000  # milliseconds; a trial takes some ten
 _MAX_ANSWER = 65536
 _NO_NEW_PRIVILEGES = 38  # prctl
 _SOMEBODY = 1234  # an id that is not ours
+_PASSING = frozenset({
+    errno.EAGAIN, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC,
+})  # fmt: skip
 
 
 @value
 class Answer:
     """How a trial ended; `reason` and `hint` say why not and what would help.
 
-    `changes` is where those of steps can be kept, as uppers.find says.
+    `changes` is where those of steps can be kept, as uppers.find says. `passing` is a reason that
+    may be gone at any time: a full disk, a busy machine.
     """
 
     works: bool
     reason: str = ""
     hint: str = ""
     changes: str = ""
+    passing: bool = False
 
 
 def attempt(trial: Callable[[], str | None]) -> Answer:
     """Run a trial in a child; whatever it raises is the answer, what it returns are `changes`."""
     answer = in_child(lambda: _tried(trial))
     if answer is None:
-        return Answer(works=False, reason="the trial ended without an answer")
+        return Answer(works=False, reason="the trial ended without an answer", passing=True)
     return Answer(*answer)
 
 
@@ -96,12 +102,17 @@ def _tried(trial: Callable[[], str | None]) -> list[object]:
     try:
         changes = trial() or ""
     except (HostUnsupportedError, SandboxError) as error:
-        return [False, error.message, error.hint or ""]
+        passing = isinstance(error, SandboxError) or _is_passing(error.__cause__)
+        return [False, error.message, error.hint or "", "", passing]
     except OSError as error:
-        return [False, (error.strerror or str(error)).lower(), ""]
+        return [False, (error.strerror or str(error)).lower(), "", "", _is_passing(error)]
     except BaseException as error:  # noqa: BLE001 - nothing may escape into the parent's code
         return [False, repr(error), ""]
     return [True, "", "", changes]
+
+
+def _is_passing(error: BaseException | None) -> bool:
+    return isinstance(error, OSError) and error.errno in _PASSING
 
 
 def try_tier(tier: Tier, scratch: str) -> Answer:

@@ -10,6 +10,11 @@ import pytest
 
 from builder.cli import COMMANDS, main
 from builder.commandhelp import PAGES, unknown
+from builder.commands import images
+from builder.errors import HostUnsupportedError, SolveError
+from frontend.dockerfile.problems import LoweringError
+from frontend.graph import ScratchOp, Vertex
+from frontend.source import SourceFile, Span
 
 _HELP = {"-h", "--help"}
 
@@ -124,3 +129,25 @@ def test_a_build_takes_the_state_directory(tmp_path, capsys):
     identity = capsys.readouterr().out
     assert main(["--root", state, "images", "-q"]) == 0
     assert identity.startswith(f"sha256:{capsys.readouterr().out.strip()}")
+
+
+@pytest.mark.parametrize("hint", ["get more", "", "`pybuild doctor` has it"])
+@pytest.mark.parametrize("wrapped", ["plain", "instruction", "step"])
+def test_what_the_host_lacks_ends_by_naming_doctor(hint, wrapped, monkeypatch, capsys):
+    """Wherever it comes from: the last line of the message, once; exit status 3."""
+    cause = HostUnsupportedError("no such thing here", hint=hint or None)
+    error = {
+        "plain": cause,
+        "instruction": LoweringError(SourceFile("D", "FROM x\n"), Span(1, 1), cause),
+        "step": SolveError(Vertex(ScratchOp(), name="RUN x"), cause),
+    }[wrapped]
+
+    def fail(_argv, _environ):
+        raise error
+
+    monkeypatch.setattr(images, "run", fail)
+    assert main(["images"]) == 3
+    said = capsys.readouterr().err
+    assert "no such thing here" in said
+    assert said.count("pybuild doctor") == 1
+    assert "pybuild doctor" in said.splitlines()[-1]

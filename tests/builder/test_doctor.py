@@ -12,12 +12,13 @@ from pathlib import Path
 
 import pytest
 
+from builder import state as states
 from builder.commands import doctor
 from builder.diagnosis import account, asking, diagnose, kernel, programs, remedies, show, statedir
 from builder.diagnosis.asking import Question
 from builder.diagnosis.finding import Diagnosis, Finding, Remedy
 from builder.errors import HostUnsupportedError
-from builder.sandbox import host
+from builder.sandbox import host, tiers
 from builder.sandbox.host import Extent, Tier
 from builder.sandbox.trial import Answer
 from cache.value import replace
@@ -106,6 +107,20 @@ def test_every_probe_answers_under_its_promised_name(tmp_path):
     assert set(json.loads(show.as_json(found))) == {
         "version", "tier", "state", "findings", "remedies", "notes",
     }  # fmt: skip
+
+
+def test_the_next_build_gets_what_was_found(monkeypatch, tmp_path):
+    """What builds remember of this host is forgotten: something may have changed."""
+    trials(monkeypatch, emulate=True)
+    environ = {"PYBUILD_ROOT": str(tmp_path / "s")}
+    assert doctor.run(["--json"], environ) == 0
+    scratch = str(tmp_path / "s" / "scratch")
+    with states.opened(environ["PYBUILD_ROOT"]) as state:
+        tiers.choose(scratch, state.memos, lambda *_: Answer(works=True))
+    assert doctor.run(["--json"], environ) == 0
+    with states.opened(environ["PYBUILD_ROOT"]) as state:
+        choice = tiers.choose(scratch, state.memos, lambda *_: Answer(works=True, changes="memory"))
+    assert choice.changes == "memory"
 
 
 def test_without_a_state_directory_the_rest_is_still_told(monkeypatch, tmp_path, capsys):

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 
 import pytest
 
-from builder.errors import HostUnsupportedError
-from builder.sandbox import syscalls
+from builder.errors import HostUnsupportedError, SandboxError
+from builder.sandbox import host, syscalls, tiers
 from builder.sandbox.host import Tier
-from builder.sandbox.tiers import Choice, choose, forget, require
+from builder.sandbox.tiers import ORDER, Choice, choose, forget, require
 from builder.sandbox.trial import Answer, attempt, in_child, try_tier
 
 
@@ -105,6 +106,57 @@ def test_a_forced_tier_is_tried_once_and_says_what_failed(tmp_path):
     forget(str(tmp_path), memos)
     require(Tier.EMULATE, str(tmp_path), memos, trial)
     assert asked[-1] is Tier.EMULATE
+    assert len(asked) == 3
+
+
+def test_what_stands_in_the_way_for_a_moment_is_not_remembered(tmp_path):
+    """A full disk makes no lesser sandbox of a host for the rest of its boot."""
+    memos = Notes()
+    asked = []
+
+    def trial(tier, _scratch):
+        asked.append(tier)
+        return Answer(works=tier is Tier.EMULATE, reason="no space left", passing=True)
+
+    for _ in range(2):
+        assert choose(str(tmp_path), memos, trial).tier is Tier.EMULATE
+    assert asked == [*ORDER, *ORDER]
+
+
+@pytest.mark.parametrize(
+    ("raised", "passing"),
+    [
+        (SandboxError("no inodes"), True),
+        (OSError(errno.ENOSPC, "no space left"), True),
+        (OSError(errno.EPERM, "not permitted"), False),
+        (HostUnsupportedError("no mounts"), False),
+    ],
+)
+def test_a_trial_tells_what_passes_from_what_stays(raised, passing):
+    """No room and no answer pass, what is forbidden stays."""
+
+    def fail():
+        raise raised
+
+    answer = attempt(fail)
+    assert (answer.works, answer.passing) == (False, passing)
+    assert attempt(lambda: os._exit(1)).passing
+
+
+def test_a_setting_that_changes_is_noticed(tmp_path, monkeypatch):
+    """Who follows the advice to set a sysctl, or to install newuidmap, need not start anew."""
+    setting = tmp_path / "sysctl"
+    memos = Notes()
+    trial, asked = trials(userns=True)
+    monkeypatch.setattr(tiers, "_SETTINGS", (str(setting),))
+    for text in ("0", "1", "1"):
+        setting.write_text(text)
+        choose(str(tmp_path), memos, trial)
+    assert len(asked) == 2
+    monkeypatch.setattr(host, "_HELPER_DIRECTORIES", (str(tmp_path),))
+    (tmp_path / "newuidmap").write_text("")
+    (tmp_path / "newuidmap").chmod(0o4755)
+    choose(str(tmp_path), memos, trial)
     assert len(asked) == 3
 
 
