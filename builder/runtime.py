@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from builder.sandbox.spec import Sandbox
     from builder.state import State
     from cache.archive.tree import Tree
-    from cache.layers import LayerStore
+    from cache.layers import ArrivingLayers
     from cache.spec.oci import Layer
 
 
@@ -82,7 +82,7 @@ class RuntimeStarter:
         limited = self._limited()
         scratch = f"{self._state.root}/scratch"
         os.makedirs(scratch, mode=0o700, exist_ok=True)
-        layers: LayerStore = self._state.layers
+        layers: ArrivingLayers = self._state.layers
         if self._epoch is not None:
             from builder.snapshot.clamped import ClampedLayers  # noqa: PLC0415 - rarely asked for
 
@@ -177,7 +177,7 @@ class RuntimeStarter:
         tiers.forget(scratch, self._state.memos)
 
     def _start_namespaces(
-        self, scratch: str, layers: LayerStore, merged: Callable[[Sequence[Layer]], Tree]
+        self, scratch: str, layers: ArrivingLayers, merged: Callable[[Sequence[Layer]], Tree]
     ) -> Runtime:
         from builder.sandbox.launch import LaunchedSandbox  # noqa: PLC0415 - only for RUN
         from builder.sandbox.namespace import enter_namespace  # noqa: PLC0415
@@ -225,7 +225,7 @@ class RuntimeStarter:
         emulators.register(self._emulators(), directory)
 
     def _start_plain(
-        self, scratch: str, layers: LayerStore, merged: Callable[[Sequence[Layer]], Tree]
+        self, scratch: str, layers: ArrivingLayers, merged: Callable[[Sequence[Layer]], Tree]
     ) -> Runtime:
         from builder.sandbox.launch import LaunchedSandbox  # noqa: PLC0415 - only for RUN
         from builder.snapshot.plain import PlainSnapshotter  # noqa: PLC0415

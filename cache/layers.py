@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from contextlib import AbstractContextManager
 
     from cache.archive.entry import Entry
@@ -45,3 +46,13 @@ class LayerStore(Protocol):
 
         `level` None is the compression's own default; otherwise the layer is compressed anew.
         """
+
+
+class ArrivingLayers(LayerStore, Protocol):
+    """A LayerStore whose tars may still be on their way when they are opened."""
+
+    def expect(self, layers: Iterable[Layer]) -> None:
+        """Be told which layers will be opened soon, in this order: fetch what is not here."""
+
+    def keep_index(self, layer: Layer, entries: list[Entry]) -> None:
+        """Be given the entries that were seen while a tar was read to its verified end."""

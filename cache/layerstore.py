@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import io
 import os
 import threading
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, cast
 
 from cache.errors import ContentNotFoundError, DigestMismatchError, PybuildError
 from cache.spec import oci
@@ -19,10 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from contextlib import AbstractContextManager
 
-    from _typeshed import WriteableBuffer
-
     from cache.ahead import Ahead
     from cache.archive.entry import Entry
+    from cache.arrivals import Arrivals
     from cache.content import ContentProvider
     from cache.database import Database
     from cache.localstore import BlobWriter, LocalStore
@@ -30,6 +28,7 @@ if TYPE_CHECKING:
     Progress = Callable[[str, int, int], None]
 
 _PIECE = 1 << 20
+_PLAIN = 256 * 1024  # bytes of a tar in one piece, which may wait for its reader
 _UNCOMPRESSED = (oci.OCI_LAYER, oci.DOCKER_LAYER)
 
 
@@ -88,6 +87,8 @@ class StoredLayers:
         self._verified: set[Digest] = set()
         self._wanted = threading.local()
         self._ahead: dict[Digest, Ahead] = {}
+        self._guard = threading.Lock()
+        self._fetching: Arrivals | None = None
 
     @contextlib.contextmanager
     def writer(self) -> Iterator[_TarIngest]:
@@ -119,7 +120,9 @@ class StoredLayers:
             self._wanted.media_type = before
 
     def close(self) -> None:
-        """Drop what nobody has asked for; idempotent."""
+        """Drop what nobody has asked for and stop fetching; idempotent."""
+        if self._fetching is not None:
+            self._fetching.close()
         while self._ahead:
             self._ahead.popitem()[1].drop()
 
@@ -139,12 +142,39 @@ class StoredLayers:
             with self._store.open(Descriptor(oci.OCI_LAYER, layer.diff_id, size)) as stream:
                 yield stream
             return
-        self.ensure(layer.blob)
-        with self._store.open(layer.blob) as stream:
-            from cache import compress  # noqa: PLC0415 - a cached build reads no layer
+        from cache.readahead import ReadAhead  # noqa: PLC0415 - a cached build reads no layer
 
-            plain = compress.decompressed(stream, layer.blob.media_type)
-            yield io.BufferedReader(_DiffReader(plain, stream, layer.diff_id), _PIECE)
+        with self._compressed(layer.blob) as (stream, watched):
+            pieces = _unpacked(stream, layer)
+            with contextlib.closing(ReadAhead(pieces, watched)) as ahead:
+                yield cast("BinaryIO", ahead)
+
+    @contextlib.contextmanager
+    def _compressed(self, blob: Descriptor) -> Iterator[tuple[BinaryIO, Callable[[], None]]]:
+        """A blob's bytes, those still to come too, and what tells the step that reads them."""
+        arrival = self._arrivals().get(blob)
+        if arrival is None:
+            with self._store.open(blob) as stream:
+                yield stream, _nothing
+            return
+        from cache.arrivals import ArrivalReader  # noqa: PLC0415 - a cached build fetches nothing
+
+        reader = cast("BinaryIO", ArrivalReader(arrival))
+        yield reader, lambda: arrival.report(self._progress)
+
+    def _arrivals(self) -> Arrivals:
+        from cache.arrivals import Arrivals  # noqa: PLC0415 - a cached build fetches nothing
+
+        with self._guard:
+            if self._fetching is None:
+                self._fetching = Arrivals(self._store, self._remote)
+            return self._fetching
+
+    def expect(self, layers: Iterable[Layer]) -> None:
+        """Begin to fetch what is not stored of layers that will be opened in this order."""
+        self._arrivals().begin(
+            layer.blob for layer in layers if self._store.size(layer.diff_id) is None
+        )
 
     @contextlib.contextmanager
     def open_seekable(self, layer: Layer) -> Iterator[BinaryIO]:
@@ -269,9 +299,9 @@ class StoredLayers:
         """Have a blob in the store, fetched and verified if need be."""
         if self._store.size(blob.digest) == blob.size:
             return
-        with self._remote.open(blob) as stream, self._store.writer() as writer:
-            copy(stream, writer)
-            writer.commit(blob.media_type, blob.digest)
+        arrival = self._arrivals().get(blob)
+        if arrival is not None:
+            arrival.wait(self._progress)
 
     def _form(self, diff_id: Digest, media_type: str) -> Descriptor | None:
         rows = self._database.rows(
@@ -293,30 +323,20 @@ class StoredLayers:
         os.rename(path, os.path.join(self._root, diff_id.hex))
 
 
-class _DiffReader(io.RawIOBase):
-    """Decompressed bytes whose digest is checked at the end, the compressed stream drained too."""
+def _unpacked(stream: BinaryIO, layer: Layer) -> Iterator[bytes]:
+    """A layer's tar in pieces, its digest checked at the end, the compressed stream drained too."""
+    from cache import compress  # noqa: PLC0415 - a cached build reads no layer
 
-    def __init__(self, plain: BinaryIO, compressed: BinaryIO, diff_id: Digest) -> None:
-        super().__init__()
-        self._plain = plain
-        self._compressed = compressed
-        self._diff_id = diff_id
-        self._state = hashlib.new(diff_id.algorithm)
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: WriteableBuffer, /) -> int:
-        view = memoryview(buffer).cast("B")
-        data = self._plain.read(len(view))
-        self._state.update(data)
-        if not data and len(view):
-            drain(self._compressed)
-            if self._state.hexdigest() != self._diff_id.hex:
-                msg = f"layer content does not have the diff_id {self._diff_id} its config names"
-                raise DigestMismatchError(msg)
-        view[: len(data)] = data
-        return len(data)
+    diff_id = layer.diff_id
+    state = hashlib.new(diff_id.algorithm)
+    plain = compress.decompressed(stream, layer.blob.media_type)
+    while data := plain.read(_PLAIN):
+        state.update(data)
+        yield data
+    drain(stream)
+    if state.hexdigest() != diff_id.hex:
+        msg = f"layer content does not have the diff_id {diff_id} its config names"
+        raise DigestMismatchError(msg)
 
 
 class NoRemote:
@@ -326,6 +346,10 @@ class NoRemote:
         """Refuse."""
         msg = f"{descriptor.digest} is not in the store"
         raise ContentNotFoundError(msg)
+
+
+def _nothing() -> None:
+    """Nobody waits for a stored blob."""
 
 
 def _quiet(_item: str, _current: int, _total: int) -> None:

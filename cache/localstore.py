@@ -92,6 +92,17 @@ class BlobWriter:
             self._write_out(self._file.fileno())
         return len(data)
 
+    def flush(self) -> None:
+        """Let readers have all that was written."""
+        if self._file is not None:
+            with _disk(self._root):
+                self._file.flush()
+
+    def reader(self) -> int:
+        """A descriptor to read what was flushed; the caller closes it."""
+        with _disk(self._root):
+            return os.open(self._path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+
     def _write_out(self, fd: int) -> None:
         """Have the disk at work already, so that `commit` waits for it less."""
         if self._written_out is None:

@@ -13,18 +13,18 @@ from cache.archive.entry import NANOSECOND
 from cache.value import replace
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from contextlib import AbstractContextManager
 
     from cache.archive.entry import Entry
-    from cache.layers import LayerStore, LayerWriter
+    from cache.layers import ArrivingLayers, LayerWriter
     from cache.spec.oci import Descriptor, Layer
 
 
 class ClampedLayers:
-    """A LayerStore around another; `epoch` is in seconds."""
+    """ArrivingLayers around others; `epoch` is in seconds."""
 
-    def __init__(self, inner: LayerStore, epoch: int) -> None:
+    def __init__(self, inner: ArrivingLayers, epoch: int) -> None:
         """Wrap a store."""
         self._inner = inner
         self._latest = epoch * NANOSECOND
@@ -34,6 +34,14 @@ class ClampedLayers:
         """Begin a layer."""
         with self._inner.writer() as writer:
             yield _ClampedWriter(writer, self._latest)
+
+    def expect(self, layers: Iterable[Layer]) -> None:
+        """As they are."""
+        self._inner.expect(layers)
+
+    def keep_index(self, layer: Layer, entries: list[Entry]) -> None:
+        """As they are."""
+        self._inner.keep_index(layer, entries)
 
     def open_tar(self, layer: Layer) -> AbstractContextManager[BinaryIO]:
         """The inner store's."""

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from builder.snapshot.names import SnapshotNames
     from cache.archive.entry import Entry
     from cache.archive.tree import Tree
-    from cache.layers import LayerStore, LayerWriter
+    from cache.layers import ArrivingLayers, LayerWriter
     from cache.spec.oci import Layer
 
     Merged = Callable[[Sequence[Layer]], Tree]
@@ -69,7 +69,7 @@ class OverlaySnapshotter:
     def __init__(
         self,
         root: str,
-        store: LayerStore,
+        store: ArrivingLayers,
         names: SnapshotNames,
         *,
         merged: Merged | None = None,
@@ -131,16 +131,22 @@ class OverlaySnapshotter:
             msg = f"{len(layers)} layers are over the limit of {MAX_LAYERS} for a RUN step"
             raise SandboxError(msg, hint="join RUN instructions, or start from a flattened image")
         stack = _Stack(self._store, layers, self._merged)
-        names: list[str] = []
-        chain = chain_id(())
         start = 0 if self._hides else whole_until(self._store, layers)
+        chain = chain_id(())
+        trees: list[tuple[int, Digest, bool]] = []
         for count, layer in enumerate(layers):
             chain = self._next_chain(chain, layer.diff_id)
-            if count + 1 == start:
-                whole = whole_chain(chain)
-                names.append(self._known(whole) or self._extract(whole, stack, count, whole=True))
-            elif count >= start:
-                names.append(self._known(chain) or self._extract(chain, stack, count))
+            if count + 1 >= start:
+                is_whole = count + 1 == start
+                trees.append((count, whole_chain(chain) if is_whole else chain, is_whole))
+        known = [self._known(chain) for _, chain, _ in trees]
+        if None in known:
+            missing = [count for (count, _, _), name in zip(trees, known, strict=True) if not name]
+            self._store.expect([layers[count] for count in missing])
+        names = [
+            name or self._extract(chain, stack, count, whole=is_whole)
+            for (count, chain, is_whole), name in zip(trees, known, strict=True)
+        ]
         return tuple(reversed(names))
 
     @_disk()
@@ -317,7 +323,7 @@ class OverlaySnapshotter:
 class _Stack:
     """A stack of layers being extracted."""
 
-    def __init__(self, store: LayerStore, layers: Sequence[Layer], merged: Merged) -> None:
+    def __init__(self, store: ArrivingLayers, layers: Sequence[Layer], merged: Merged) -> None:
         self._store = store
         self._layers = layers
         self._merged = merged
@@ -329,9 +335,10 @@ class _Stack:
         tree = self._merged(self._layers[:count])
         layer = self._layers[count]
         with self._store.open_tar(layer) as stream:
-            extract_layer(stream, root_fd, tree, keep_owner=keep_owner)
+            entries = extract_layer(stream, root_fd, tree, keep_owner=keep_owner)
             while stream.read(_DRAIN):
                 pass  # only a stream read to its end has been verified
+        self._store.keep_index(layer, entries)
 
     def extract_whole(self, count: int, root_fd: int, *, keep_owner: bool) -> None:
         """Make the merged tree of all layers up to `count` in an empty directory."""
@@ -345,7 +352,7 @@ class _Stack:
 class _LateWriter:
     """A LayerWriter that begins the layer with its first entry; many a step changes nothing."""
 
-    def __init__(self, store: LayerStore, held: contextlib.ExitStack) -> None:
+    def __init__(self, store: ArrivingLayers, held: contextlib.ExitStack) -> None:
         self._store = store
         self._held = held
         self._writer: LayerWriter | None = None

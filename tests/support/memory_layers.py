@@ -60,6 +60,13 @@ class MemoryLayers:
                 writer.add(entry, payload)
             return writer.commit()
 
+    def expect(self, layers: Iterable[Layer]) -> None:
+        """Have everything here."""
+
+    def keep_index(self, layer: Layer, entries: list[Entry]) -> None:
+        """Keep what was seen."""
+        self.indexes[layer.diff_id] = tuple(entries)
+
     @contextlib.contextmanager
     def open_tar(self, layer: Layer) -> Iterator[BinaryIO]:
         """Give the tar."""
