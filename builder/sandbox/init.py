@@ -71,7 +71,7 @@ def run(descriptors: Descriptors, scratch: str, tools: process.Tools) -> NoRetur
 
 
 def _run_step(spec: SandboxSpec, scratch: str, report_fd: int, tools: process.Tools) -> int:
-    ready = prepare(spec, scratch, _mount_everything)
+    ready = prepare(spec, scratch, mount_everything)
     _enter(ready)
     return _supervise(spec, ready, report_fd, tools)
 
@@ -88,17 +88,21 @@ def serve(
         os.close(descriptors.spec)
         limits.enter(spec)
         code = run_step(spec, scratch, descriptors.report, tools)
-    except (SandboxError, HostUnsupportedError) as error:
-        report(descriptors.report, wire.Report(error=error))
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        where = f": {error.filename}" if error.filename else ""
-        failure = SandboxError(f"cannot set up the sandbox: {reason}{where}")
-        report(descriptors.report, wire.Report(error=failure))
     except BaseException as error:  # noqa: BLE001 - nothing may escape into the launcher's code
-        report(descriptors.report, wire.Report(error=SandboxError(f"sandbox bug: {error!r}")))
+        report(descriptors.report, explained(error))
     finally:
         os._exit(code)
+
+
+def explained(error: BaseException) -> wire.Report:
+    """What to report of an error."""
+    if isinstance(error, (SandboxError, HostUnsupportedError)):
+        return wire.Report(error=error)
+    if not isinstance(error, OSError):
+        return wire.Report(error=SandboxError(f"sandbox bug: {error!r}"))
+    reason = (error.strerror or str(error)).lower()
+    where = f": {error.filename}" if error.filename else ""
+    return wire.Report(error=SandboxError(f"cannot set up the sandbox: {reason}{where}"))
 
 
 def report(fd: int, told: wire.Report) -> None:
@@ -136,22 +140,34 @@ def prepare(spec: SandboxSpec, scratch_path: str, mount_rest: MountRest) -> Read
     Raises:
         SandboxError: the specification cannot be met.
     """
+    return finish(spec, leave(scratch_path, spec.network, spec.netns), mount_rest)[0]
+
+
+def finish(spec: SandboxSpec, scratch: mounts.Scratch, mount_rest: MountRest) -> tuple[Ready, str]:
+    """Make the root once the namespaces are those of the step; also gives the root's path.
+
+    Raises:
+        SandboxError: the specification cannot be met.
+    """
     if not isinstance(spec.root, Overlay):
         raise SandboxError("this sandbox needs an overlay as the root of a step")
-    _leave(spec)
-    syscalls.mount(
-        "scratch", scratch_path, "tmpfs", syscalls.MS_NOSUID | syscalls.MS_NODEV, "mode=700"
-    )
-    scratch = mounts.Scratch(scratch_path)
+    try:
+        socket.sethostname(spec.hostname)
+    except (OSError, ValueError) as error:
+        raise SandboxError(f'cannot set the host name "{spec.hostname[:64]}"') from error
     root_path = scratch.directory()
     overlay.mount_overlay(
         root_path, spec.root.base, spec.root.lowers, (spec.root.upper, spec.root.work)
     )
     root = targets.Root(os.open(root_path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
-    owner = owner_of(spec, root)
-    mount_rest(root, root_path, scratch, spec)
-    directory = targets.working_directory(root, spec.process.cwd, (owner.uid, owner.gid))
-    return Ready(root, directory, owner)
+    try:
+        owner = owner_of(spec, root)
+        mount_rest(root, root_path, scratch, spec)
+        directory = targets.working_directory(root, spec.process.cwd, (owner.uid, owner.gid))
+    except BaseException:
+        os.close(root.fd)
+        raise
+    return Ready(root, directory, owner), root_path
 
 
 def owner_of(spec: SandboxSpec, root: targets.Root) -> credentials.Credentials:
@@ -173,31 +189,38 @@ def name_files(spec: SandboxSpec) -> tuple[MemoryFile, ...]:
     return tuple(MemoryFile(path, data, mode=0o644) for path, data in files if data)
 
 
-def _mount_everything(
-    root: targets.Root, root_path: str, scratch: mounts.Scratch, spec: SandboxSpec
+def mount_everything(
+    root: targets.Root,
+    root_path: str,
+    scratch: mounts.Scratch,
+    spec: SandboxSpec,
+    mount_proc: system.MountProc = system.mount_proc,
 ) -> None:
-    system.mount_system(root, root_path, scratch, spec)
+    """Mount the kernel's views and what the step asked for."""
+    system.mount_system(root, root_path, scratch, spec, mount_proc)
     for mount in (*name_files(spec), *spec.mounts):
         mounts.make_mount(root, scratch, mount)
 
 
-def _leave(spec: SandboxSpec) -> None:
-    """Leave the launcher's namespaces."""
+def leave(
+    scratch_path: str, network: NetworkMode = NetworkMode.HOST, netns: str = ""
+) -> mounts.Scratch:
+    """Leave the launcher's namespaces, and begin to mount in those of the step."""
     flags = syscalls.CLONE_NEWNS | syscalls.CLONE_NEWIPC | syscalls.CLONE_NEWUTS
-    if spec.network is NetworkMode.NONE:
+    if network is NetworkMode.NONE:
         flags |= syscalls.CLONE_NEWNET
-    if spec.network is NetworkMode.SANDBOX:
-        _enter_network(spec.netns)
+    if network is NetworkMode.SANDBOX:
+        _enter_network(netns)
     syscalls.unshare(flags)
     with contextlib.suppress(OSError):  # a kernel without them has nothing to hide there
         syscalls.unshare(syscalls.CLONE_NEWCGROUP)
     syscalls.mount("none", "/", "", syscalls.MS_REC | syscalls.MS_PRIVATE)
-    if spec.network is NetworkMode.NONE:
+    if network is NetworkMode.NONE:
         raise_loopback()
-    try:
-        socket.sethostname(spec.hostname)
-    except (OSError, ValueError) as error:
-        raise SandboxError(f'cannot set the host name "{spec.hostname[:64]}"') from error
+    syscalls.mount(
+        "scratch", scratch_path, "tmpfs", syscalls.MS_NOSUID | syscalls.MS_NODEV, "mode=700"
+    )
+    return mounts.Scratch(scratch_path)
 
 
 def _enter_network(path: str) -> None:
@@ -210,9 +233,14 @@ def _enter_network(path: str) -> None:
 
 def die_first() -> None:
     """Have the kernel, when memory runs out, choose the step before the builder."""
-    with open("/proc/self/oom_score_adj", "r+b", buffering=0) as stream:
-        score = min(_MAX_OOM, int(stream.read(16) or b"0") + _OOM_RAISE)
-        stream.write(b"%d" % score)
+    with open("/proc/self/oom_score_adj", "wb", buffering=0) as stream:
+        stream.write(b"%d" % score_of_steps())
+
+
+def score_of_steps() -> int:
+    """How readily the kernel is to end a step, by how readily it would end the caller."""
+    with open("/proc/self/oom_score_adj", "rb", buffering=0) as stream:
+        return min(_MAX_OOM, int(stream.read(16) or b"0") + _OOM_RAISE)
 
 
 def _enter(ready: Ready) -> None:

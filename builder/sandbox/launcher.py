@@ -18,7 +18,7 @@ import struct
 from collections.abc import Callable
 from typing import NoReturn
 
-from builder.sandbox import init, process, seccomp, syscalls, trampoline
+from builder.sandbox import direct, init, process, seccomp, syscalls, trampoline, wire
 from cache.value import field, value
 
 StepRunner = Callable[["init.Descriptors", str, "process.Tools"], NoReturn]
@@ -37,6 +37,7 @@ class _Step:
     pid: int
     number: int
     status: int
+    running: direct.Running | None
 
 
 @value
@@ -47,6 +48,7 @@ class _Launcher:
     run_step: StepRunner
     own_namespace: int  # -1 where steps get no PID namespace
     poll: select.poll
+    direct: direct.Direct | None  # None where every step has an init of ours
     steps: dict[int, _Step] = field(default_factory=dict)  # by pidfd
 
 
@@ -58,7 +60,8 @@ def make_tools() -> process.Tools:
     """
     code = seccomp.program(syscalls.MACHINE)
     return process.Tools(
-        (ctypes.c_char * len(code)).from_buffer_copy(code), trampoline.sealed(syscalls.MACHINE)
+        (ctypes.c_char * len(code)).from_buffer_copy(code),
+        trampoline.sealed(trampoline.image(syscalls.MACHINE)),
     )
 
 
@@ -77,7 +80,9 @@ def serve(
     gc.disable()  # the builder's objects must not be finalised here
     _settle()
     own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC) if namespaces else -1
-    launcher = _Launcher(control, scratch, tools, run_step, own, select.poll())
+    usual = namespaces and run_step is init.run
+    quick = direct.Direct.make(scratch, tools) if usual else None
+    launcher = _Launcher(control, scratch, tools, run_step, own, select.poll(), quick)
     launcher.poll.register(control, select.POLLIN)
     while True:
         for fd, _ in launcher.poll.poll():
@@ -129,11 +134,12 @@ def _start(launcher: _Launcher, number: int, fds: list[int]) -> None:
     spec, report, status, stdout, stderr, *rest = fds
     descriptors = init.Descriptors(spec, report, stdout, stderr, rest[0] if rest else -1)
     try:
-        pid = _fork(launcher)
+        running = _start_directly(launcher, descriptors)
+        pid = running.pid if running is not None else _fork(launcher)
         if pid == 0:
             launcher.run_step(descriptors, launcher.scratch, launcher.tools)
         pidfd = os.pidfd_open(pid)
-        launcher.steps[pidfd] = _Step(pid, number, status)
+        launcher.steps[pidfd] = _Step(pid, number, status, running)
         launcher.poll.register(pidfd, select.POLLIN)
     except OSError as error:
         os.write(status, f"{error.filename or 'fork'}: {error.strerror}".encode())
@@ -141,6 +147,19 @@ def _start(launcher: _Launcher, number: int, fds: list[int]) -> None:
     finally:
         for fd in (spec, report, stdout, stderr, *rest):
             os.close(fd)
+
+
+def _start_directly(launcher: _Launcher, descriptors: init.Descriptors) -> direct.Running | None:
+    """Start a step without forking; None for one that needs more, or where that fails."""
+    if launcher.direct is None:
+        return None
+    spec = wire.decode_spec(init.read_all(descriptors.spec))
+    if not direct.fits(spec):
+        return None
+    try:
+        return direct.start(launcher.direct, spec, descriptors)
+    except OSError:
+        return None
 
 
 def _fork(launcher: _Launcher) -> int:
@@ -163,6 +182,8 @@ def _finish(launcher: _Launcher, pidfd: int) -> None:
     step = launcher.steps.pop(pidfd)
     _, status = os.waitpid(step.pid, 0)
     code = os.waitstatus_to_exitcode(status)
+    if step.running is not None:
+        code = direct.finish(step.running, code)
     with contextlib.suppress(BrokenPipeError):  # the builder stopped listening
         os.write(step.status, STATUS.pack(code if code >= 0 else 128 - code))
     os.close(step.status)

@@ -60,6 +60,12 @@ def at_most(name: str, amount: int) -> tuple[str, int, int]:
     return (name, amount, amount)
 
 
+def usual() -> tuple[int, int, int]:
+    """The limit of a step that asks for none, with the kernel's number instead of a name."""
+    name, soft, hard = at_most("core", _NO_CORE)
+    return _NUMBERS[name], soft, hard
+
+
 def apply(limits: Iterable[tuple[str, int, int]]) -> None:
     """Set limits of the calling process, given as (name, soft, hard); no core unless asked for.
 

@@ -34,6 +34,7 @@ CLONE_NEWNET = 0x40000000
 PR_SET_PDEATHSIG = 1
 PR_SET_DUMPABLE = 4
 PR_SET_KEEPCAPS = 8
+PR_SET_NAME = 15
 PR_CAPBSET_READ = 23
 PR_CAPBSET_DROP = 24
 PR_CAP_AMBIENT = 47
@@ -223,10 +224,15 @@ def known_capabilities(last: int) -> int:
     return sum(1 << bit for bit in range(last + 1) if _PRCTL(PR_CAPBSET_READ, bit, 0, 0, 0) == 1)
 
 
-def set_capabilities(mask: int, inheritable: int = 0) -> None:
-    """Make `mask` the permitted and effective set."""
+def capability_sets(mask: int, inheritable: int = 0) -> tuple[bytes, bytes]:
+    """What capset takes to make `mask` the permitted and effective set."""
     header = struct.pack("=Ii", _CAPABILITY_VERSION_3, 0)
     low, high = ((mask & 0xFFFFFFFF), mask >> 32)
     more = (inheritable & 0xFFFFFFFF, inheritable >> 32)
     body = struct.pack("=6I", low, low, more[0], high, high, more[1])
-    _call("capset", _CAPSET, header, body)
+    return header, body
+
+
+def set_capabilities(mask: int, inheritable: int = 0) -> None:
+    """Make `mask` the permitted and effective set."""
+    _call("capset", _CAPSET, *capability_sets(mask, inheritable))

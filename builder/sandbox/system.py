@@ -14,8 +14,12 @@ from builder.sandbox import syscalls, targets
 from builder.sandbox.spec import DEFAULT_SHM_SIZE, NetworkMode
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from builder.sandbox.mounts import Scratch
     from builder.sandbox.spec import SandboxSpec
+
+    MountProc = Callable[[str], None]
 
 MASKED = (
     "proc/acpi",
@@ -44,16 +48,31 @@ _LINKS = (
 _DEV_SIZE = 64 * 1024  # KiB; as other runtimes give
 _AT_FDCWD = -100
 _NOSUID = syscalls.MS_NOSUID
-_STRICT = syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOEXEC
+STRICT = syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOEXEC
 _STRICT_TREE = syscalls.MOUNT_ATTR_NOSUID | syscalls.MOUNT_ATTR_NODEV | syscalls.MOUNT_ATTR_NOEXEC
 
 
-def mount_system(root: targets.Root, root_path: str, scratch: Scratch, spec: SandboxSpec) -> None:
+def mount_proc(target: str) -> None:
+    """Mount the /proc of the caller's PID namespace."""
+    syscalls.mount("proc", target, "proc", STRICT)
+
+
+def mount_system(
+    root: targets.Root,
+    root_path: str,
+    scratch: Scratch,
+    spec: SandboxSpec,
+    mount_proc: MountProc = mount_proc,
+) -> None:
     """Mount the three views and hide what a step has no business with."""
     fds = {name: targets.system_directory(root, name) for name in ("proc", "sys", "dev")}
     try:
         _mount_dev(fds["dev"], f"{root_path}/dev", spec.shm_size)
-        _mount_proc(fds["proc"])
+        try:
+            mount_proc(f"{root_path}/proc")  # a directory as we know by now, and nobody's but ours
+        except PermissionError:
+            # Part of the outer /proc is masked, so the kernel refuses a fresh one: share the outer.
+            _clone("/proc", fds["proc"], _STRICT_TREE)
         _mount_sys(fds["sys"], spec)
     finally:
         for fd in fds.values():
@@ -64,18 +83,10 @@ def mount_system(root: targets.Root, root_path: str, scratch: Scratch, spec: San
         _restrict(root_path, scratch)
 
 
-def _mount_proc(target: int) -> None:
-    try:
-        syscalls.mount("proc", f"/proc/self/fd/{target}", "proc", _STRICT)
-    except PermissionError:
-        # Part of the outer /proc is masked, so the kernel refuses a fresh one: share the outer.
-        _clone("/proc", target, _STRICT_TREE)
-
-
 def _mount_sys(target: int, spec: SandboxSpec) -> None:
     """Show the step's own interfaces where it has a network of its own, else the host's view."""
     if spec.network is not NetworkMode.HOST:
-        flags = _STRICT if spec.insecure else _STRICT | syscalls.MS_RDONLY
+        flags = STRICT if spec.insecure else STRICT | syscalls.MS_RDONLY
         try:
             syscalls.mount("sysfs", f"/proc/self/fd/{target}", "sysfs", flags)
         except PermissionError:
@@ -124,9 +135,9 @@ def _mount_dev(target: int, path: str, shm_size: int) -> None:
         "devpts", f"{path}/pts", "devpts", pts, "newinstance,ptmxmode=0666,mode=0620,gid=5"
     )
     # One of another size is a mount the build asked for, and as plain as others of those.
-    kind, flags = ("shm", _STRICT) if shm_size == DEFAULT_SHM_SIZE else ("tmpfs", _NOSUID)
+    kind, flags = ("shm", STRICT) if shm_size == DEFAULT_SHM_SIZE else ("tmpfs", _NOSUID)
     syscalls.mount(kind, f"{path}/shm", "tmpfs", flags, f"mode=1777,size={shm_size}")
-    syscalls.mount("mqueue", f"{path}/mqueue", "mqueue", _STRICT)
+    syscalls.mount("mqueue", f"{path}/mqueue", "mqueue", STRICT)
 
 
 def _add_devices(path: str) -> None:

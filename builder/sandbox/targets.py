@@ -169,11 +169,18 @@ def working_directory(root: Root, path: str, owner: tuple[int, int]) -> int:
         raise SandboxError(f'working directory "{path[:256]!a}" is not an absolute path')
     try:
         names, fd = _ensure(root, path, directory=True, owner=owner)
-        _refuse_kernel_views(path, names)
-        if not stat.S_ISDIR(os.fstat(fd).st_mode):
-            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
     except OSError as error:
         raise SandboxError(f'working directory "{path[:256]}": {_reason(error)}') from error
+    try:
+        _refuse_kernel_views(path, names)
+        is_directory = stat.S_ISDIR(os.fstat(fd).st_mode)
+    except BaseException:
+        os.close(fd)
+        raise
+    if not is_directory:
+        os.close(fd)
+        reason = os.strerror(errno.ENOTDIR).lower()
+        raise SandboxError(f'working directory "{path[:256]}": {reason}')
     return fd
 
 

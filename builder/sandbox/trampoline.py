@@ -21,8 +21,8 @@ from builder.sandbox import syscalls
 
 ERROR_FD = 3
 
-_BASE = 0x400000
-_HEADERS = 64 + 56
+BASE = 0x400000
+_HEADER, _SEGMENT = 64, 56  # bytes
 
 _CODE = {
     "x86_64": (
@@ -50,32 +50,44 @@ _CODE = {
 
 def image(machine: str) -> bytes:
     """The ELF file for a machine name."""
-    number, text = _CODE[machine]
-    code = bytes.fromhex(text)
-    size = _HEADERS + len(code)
+    return elf(machine, bytes.fromhex(_CODE[machine][1]))
+
+
+def headers_size(segments: int) -> int:
+    """How far from BASE the code of an elf() begins."""
+    return _HEADER + segments * _SEGMENT
+
+
+def elf(machine: str, code: bytes, memory: tuple[int, int] | None = None) -> bytes:
+    """An ELF file that begins with `code`, which is read-only; `memory` is (address, size)."""
+    start = headers_size(1 if memory is None else 2)
+    size = start + len(code)
     header = struct.pack(
         "<16sHHIQQQIHHHHHH",
         b"\x7fELF\x02\x01\x01",
         2,  # ET_EXEC
-        number,
+        _CODE[machine][0],
         1,
-        _BASE + _HEADERS,
+        BASE + start,
         64,
         0,
         0,
-        64,
-        56,
-        1,
+        _HEADER,
+        _SEGMENT,
+        1 if memory is None else 2,
         0,
         0,
         0,
     )
-    segment = struct.pack("<IIQQQQQQ", 1, 5, 0, _BASE, _BASE, size, size, 0x1000)
-    return header + segment + code
+    segments = struct.pack("<IIQQQQQQ", 1, 5, 0, BASE, BASE, size, size, 0x1000)
+    if memory is not None:
+        address, room = memory
+        segments += struct.pack("<IIQQQQQQ", 1, 6, 0, address, address, 0, room, 0x1000)
+    return header + segments + code
 
 
-def sealed(machine: str) -> int:
-    """An executable fd of the ELF that nobody can change any more."""
+def sealed(data: bytes) -> int:
+    """An executable fd of an ELF file that nobody can change any more."""
     flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
     try:
         fd = os.memfd_create("init", flags | syscalls.MFD_EXEC)
@@ -86,7 +98,7 @@ def sealed(machine: str) -> int:
                 hint="set the sysctl vm.memfd_noexec to 0 or 1",
             ) from error
         fd = os.memfd_create("init", flags)  # before 6.3: always executable
-    os.write(fd, image(machine))
+    os.write(fd, data)
     seals = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
     fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seals)
     return fd

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 
@@ -11,6 +12,7 @@ from support import busybox_root, ordinary_user, sandbox_driver
 from support.fake_sandbox import FakeSandbox, Program
 
 from builder.errors import SandboxError
+from builder.sandbox import init
 from builder.sandbox.launch import LaunchedSandbox
 from builder.sandbox.namespace import enter_namespace
 from builder.sandbox.spec import Overlay, Process, SandboxSpec
@@ -43,19 +45,20 @@ def test_the_fake_keeps_the_contract(name):
     contract.CHECKS[name](make_fake)
 
 
-def _check_in_child(state, name):
+def _check_in_child(state, name, run_step):
     enter_namespace()
 
     def make():
-        sandbox = LaunchedSandbox.start(f"{state}/scratch")
+        sandbox = LaunchedSandbox.start(f"{state}/scratch", run_step)
         return sandbox, lambda program: sandbox_driver.make_step(str(state), *COMMANDS[program])
 
     contract.CHECKS[name](make)
 
 
+@pytest.mark.parametrize("run_step", [init.run, functools.partial(init.run)], ids=["", "forked"])
 @pytest.mark.parametrize("name", contract.CHECKS)
-def test_the_real_one_keeps_the_contract(name, tmp_path):
-    """LaunchedSandbox in a forked child; the child has no other thread."""
+def test_the_real_one_keeps_the_contract(name, run_step, tmp_path):
+    """LaunchedSandbox in a forked child, which has no other thread; with and without a Python init."""
     if not (busybox_root.available() and ordinary_user.can_make_users()):
         pytest.skip("needs root and busybox-static")
     state = busybox_root.make_state(tmp_path)
@@ -63,7 +66,7 @@ def test_the_real_one_keeps_the_contract(name, tmp_path):
     if pid == 0:
         code = 1
         try:
-            _check_in_child(state, name)
+            _check_in_child(state, name, run_step)
             code = 0
         except BaseException as error:  # noqa: BLE001 - nothing may escape the child
             print(repr(error), file=sys.__stderr__)

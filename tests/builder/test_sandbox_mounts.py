@@ -8,7 +8,7 @@ import pytest
 from support import sandbox_accounts
 
 
-@pytest.fixture(scope="module", params=["root", "ordinary"])
+@pytest.fixture(scope="module", params=["root", "forked", "ordinary"])
 def bench(request):
     with sandbox_accounts.bench(request.param) as made:
         yield made

@@ -17,7 +17,7 @@ from support import sandbox_accounts
 from cache.value import replace
 
 
-@pytest.fixture(scope="module", params=["root", "ordinary"])
+@pytest.fixture(scope="module", params=["root", "forked", "ordinary"])
 def bench(request):
     with sandbox_accounts.bench(request.param) as made:
         yield made

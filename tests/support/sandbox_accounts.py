@@ -22,6 +22,7 @@ class Bench:
 
     account: ordinary_user.Account
     state: Path
+    forked: bool = False  # every step has a process 1 in Python
 
     @property
     def base(self):
@@ -41,7 +42,7 @@ class Bench:
             timeout=60,
             check=False,
             cwd="/",
-            env=self.account.environment(**variables),
+            env=self.account.environment(**variables, **({"FORKED": "1"} if self.forked else {})),
         )
         assert done.returncode == 0, done.stderr
         return ast.literal_eval(done.stdout)
@@ -68,7 +69,7 @@ class Bench:
 
 @contextlib.contextmanager
 def bench(kind):
-    """A bench for "root" or "ordinary"; skips where it cannot be had.
+    """A bench for "root", "forked" (as root, too) or "ordinary"; skips where it cannot be had.
 
     Not under pytest's own directory: each pytest that starts closes that to others.
     """
@@ -81,11 +82,11 @@ def bench(kind):
         with _account(kind, Path(directory) / kind) as account:
             state = account.directory("state")
             busybox_root.make_state(state, (account.uid, account.gid))
-            yield Bench(account, state)
+            yield Bench(account, state, kind == "forked")
 
 
 def _account(kind, home):
-    if kind == "root":
+    if kind != "ordinary":
         home.mkdir()
         return contextlib.nullcontext(ordinary_user.root_account(home))
     return ordinary_user.ordinary_user(home)

@@ -1,5 +1,7 @@
 """A builder reduced to its sandbox: a script run as a child, because entering is for good.
 
+With FORKED in the environment every step has a process 1 in Python.
+
 Arguments: the state directory and a Python expression, evaluated with the names of
 builder.sandbox.spec, `state`, `step(...)`, `sh(...)` and `run(...)`; its repr is printed.
 """
@@ -7,6 +9,7 @@ builder.sandbox.spec, `state`, `step(...)`, `sh(...)` and `run(...)`; its repr i
 from __future__ import annotations
 
 import ast
+import functools
 import itertools
 import os
 import sys
@@ -14,6 +17,7 @@ import threading
 import time
 
 from builder.errors import HostUnsupportedError, SandboxError
+from builder.sandbox import init
 from builder.sandbox import spec as specs
 from builder.sandbox.launch import LaunchedSandbox
 from builder.sandbox.namespace import enter_namespace
@@ -95,7 +99,8 @@ def main():
     state = sys.argv[1]
     expression = sys.argv[2]
     enter_namespace()
-    sandbox = LaunchedSandbox.start(f"{state}/scratch")
+    runner = functools.partial(init.run) if "FORKED" in os.environ else init.run
+    sandbox = LaunchedSandbox.start(f"{state}/scratch", runner)
     names = dict(vars(specs)) | {
         "state": state,
         "sandbox": sandbox,
