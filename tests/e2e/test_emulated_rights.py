@@ -6,11 +6,10 @@ import os
 import shutil
 import socket
 import struct
-import subprocess
 import tempfile
 
 import pytest
-from support.step_layers import members
+from support.emulated_steps import compiled, outcome
 
 EVERYBODY = 0o777  # the step may have another user than this test
 # Each line of /log tells a command's status and message.
@@ -60,18 +59,6 @@ RUN . /probe; {{ t cat /closed/f; cd /root; su bob -c 'id; cat /secret; ls; touc
  touch q; stat -c "%u %g" q'; t cat /secret; }} >> /log 2>&1; rm /err
 """
 )
-
-
-def outcome(pybuild, context, sandbox, *flags):
-    """The layers of a build, and what it wrote to /log last."""
-    output = pybuild.home / sandbox
-    pybuild.good(
-        *("--sandbox", sandbox, "--no-cache", "--progress", "plain", *flags),
-        *("-o", f"type=oci,tar=false,dest={output}", context),
-    )
-    layers = members(output)
-    log = next(layer["log"][8] for layer in reversed(layers) if "log" in layer)
-    return layers, log.decode().splitlines()
 
 
 def test_another_user_may_what_the_kernel_lets_them(pybuild, busybox):
@@ -137,17 +124,6 @@ RUN --mount=target=/ctx exec 3< /ctx/file; {{ chmod 777 /ctx/file && echo chmod;
         before.st_mtime_ns,
         1,
     )
-
-
-def compiled(directory, name, text, *flags):
-    """A static program of a few lines of C."""
-    compiler = shutil.which("gcc")
-    assert compiler, "gcc is missing"
-    source = directory / f"{name}.c"
-    source.write_text(text)
-    target = directory / name
-    subprocess.run([compiler, "-static", "-O1", *flags, "-o", target, source], check=True)
-    return target.read_bytes()
 
 
 CALLS = r"""

@@ -33,7 +33,7 @@ fspick:433:433 mount_setattr:442:442 unshare:272:97 setns:308:268
 getuid:102:174 geteuid:107:175 getgid:104:176 getegid:108:177 setuid:105:146 setgid:106:144
 setreuid:113:145 setregid:114:143 getgroups:115:158 setgroups:116:159 setresuid:117:147
 getresuid:118:148 setresgid:119:149 getresgid:120:150 setfsuid:122:151 setfsgid:123:152
-capset:126:91 prctl:157:167 kill:62:129 tkill:200:130 tgkill:234:131 rt_sigqueueinfo:129:138
+capget:125:90 capset:126:91 prctl:157:167 kill:62:129 tkill:200:130 tgkill:234:131 rt_sigqueueinfo:129:138
 rt_tgsigqueueinfo:297:240 pidfd_open:434:434 ptrace:101:117 process_vm_readv:310:270
 process_vm_writev:311:271 prlimit64:302:261 setrlimit:160:164 uname:63:160 mmap:9:222
 """

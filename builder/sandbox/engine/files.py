@@ -23,7 +23,14 @@ _ACCESS = os.O_WRONLY | os.O_RDWR
 _CREATION = os.O_CREAT | os.O_EXCL | os.O_TRUNC | os.O_NOCTTY | os.O_CLOEXEC
 _OWNER_READS_AND_WRITES = 0o600
 _OWNER_DOES_ALL = 0o700
-_RENAME_EXCHANGE = 2
+_RENAME_EXCHANGE, _RENAME_WHITEOUT = 2, 4
+_DOTS = frozenset({b"", b".", b".."})
+# What a call answers for the root, for `.` and for `..` as the last part of a path.
+_EXISTS = (errno.EEXIST,) * 3
+_BUSY = (errno.EBUSY,) * 3
+_IS_DIRECTORY = (errno.EISDIR,) * 3
+_REMOVES = (errno.EBUSY, errno.EINVAL, errno.ENOTEMPTY)
+_GONE = b" (deleted)"
 
 
 def note_new(step: Step, task: int, fd: int, parent: int, wanted: int, real: int) -> None:
@@ -48,15 +55,34 @@ def in_parent(
     step: Step, task: int, named: tuple[int, int], act: Callable[[int, bytes], int | None]
 ) -> int:
     """Do something about a name (a directory and an address) in its directory, an O_PATH fd."""
+    return in_parent_as_written(step, task, named, lambda parent, name, _: act(parent, name))
+
+
+def in_parent_as_written(
+    step: Step,
+    task: int,
+    named: tuple[int, int],
+    act: Callable[[int, bytes, bytes], int | None],
+    dots: tuple[int, int, int] = _EXISTS,
+) -> int:
+    """Do the same with a name as it was written, too.
+
+    `act` gets the name without and with the slashes it was written with; those are for the call
+    that makes or takes the name, which refuses them for what is no directory. `dots` are the
+    errnos for the root, `.` and `..`.
+    """
     directory, address = named
     view = step.view(task)
     path = kernel.read_path(task, address)
     if not path:
         fail(errno.ENOENT)
+    last = path.rstrip(b"/").rpartition(b"/")[2]
+    if last in _DOTS:
+        fail(dots[len(last)])
     absolute = permissions.named(step, task, directory, path, follow=False)
     parent, name = view.parent(task, absolute)
     try:
-        return act(parent, name) or 0
+        return act(parent, name, name + b"/" if path.endswith(b"/") else name) or 0
     finally:
         os.close(parent)
 
@@ -76,23 +102,26 @@ def make_directory(step: Step, request: Request, directory: int, address: int, m
         finally:
             os.close(fd)
 
-    try:
-        return in_parent(step, task, (directory, address), act)
-    except OSError as error:
-        if error.errno in {errno.EBUSY, errno.ENOTEMPTY}:  # "/" and ".."
-            fail(errno.EEXIST)
-        raise
+    return in_parent(step, task, (directory, address), act)
 
 
 def _remove(step: Step, request: Request, directory: int, address: int, is_directory: bool) -> int:
-    def act(parent: int, name: bytes) -> None:
+    def act(parent: int, name: bytes, written: bytes) -> None:
         permissions.require_removable(step, request.task, parent, name)
         status = _status(parent, name)
-        (os.rmdir if is_directory else os.unlink)(name, dir_fd=parent)
+        (os.rmdir if is_directory else os.unlink)(written, dir_fd=parent)
         if status is not None and (status.st_nlink <= 1 or is_directory):
             step.records.forget((status.st_dev, status.st_ino))
 
-    return in_parent(step, request.task, (directory, address), act)
+    dots = _REMOVES if is_directory else _IS_DIRECTORY
+    return in_parent_as_written(step, request.task, (directory, address), act, dots)
+
+
+def _unlinkat(step: Step, request: Request) -> int:
+    directory, address, flags = request.arguments[:3]
+    if flags & 0xFFFFFFFF & ~_REMOVE_DIRECTORY:
+        fail(errno.EINVAL)
+    return _remove(step, request, directory, address, is_directory=bool(flags))
 
 
 def _status(parent: int, name: bytes) -> os.stat_result | None:
@@ -105,24 +134,26 @@ def _status(parent: int, name: bytes) -> os.stat_result | None:
 def _rename(step: Step, request: Request, ends: tuple[int, int, int, int], flags: int) -> int:
     task = request.task
     old_directory, old_path, new_directory, new_path = ends
+    if flags & _RENAME_WHITEOUT:  # makes a device
+        fail(errno.EPERM)
 
-    def act(old: int, old_name: bytes) -> int:
-        def onto(new: int, new_name: bytes) -> None:
+    def act(old: int, old_name: bytes, old_written: bytes) -> int:
+        def onto(new: int, new_name: bytes, new_written: bytes) -> None:
             source, status = _status(old, old_name), _status(new, new_name)
             if source is None:
                 fail(errno.ENOENT)
             if permissions.restricted(step, task) is not None:
                 _require_rename(step, task, (old, old_name), (new, new_name))
-            kernel.rename(old, old_name, new, new_name, flags)
+            kernel.rename(old, old_written, new, new_written, flags)
             if status is None or flags & _RENAME_EXCHANGE:
                 return
             same = (status.st_dev, status.st_ino) == (source.st_dev, source.st_ino)
             if not same and (status.st_nlink <= 1 or stat.S_ISDIR(status.st_mode)):
                 step.records.forget((status.st_dev, status.st_ino))
 
-        return in_parent(step, task, (new_directory, new_path), onto)
+        return in_parent_as_written(step, task, (new_directory, new_path), onto, _BUSY)
 
-    return in_parent(step, task, (old_directory, old_path), act)
+    return in_parent_as_written(step, task, (old_directory, old_path), act, _BUSY)
 
 
 def _require_rename(
@@ -144,19 +175,21 @@ def _require_rename(
 def _link(step: Step, request: Request, ends: tuple[int, int, int, int], flags: int) -> int:
     task = request.task
     old_directory, old_path, new_directory, new_path = ends
+    if flags & 0xFFFFFFFF & ~(kernel.AT_SYMLINK_FOLLOW | kernel.AT_EMPTY_PATH):
+        fail(errno.EINVAL)
     follow = bool(flags & kernel.AT_SYMLINK_FOLLOW)
     source = reference(step, task, old_directory, old_path, flags & kernel.AT_EMPTY_PATH, follow)
     place = step.views[b""].place_of(source)
 
-    def act(parent: int, name: bytes) -> None:
+    def act(parent: int, name: bytes, written: bytes) -> None:
         if step.views[b""].place_of(parent) is not place:  # would be another mount
             fail(errno.EXDEV)
         permissions.require_new(step, task, parent, name)
         permissions.require_linkable(step, task, source)
-        kernel.link_fd(source, parent, name)
+        kernel.link_fd(source, parent, written)
 
     try:
-        return in_parent(step, task, (new_directory, new_path), act)
+        return in_parent_as_written(step, task, (new_directory, new_path), act)
     finally:
         os.close(source)
 
@@ -165,16 +198,16 @@ def _symlink(step: Step, request: Request, text: int, directory: int, address: i
     task = request.task
     target = kernel.read_path(task, text)
 
-    def act(parent: int, name: bytes) -> None:
+    def act(parent: int, name: bytes, written: bytes) -> None:
         permissions.require_new(step, task, parent, name)
-        os.symlink(target, name, dir_fd=parent)
+        os.symlink(target, written, dir_fd=parent)
         fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
         try:
             note_new(step, task, fd, parent, 0, 0)
         finally:
             os.close(fd)
 
-    return in_parent(step, task, (directory, address), act)
+    return in_parent_as_written(step, task, (directory, address), act)
 
 
 def reference(
@@ -219,7 +252,7 @@ def _readlink(step: Step, request: Request, directory: int, rest: tuple[int, int
         try:
             text = os.readlink(b"", dir_fd=fd)
         except FileNotFoundError:
-            fail(errno.EINVAL)
+            fail(errno.EINVAL if path else errno.ENOENT)
         finally:
             os.close(fd)
         if name.startswith((b"/proc/", b"/dev/fd")):
@@ -270,11 +303,22 @@ def _statfs(step: Step, request: Request) -> int:
 
 def _getcwd(step: Step, request: Request) -> int:
     buffer, size = request.arguments[:2]
-    name = step.view(request.task).guest_name(os.readlink(b"/proc/%d/cwd" % request.task)) + b"\0"
+    name = _working_directory(step, request.task) + b"\0"
     if len(name) > size:
         fail(errno.ERANGE)
     kernel.write(request.task, buffer, name)
     return len(name)
+
+
+def _working_directory(step: Step, task: int) -> bytes:
+    link = b"/proc/%d/cwd" % task
+    host = os.readlink(link)
+    if host.endswith(_GONE) and not os.stat(link).st_nlink:
+        fail(errno.ENOENT)
+    view = step.view(task)
+    if view.shows(host):
+        return view.guest_name(host)
+    return b"(unreachable)" + step.views[b""].guest_name(host)
 
 
 def _umask(step: Step, request: Request) -> int:
@@ -295,16 +339,10 @@ CALLS: dict[str, Handler] = {
     "mkdirat": lambda s, r: make_directory(s, r, *r.arguments[:3]),
     "unlink": lambda s, r: _remove(s, r, AT_FDCWD, r.arguments[0], is_directory=False),
     "rmdir": lambda s, r: _remove(s, r, AT_FDCWD, r.arguments[0], is_directory=True),
-    "unlinkat": lambda s, r: _remove(
-        s,
-        r,
-        r.arguments[0],
-        r.arguments[1],
-        is_directory=bool(r.arguments[2] & _REMOVE_DIRECTORY),
-    ),
+    "unlinkat": _unlinkat,
     "rename": lambda s, r: _rename(s, r, (AT_FDCWD, r.arguments[0], AT_FDCWD, r.arguments[1]), 0),
     "renameat": lambda s, r: _rename(s, r, r.arguments[:4], 0),  # type: ignore[arg-type]
-    "renameat2": lambda s, r: _rename(s, r, r.arguments[:4], r.arguments[4] & 3),  # type: ignore[arg-type]
+    "renameat2": lambda s, r: _rename(s, r, r.arguments[:4], r.arguments[4] & 0xFFFFFFFF),  # type: ignore[arg-type]
     "link": lambda s, r: _link(s, r, (AT_FDCWD, r.arguments[0], AT_FDCWD, r.arguments[1]), 0),
     "linkat": lambda s, r: _link(s, r, r.arguments[:4], r.arguments[4]),  # type: ignore[arg-type]
     "symlink": lambda s, r: _symlink(s, r, r.arguments[0], AT_FDCWD, r.arguments[1]),

@@ -6,6 +6,7 @@ import errno
 import struct
 from typing import TYPE_CHECKING
 
+from builder.sandbox import process
 from builder.sandbox.engine import kernel
 from builder.sandbox.engine.view import fail, signed
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 _SAME = -1
 _USERS, _GROUPS = 0, 1  # kinds of ids
 _MAX_GROUPS = 65536
+_VERSIONS = (0x19980330, 0x20071026, 0x20080522)  # of struct __user_cap_header_struct
 
 
 def _own(identity: Identity, first: int) -> tuple[int, int, int]:
@@ -100,6 +102,25 @@ def _get_groups(step: Step, request: Request) -> int:
     return len(groups)
 
 
+def _get_capabilities(step: Step, request: Request) -> int:
+    """capget: those of a container for root, none for others."""
+    header, place = request.arguments[:2]
+    version, target = struct.unpack("<Ii", kernel.read_exactly(request.task, header, 8))
+    if version not in _VERSIONS:
+        kernel.write(request.task, header, struct.pack("<I", _VERSIONS[-1]))
+        return fail(errno.EINVAL) if place else 0
+    if target and not step.is_ours(target):
+        fail(errno.ESRCH)
+    identity = step.identities.of(target or request.task)
+    permitted = 0 if all((identity.ruid, identity.euid, identity.suid)) else process.CAPABILITIES
+    effective = 0 if identity.euid else permitted
+    data = struct.pack("<III", effective, permitted, 0)
+    if version != _VERSIONS[0]:
+        data += struct.pack("<III", effective >> 32, permitted >> 32, 0)
+    kernel.write(request.task, place, data)
+    return 0
+
+
 def _get(first: int, position: int = 0) -> Handler:
     return lambda step, request: _own(step.identities.of(request.task), first)[position]
 
@@ -121,5 +142,6 @@ CALLS: dict[str, Handler] = {
     "setfsgid": _get(_GROUPS, 1),
     "setgroups": _set_groups,
     "getgroups": _get_groups,
+    "capget": _get_capabilities,
     "capset": lambda _s, _r: 0,
 }

@@ -27,13 +27,18 @@ _ANY_EXECUTE = 0o111
 _UNCHANGED = -1
 _NOW = (1 << 30) - 1  # UTIME_NOW
 _EFFECTIVE = 0x200  # AT_EACCESS
+# With AT_NO_AUTOMOUNT, which means nothing here.
+_KNOWN_FLAGS = _STATX_FLAGS | AT_SYMLINK_NOFOLLOW | AT_EMPTY_PATH | 0x800
 _WRITE = 2
+_RIGHTS = 7  # read, write, execute
 _MICRO = 1_000_000
 _CAPABILITY = b"security.capability"
 
 
 def _named(step: Step, request: Request, directory: int, address: int, flags: int) -> int:
     """An O_PATH fd of what a call names."""
+    if flags & 0xFFFFFFFF & ~_KNOWN_FLAGS:
+        fail(errno.EINVAL)
     follow = not flags & AT_SYMLINK_NOFOLLOW
     return files.reference(step, request.task, directory, address, flags, follow)
 
@@ -62,7 +67,9 @@ def _statx(step: Step, request: Request) -> int:
 
 def _access(step: Step, request: Request, directory: int, rest: tuple[int, int], flags: int) -> int:
     address, wanted = rest
-    fd = _named(step, request, directory, address, flags)
+    if wanted & 0xFFFFFFFF & ~_RIGHTS:
+        fail(errno.EINVAL)
+    fd = _named(step, request, directory, address, flags & ~_EFFECTIVE)
     try:
         mode = step.records.shown(os.fstat(fd))[0]
         if wanted & _WRITE and not stat.S_ISCHR(mode):
@@ -71,7 +78,7 @@ def _access(step: Step, request: Request, directory: int, rest: tuple[int, int],
             who = step.identities.of(request.task)
             if not flags & _EFFECTIVE:
                 who = who._replace(euid=who.ruid, egid=who.rgid)
-            if who.euid and not permissions.accessible(step, who, fd, wanted & 7):
+            if who.euid and not permissions.accessible(step, who, fd, wanted):
                 fail(errno.EACCES)
     finally:
         os.close(fd)
@@ -122,22 +129,21 @@ def _make_node(step: Step, request: Request, directory: int, rest: tuple[int, in
     wanted = mode & 0o7777 & ~step.identities.of(task).umask
     real = wanted & 0o777 | 0o600
 
-    def act(parent: int, name: bytes) -> None:
+    def act(parent: int, name: bytes, written: bytes) -> None:
         made = stat.S_IFREG if is_device(mode) else kind
         permissions.require_new(step, task, parent, name)
         if is_device(mode) and step.identities.of(task).euid:
             fail(errno.EPERM)
-        os.mknod(name, made | real, dir_fd=parent)
+        os.mknod(written, made | real, dir_fd=parent)
         fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
         try:
             files.note_new(step, task, fd, parent, wanted, real)
             if is_device(mode):
-                record = step.records.make(key_of(fd)[0])
-                record.mode, record.device = kind | wanted, _wide_device(device)
+                step.records.make_device(key_of(fd)[0], kind | wanted, _wide_device(device))
         finally:
             os.close(fd)
 
-    return files.in_parent(step, task, (directory, address), act)
+    return files.in_parent_as_written(step, task, (directory, address), act)
 
 
 def _wide_device(device: int) -> int:

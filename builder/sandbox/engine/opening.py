@@ -122,7 +122,11 @@ def _open_existing(step: Step, task: int, path: bytes, flags: int, _mode: int) -
     except OSError as error:
         if error.errno != errno.ENXIO or flags & os.O_NONBLOCK or not flags & _ACCESS:
             raise
-        return step.view(task).reference(task, path)  # a FIFO without reader
+        fd = step.view(task).reference(task, path)
+        if not stat.S_ISFIFO(os.fstat(fd).st_mode):  # but a socket
+            os.close(fd)
+            raise
+        return fd  # a FIFO without reader
 
 
 def _create(step: Step, task: int, path: bytes, flags: int, mode: int) -> int:
@@ -144,10 +148,18 @@ def _create(step: Step, task: int, path: bytes, flags: int, mode: int) -> int:
                 raise
             try:
                 asked = flags & ~(os.O_CREAT | os.O_NONBLOCK) | (flags_asked & os.O_NONBLOCK)
-                return _open_existing(step, task, path, asked, mode)
+                return _no_directory(_open_existing(step, task, path, asked, mode))
             except FileNotFoundError:  # a link whose target is to be made
                 return view.open(task, path, flags, real)
     _note_new(step, task, fd, wanted, real, os.path.dirname(path.rstrip(b"/")))
+    return fd
+
+
+def _no_directory(fd: int) -> int:
+    """Refuse what O_CREAT found if that is a directory."""
+    if stat.S_ISDIR(os.fstat(fd).st_mode):
+        os.close(fd)
+        fail(errno.EISDIR)
     return fd
 
 

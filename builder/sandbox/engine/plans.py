@@ -5,7 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from builder.sandbox import seccomp_table
-from builder.sandbox.engine import files, ids, metadata, opening, processes, refusals, xattrs
+from builder.sandbox.engine import (
+    files,
+    ids,
+    listings,
+    metadata,
+    opening,
+    processes,
+    refusals,
+    xattrs,
+)
 from builder.sandbox.engine.program import Plan
 from builder.sandbox.engine.rewrites import REWRITTEN_IF
 from builder.sandbox.engine.tracer import TRACED
@@ -20,6 +29,7 @@ HANDLERS: dict[str, Handler] = {
     **xattrs.CALLS,
     **ids.CALLS,
     **processes.CALLS,
+    **listings.CALLS,
     **refusals.CALLS,
 }
 

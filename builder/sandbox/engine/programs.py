@@ -33,6 +33,7 @@ _MAX_SCRIPTS = 5  # interpreters that are scripts themselves
 _ARGV0 = b"--argv0"
 _MAX_LOADER = 16 << 20
 _ANY_EXECUTE = 0o111
+_OPEN = (b"/proc/self/fd/", b"/dev/fd/")  # names of what the caller has open
 
 
 @value
@@ -72,7 +73,7 @@ class Programs:
                     written = argv0 = leading[0]
                     path, rest = self._absolute(task, written), 1
                     continue
-                return self._elf(task, fd, (leading, rest, argv0))
+                return self._elf(task, fd, (path, leading, rest, argv0))
             finally:
                 os.close(fd)
         return fail(errno.ELOOP)
@@ -92,10 +93,14 @@ class Programs:
         finally:
             os.close(reference)
 
-    def _elf(self, task: int, fd: int, how: tuple[tuple[bytes, ...], int, bytes]) -> Execution:
-        leading, rest, argv0 = how
+    def _elf(
+        self, task: int, fd: int, how: tuple[bytes, tuple[bytes, ...], int, bytes]
+    ) -> Execution:
+        path, leading, rest, argv0 = how
         view = self._step.view(task)
         host = os.readlink(fd_path(fd))
+        if not os.fstat(fd).st_nlink and path.startswith(_OPEN):
+            host = b"/proc/self/fd/" + path.rpartition(b"/")[2]  # memory, or removed meanwhile
         guest = view.guest_name(host)
         uid, gid = self._set_ids(fd) if not leading else (-1, -1)
         first = leading[:1] or (argv0,)

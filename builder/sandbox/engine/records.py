@@ -47,6 +47,7 @@ class Records:
         self._own_uid = own_uid
         self._own_gid = own_gid
         self._table: dict[Key, Record] = {}
+        self.devices: set[Key] = set()  # which of them are devices
 
     def __iter__(self) -> Iterator[tuple[Key, Record]]:
         """Everything recorded."""
@@ -62,6 +63,8 @@ class Records:
             record = self.make((status.st_dev, status.st_ino))
             record.uid, record.gid, record.mode = known.uid, known.gid, known.mode
             record.device = os.makedev(*known.device)
+            if is_device(record.mode):
+                self.devices.add((status.st_dev, status.st_ino))
             record.xattrs.update((os.fsencode(name), data) for name, data in known.xattrs)
 
     def told(self) -> Iterator[Recorded]:
@@ -78,14 +81,24 @@ class Records:
         """The record of an inode, made when missing."""
         return self._table.setdefault(key, Record())
 
+    def make_device(self, key: Key, mode: int, device: int) -> None:
+        """Record that an inode is meant to be a device."""
+        record = self.make(key)
+        record.mode, record.device = mode, device
+        self.devices.add(key)
+
     def move(self, old: Key, new: Key) -> None:
         """A copy-up gave a file another inode."""
         if old != new and old in self._table:
             self._table[new] = self._table.pop(old)
+            if old in self.devices:
+                self.devices.discard(old)
+                self.devices.add(new)
 
     def forget(self, key: Key) -> None:
         """The last name of an inode is gone; its number may come back."""
         self._table.pop(key, None)
+        self.devices.discard(key)
 
     def shown(self, status: os.stat_result) -> tuple[int, int, int]:
         """Mode, uid and gid of an inode as the step is to see them."""

@@ -37,6 +37,8 @@ class Step:
     hostname: bytes = b""
     unsure: bool = False  # whether the step may hold references to what is not its own
     emulators: tuple[Emulator, ...] = ()  # of this host, for programs of other machines
+    stops: bool = False  # whether a tracer heeds `returning`
+    returning: dict[int, Request] = field(default_factory=dict)  # to be looked at, by task
     told: set[object] = field(default_factory=set)  # what was said already
 
     def view(self, task: int) -> View:

@@ -9,13 +9,15 @@ import contextlib
 import errno
 import os
 import signal
+import stat
 import struct
 from typing import TYPE_CHECKING, Any
 
-from builder.sandbox.engine import calllog, kernel, permissions, registers
+from builder.sandbox.engine import calllog, kernel, listings, permissions, registers
 from builder.sandbox.engine.programs import Programs
 from builder.sandbox.engine.registers import Registers, ptrace
 from builder.sandbox.engine.rewrites import RED_ZONE, REWRITTEN, Rewrites
+from builder.sandbox.engine.view import signed
 from cache.value import value
 
 if TYPE_CHECKING:
@@ -55,6 +57,7 @@ class Tracer:
     def __init__(self, step: Step, abi: Abi, answered: Collection[str]) -> None:
         """Trace nothing yet; `answered` are the calls that wait for an answer, by name."""
         self._step = step
+        step.stops = True
         self._answered = frozenset(answered)
         self._programs = Programs(step)
         self._rewrites = Rewrites(step)
@@ -135,6 +138,7 @@ class Tracer:
         for table in tables:
             table.pop(task, None)
         self._rewrites.forget(task)
+        self._step.returning.pop(task, None)
         self._held.discard(task)
 
     def _born(self, parent: int, event: int) -> None:
@@ -157,6 +161,10 @@ class Tracer:
         return self._memory.get(process, process)
 
     def _stopped(self, task: int, number: int) -> None:
+        if task in self._step.returning:
+            request = self._step.returning.pop(task)
+            with contextlib.suppress(OSError):  # memory that the task unmapped meanwhile
+                listings.correct(self._step, request, Registers.of(task).result)
         if task not in self._step.processes:
             self._held.add(task)
         elif number in _STOPPING:
@@ -207,10 +215,28 @@ class Tracer:
 
     def _execveat(self, task: int, found: Registers) -> None:
         path = kernel.read_path(task, found.argument(1))
-        absolute = b""
-        if path or found.argument(4) & kernel.AT_EMPTY_PATH:
-            absolute = permissions.named(self._step, task, found.argument(0), path)
-        self._execute(task, found, (absolute, path or absolute), (1, 2))
+        directory, flags = found.argument(0), found.argument(4)
+        follow = not flags & kernel.AT_SYMLINK_NOFOLLOW
+        if path:
+            absolute = permissions.named(self._step, task, directory, path, follow=follow)
+            self._refuse_link(task, absolute, follow=follow)
+            self._execute(task, found, (absolute, path), (1, 2))
+        elif flags & kernel.AT_EMPTY_PATH:
+            name = b"fd/%d" % signed(directory)
+            self._execute(task, found, (b"/proc/self/" + name, b"/dev/" + name), (1, 2))
+        else:
+            kernel.fail(errno.ENOENT)
+
+    def _refuse_link(self, task: int, path: bytes, *, follow: bool) -> None:
+        """Do as execveat is asked to with AT_SYMLINK_NOFOLLOW."""
+        if follow:
+            return
+        fd = self._step.view(task).reference(task, path, follow=False)
+        try:
+            if stat.S_ISLNK(os.fstat(fd).st_mode):
+                kernel.fail(errno.ELOOP)
+        finally:
+            os.close(fd)
 
     def _execute(
         self, task: int, found: Registers, paths: tuple[bytes, bytes], places: tuple[int, int]

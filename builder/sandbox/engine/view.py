@@ -116,6 +116,10 @@ class View:
                 return guest + host[len(prefix) :]
         return host
 
+    def shows(self, host: bytes) -> bool:
+        """Whether a path of the host has a name in the step."""
+        return any(host == known or host.startswith(known + b"/") for known, _ in self._names)
+
     def place_of(self, fd: int) -> Place | None:
         """What the file of an fd lies in; None for the step's own tree and what has no name.
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from builder.sandbox.engine import files, kernel, permissions
 from builder.sandbox.engine.kernel import AT_EMPTY_PATH, AT_FDCWD, Request
-from builder.sandbox.engine.records import key_of, touch
+from builder.sandbox.engine.records import is_device, key_of, touch
 from builder.sandbox.engine.view import fail, fd_path
 
 if TYPE_CHECKING:
@@ -21,6 +21,10 @@ _MAX_NAME = 255
 _MAX_VALUE = 65536
 _CREATE, _REPLACE = 1, 2
 _PROTECTED = (b"security.", b"trusted.")
+_TRUSTED = b"trusted."  # nobody in a container may set these
+_CAPABILITY = b"security.capability"
+_CAPABILITY_SIZES = {1: 12, 2: 20, 3: 24}  # by version, the top byte of the first word
+_USER = b"user."
 _ACCESS_LISTS = b"system.posix_acl_"  # they would change the mode behind our back
 
 
@@ -42,10 +46,14 @@ def _set(step: Step, request: Request, fd: int) -> int:
         fail(errno.EOPNOTSUPP)
     if not name.startswith(_PROTECTED):
         permissions.require(step, request.task, fd, permissions.WRITE)
+        if name.startswith(_USER) and is_device(step.records.shown(os.fstat(fd))[0]):
+            fail(errno.EPERM)
         os.setxattr(fd_path(fd), name, value, flags & (_CREATE | _REPLACE))
         return 0
-    if step.identities.of(request.task).euid:
+    if step.identities.of(request.task).euid or name.startswith(_TRUSTED):
         fail(errno.EPERM)
+    if name == _CAPABILITY and (size < 4 or _CAPABILITY_SIZES.get(value[3]) != size):  # noqa: PLR2004 - a word
+        fail(errno.EINVAL)
     record = step.records.make(key_of(fd)[0])
     if flags & _CREATE and name in record.xattrs:
         fail(errno.EEXIST)

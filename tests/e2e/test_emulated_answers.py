@@ -1,0 +1,63 @@
+"""What calls on files answer in emulated steps: what the kernel answers with namespaces (C5, F2-F4)."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+
+from support.emulated_steps import compiled, outcome
+from support.pybuild_cli import REPOSITORY
+
+ANSWERS = REPOSITORY / "testdata" / "engine" / "answers.c"
+FOREIGN = 3000  # files of as many owners
+
+
+def test_calls_answer_as_the_kernel_does(pybuild, busybox, tmp_path):
+    """Some three hundred: /proc/self/exe, execveat, FIFOs, O_TMPFILE, renameat2, linkat, attributes, chroot."""
+    text = f"FROM {busybox}\nCOPY --chmod=755 answers /answers\nRUN /answers > /log 2>&1\n"
+    program = compiled(tmp_path, "answers", ANSWERS.read_text(), "-w")
+    context = pybuild.context("answers", text, {"answers": program})
+    layers, log = outcome(pybuild, context, "userns")
+    emulated, emulated_log = outcome(pybuild, context, "emulate")
+    assert len(log) > 240
+    assert emulated_log == log
+    named = ("w/", "w")
+    known = {name: entry for name, entry in layers[-1].items() if name.startswith(named)}
+    found = {name: entry for name, entry in emulated[-1].items() if name.startswith(named)}
+    assert known.keys() == found.keys()
+    for name, entry in known.items():
+        assert found[name][:4] == entry[:4], name
+
+
+def test_directories_list_devices_as_such(pybuild, busybox):
+    """What a directory says of its entries, without asking each: recorded devices, of earlier steps, too (C5)."""
+    text = f"""\
+FROM {busybox}
+RUN mkdir /d && mknod /d/c c 1 3 && mknod /d/b b 7 8 && touch /d/f && find /d -type c -o -type b \\
+ | sort > /o && mv /d/c /d/moved && ln /d/b /d/b2 && rm /d/b && cp -a /d/moved /d/copy
+RUN find /d -type c -o -type b | sort > /log; find /d -type f >> /log; ls -l /d | wc -l >> /log; \\
+ rm -r /d; ls / | grep d$ >> /log; cat /o >> /log
+"""
+    _, log = outcome(pybuild, pybuild.context("listed", text), "emulate")
+    assert log == ["/d/b2", "/d/copy", "/d/moved", "/d/f", "5", "/d/b", "/d/c"]
+
+
+def test_an_archive_of_many_owners_is_unpacked(pybuild, busybox):
+    """Each file of thousands has its own, in the layer and in the next step (F4)."""
+    data = io.BytesIO()
+    with tarfile.open(fileobj=data, mode="w") as archive:
+        for number in range(FOREIGN):
+            member = tarfile.TarInfo(f"many/{number}")
+            member.uid = member.gid = 1000 + number
+            archive.addfile(member)
+    text = f"""\
+FROM {busybox}
+COPY many /many.tar
+RUN tar -xf /many.tar && rm /many.tar
+RUN stat -c %u:%g /many/7 /many/{FOREIGN - 1} > /log
+"""
+    context = pybuild.context("owners", text, {"many": data.getvalue()})
+    layers, log = outcome(pybuild, context, "emulate")
+    assert log == ["1007:1007", f"{FOREIGN + 999}:{FOREIGN + 999}"]
+    for number in range(FOREIGN):
+        assert layers[-2][f"many/{number}"][2:4] == (1000 + number, 1000 + number)
