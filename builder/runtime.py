@@ -111,8 +111,8 @@ class RuntimeStarter:
             self._changes = choice.changes
             return choice.tier
         choice = tiers.choose(scratch, memos)
-        if self._wishes.runtime and choice.tier == "emulate":
-            choice = tiers.require(Tier.USERNS, scratch, memos)  # says what a runtime lacks
+        if self._wishes.runtime and choice.tier != "userns":  # says what a runtime lacks
+            choice = tiers.require(Tier.USERNS, scratch, memos, asked="--runtime")
         self._changes = choice.changes
         tier = choice.tier
         if tier == "userns" and self._wishes.foreign and not self._can_register(scratch):

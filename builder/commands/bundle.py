@@ -16,7 +16,7 @@ from builder.errors import HostUnsupportedError, UsageError
 from builder.options import parse_platform
 from builder.remote import Network
 from builder.request import parse_pairs
-from builder.sandbox import credentials, host, targets
+from builder.sandbox import credentials, host, system, targets
 from builder.sandbox.oci_config import Confinement, HostBind, config
 from builder.solver.trees import Trees
 from cache.value import value
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 _MAX_ACCOUNT_FILE = 10 * 1024 * 1024  # of /etc/passwd and /etc/group (E11)
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_GIVING = 1 << 0 | 1 << 1 | 1 << 3  # CAP_CHOWN, CAP_DAC_OVERRIDE, CAP_FOWNER
 _SHM_SIZE = 64 << 20
 _NAMES = "/etc/resolv.conf"
 _ANNOTATION = "org.opencontainers.image"
@@ -97,7 +98,8 @@ def _make(directory: str) -> None:
 def _owners() -> Owners:
     """Enter where the owners of an image can be given, unless we are root and they can be here."""
     facts = host.probe()
-    if facts.uid == 0 and len(facts.uid_map) == 1 and facts.uid_map[0].count >= host.NEEDED_IDS:
+    has_ids = len(facts.uid_map) == 1 and facts.uid_map[0].count >= host.NEEDED_IDS
+    if facts.uid == 0 and has_ids and facts.capabilities & _GIVING == _GIVING:
         return Owners()
     try:
         mapping = host.choose(facts)
@@ -126,9 +128,11 @@ def _document(
         _notice("warning: supplementary groups are left out, which only root can give")
     env = {**dict(wanted.env), **dict(parse_pairs("--env", chosen.env, dict(os.environ)))}
     env.setdefault("HOME", owner.home)
-    binds = [HostBind("/sys", "/sys", readonly=True)]
-    if os.path.exists(_NAMES):
-        binds.append(HostBind(_NAMES, _NAMES, readonly=True))
+    binds = [
+        HostBind(path, path, readonly=True, noexec=system.is_noexec(path))
+        for path in ("/sys", _NAMES)
+        if os.path.exists(path)
+    ]
     kept = Confinement(
         hostname=image.config_blob.digest.hex[:12],
         machine=os.uname().machine,

@@ -173,7 +173,7 @@ def program_of(config: ImageConfig, chosen: argparse.Namespace) -> tuple[str, ..
         command = tuple(chosen.command) or config.cmd or ()
     if not entrypoint + command:
         msg = "the image names no command"
-        raise UsageError(msg, hint="write one after the image: pybuild run IMAGE COMMAND")
+        raise UsageError(msg, hint="write one at the end of the command line")
     return entrypoint + command
 
 

@@ -84,7 +84,7 @@ def become_root(mapping: host.Mapping, facts: host.Host) -> None:
         os.close(told_read)
         os.waitpid(helper, 0)
     if trouble:
-        raise host.explain_map(trouble.decode("utf-8", "replace").strip().lower(), facts)
+        raise host.explain_map(_complaint(trouble.decode("utf-8", "replace")), facts)
     try:
         if mapping.tier is not host.Tier.SINGLE:
             os.setgroups(())
@@ -127,6 +127,13 @@ def _map_directly(mapping: host.Mapping, target: int) -> None:
         _write(f"/proc/{target}/setgroups", b"deny")
     for name, extents in (("uid_map", mapping.uids), ("gid_map", mapping.gids)):
         _write(f"/proc/{target}/{name}", "".join(f"{extent}\n" for extent in extents).encode())
+
+
+def _complaint(text: str) -> str:
+    """What the helpers said in one line; how they ended where they said nothing."""
+    lines = [line.strip().lower() for line in text.splitlines() if line.strip()]
+    said = [line for line in lines if not line.startswith("(")]
+    return "; ".join(sorted(said or lines))
 
 
 def _write(path: str, data: bytes) -> None:

@@ -128,7 +128,8 @@ def _mount(
         place = f"/{len(binds)}"
         mounts.make_mount(shelf, scratch, replace(mount, target=place))
         readonly = isinstance(mount, MemoryFile) or mount.readonly
-        binds.append(HostBind(later + place, mount.target, readonly))
+        noexec = system.is_noexec(later + place)
+        binds.append(HostBind(later + place, mount.target, readonly, noexec=noexec))
     os.close(shelf.fd)
     # Bound, as this runtime takes the root of a namespace with all ids for one who can make them.
     devices = [f"/dev/{name}" for name in system.NODES] if is_crun else []
@@ -136,7 +137,8 @@ def _mount(
         # The runtime would leave what is mounted in it, such as groups, writable.
         sys = scratch.directory()
         system.clone_sys(sys, readonly=not spec.insecure)
-        binds.append(HostBind(sys, "/sys", readonly=not spec.insecure))
+        noexec = system.is_noexec(sys)
+        binds.append(HostBind(sys, "/sys", readonly=not spec.insecure, noexec=noexec))
     if spec.insecure:
         more = (f"/dev/{name}" for name in system.INSECURE_NODES)
         devices += [path for path in more if os.path.exists(path)]
@@ -164,7 +166,7 @@ def _own_proc() -> None:
         raise HostUnsupportedError(
             "an OCI runtime needs a /proc of its own, which this host refuses",
             hint="leave out --runtime, or run the container with --security-opt systempaths="
-            "unconfined",
+            "unconfined, the pod with hostUsers: false and procMount: Unmasked",
         ) from error
 
 

@@ -42,12 +42,16 @@ _MORE_CAPABILITIES = (
 
 @value
 class HostBind:
-    """Something of the host's at a target. Devices can be used unless it is `plain`."""
+    """Something of the host's at a target. Devices can be used unless it is `plain`.
+
+    `noexec` says that its mount is: whoever has not made that mount cannot take it off.
+    """
 
     source: str
     target: str
     readonly: bool = False
     plain: bool = True
+    noexec: bool = False
 
 
 @value
@@ -158,6 +162,7 @@ def _mounts(kept: Confinement) -> list[dict[str, Any]]:
 def _bind(bind: HostBind) -> dict[str, Any]:
     """Say all that holds: some runtimes take off what is not said."""
     options = ["rbind", "nosuid", "nodev"] if bind.plain else ["rbind"]
+    options += ["noexec"] if bind.noexec else []
     return _mount(bind.target, "bind", bind.source, [*options, *(["ro"] if bind.readonly else [])])
 
 

@@ -102,6 +102,11 @@ def clone_sys(target: str, *, readonly: bool) -> None:
     _clone_to_path("/sys", target, attributes)
 
 
+def is_noexec(path: str) -> bool:
+    """Whether programs cannot be started from a path's mount."""
+    return bool(os.statvfs(path).f_flag & os.ST_NOEXEC)
+
+
 def _clone(source: str, target: int, attributes: int) -> None:
     tree = syscalls.clone_tree(_AT_FDCWD, source)
     try:

@@ -83,9 +83,13 @@ def _nothing(answers: list[Answer]) -> HostUnsupportedError:
 
 
 def require(
-    tier: Tier, scratch: str, memos: Memos, trial: Callable[[Tier, str], Answer] = try_tier
+    tier: Tier,
+    scratch: str,
+    memos: Memos,
+    trial: Callable[[Tier, str], Answer] = try_tier,
+    asked: str = "",
 ) -> Choice:
-    """One tier and no other.
+    """One tier and no other; `asked` is the flag that wants it, unless that is --sandbox.
 
     Raises:
         HostUnsupportedError: it does not work; it says what failed and what would help.
@@ -96,7 +100,7 @@ def require(
         return known
     answer = trial(tier, scratch)
     if not answer.works:
-        msg = f"--sandbox={tier} does not work here: {answer.reason}"
+        msg = f"{asked or f'--sandbox={tier}'} does not work here: {answer.reason}"
         raise HostUnsupportedError(msg, hint=answer.hint or None)
     return _noted(memos, domain, key, Choice(tier, answer.changes))
 

@@ -76,10 +76,13 @@ def test_insecure_leaves_out_what_confines():
 
 def test_mounts_and_limits():
     """R23: sizes and limits as asked; a bind says all that holds of it."""
-    binds = (HostBind("/s", "/dev/t", readonly=True), HostBind("/dev/x", "/dev/x", plain=False))
+    binds = (
+        HostBind("/s", "/dev/t", readonly=True, noexec=True),
+        HostBind("/dev/x", "/dev/x", plain=False),
+    )
     ulimits = (("nofile", 10, -1),)
     document = made(Confinement("h", "x86_64", 4096, binds=binds, ulimits=ulimits))
-    assert document["mounts"][-2]["options"] == ["rbind", "nosuid", "nodev", "ro"]
+    assert document["mounts"][-2]["options"] == ["rbind", "nosuid", "nodev", "noexec", "ro"]
     assert document["mounts"][-1]["options"] == ["rbind"]
     assert any("size=4096" in mount["options"] for mount in document["mounts"])
     assert document["process"]["rlimits"] == [

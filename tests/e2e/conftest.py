@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from support import bases, peers, pybuild_cli
+from support.environments import Host
 from support.ordinary_user import ordinary_user
 from support.registry_process import registry as serve_registry
 
@@ -107,3 +108,20 @@ def debian(workspace, registry, root_pybuild):
     context = bases.debian_context(workspace / "debian")
     root_pybuild.good("-t", name, "--push", context, timeout=600)
     return name
+
+
+@pytest.fixture
+def host(user_pybuild):
+    """Makes hosts on a file system of the machine's own, and removes what they left."""
+    for directory in (user_pybuild.home, user_pybuild.home.parent):
+        directory.chmod(0o755)
+    made = []
+
+    def make(environment):
+        place = Path("/var/tmp", f"pybuild-host-{os.getpid()}-{len(made)}")
+        made.append(place)
+        return Host(environment, place, user_pybuild)
+
+    yield make
+    for place in made:
+        peers.run("rm", "-rf", "--one-file-system", place)

@@ -8,12 +8,12 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import tarfile
-from pathlib import Path
 
 import pytest
 from support import bases, peers
-from support.environments import CANARY, ENVIRONMENTS, Host
+from support.environments import CANARY, ENVIRONMENTS
 from support.layout_files import Layout
 from support.step_layers import CHANGES, members
 
@@ -43,23 +43,22 @@ USER 65534
 RUN id -u > /tmp/x
 """
 )
-
-
-@pytest.fixture
-def host(user_pybuild):
-    """Makes hosts on a file system of the machine's own, and removes what they left."""
-    for directory in (user_pybuild.home, user_pybuild.home.parent):
-        directory.chmod(0o755)
-    made = []
-
-    def make(environment):
-        place = Path("/var/tmp", f"pybuild-host-{os.getpid()}-{len(made)}")
-        made.append(place)
-        return Host(environment, place, user_pybuild)
-
-    yield make
-    for place in made:
-        peers.run("rm", "-rf", "--one-file-system", place)
+NO_STEPS = """\
+FROM scratch AS other
+COPY accounts /etc/passwd
+COPY accounts /etc/group
+WORKDIR /srv/data
+COPY --chown=nobody:7 --chmod=4750 file .
+FROM other
+ADD more.tar /in/
+COPY --from=other --chown=99 /srv /var/www
+COPY accounts /more/link
+USER nobody
+"""
+EPOCH = "1700000000"
+# What makes threads and processes of the usual kind.
+SHARED = re.compile(r"clone3?\((?!.*CLONE_NEW)|resumed|\+\+\+|---")
+FORBIDDEN = "unshare,setns,ptrace,seccomp,mount,pivot_root,chroot,clone,clone3"
 
 
 def more_files(path):
@@ -100,9 +99,27 @@ def expected(root_pybuild, workspace, context):
     return members(output)
 
 
+@pytest.fixture(scope="module")
+def plain(workspace):
+    """A context whose Dockerfile runs nothing."""
+    context = workspace / "no-steps"
+    context.mkdir()
+    (context / "Dockerfile").write_text(NO_STEPS)
+    (context / "accounts").write_text("nobody:x:65534:\n")
+    (context / "file").write_text("a file\n")
+    more_files(context / "more.tar")
+    return context
+
+
+@pytest.fixture(scope="module")
+def digest(root_pybuild, plain):
+    """The digest of the image without steps."""
+    return root_pybuild.good(plain, env={"SOURCE_DATE_EPOCH": EPOCH}).manifest
+
+
 @pytest.mark.parametrize("name", ENVIRONMENTS)
-def test_builds_the_same_layers_everywhere(name, host, context, expected):
-    """What a host refuses is made up for; doctor says how (F1, F2, F4, F5, F8, F9, F10)."""
+def test_builds_the_same_layers_everywhere(name, host, context, expected, plain, digest):
+    """What a host refuses is made up for; doctor says how (F1-F6, F8, F9, F10)."""
     environment = ENVIRONMENTS[name]
     here = host(environment)
     seen = here.add(context)
@@ -115,13 +132,16 @@ def test_builds_the_same_layers_everywhere(name, host, context, expected):
     for number, layer in enumerate(layers):
         assert layer == expected[number], f"layer {number}"
     check_diagnosis(here)
+    assert f"manifest {digest}" in here.good(here.add(plain), SOURCE_DATE_EPOCH=EPOCH).stderr
     here.good("prune", "--all")
-    assert left(here) == []
+    assert here.left() == []
 
 
 def check_diagnosis(here):
     """Doctor names the tier, and what would give a better one."""
-    diagnosis = json.loads(here.good("doctor", "--json").stdout)
+    text = here.good("doctor", "--json").stdout
+    assert here.environment.unlocks in text.replace("\\n", " ")
+    diagnosis = json.loads(text)
     assert diagnosis["tier"] == here.environment.tier
     if diagnosis["tier"] != "userns":
         refused = next(f for f in diagnosis["findings"] if f["name"] == "sandbox userns")
@@ -129,10 +149,12 @@ def check_diagnosis(here):
         assert refused["hint"]
 
 
-def left(here):
-    """Trees of steps in a state directory."""
-    found = []
-    for kind in ("plain", "snapshots"):
-        directory = here.home / "state" / kind
-        found += os.listdir(directory) if directory.exists() else []
-    return found
+def test_a_build_without_steps_asks_for_nothing(root_pybuild, plain, tmp_path):
+    """No namespace, filter, mount or tracing, not even to try whether it could be had (F6)."""
+    trace = tmp_path / "trace"
+    command = root_pybuild.with_state("traced").command("--no-cache", plain)
+    how = ["strace", "-f", "-q", "-o", trace, "-e", f"trace={FORBIDDEN}"]
+    peers.run(*how, *command, env=root_pybuild.environ())
+    lines = trace.read_text().splitlines()
+    assert lines[-1].endswith("+++ exited with 0 +++")
+    assert [line for line in lines if not SHARED.search(line)] == []

@@ -43,6 +43,8 @@ class Environment:
     settings: dict = field(default_factory=dict)  # of confined.py
     has_account: bool = True  # who builds has an account, with subordinate ids
     helpers: str = ""  # "file": newuidmap has file capabilities
+    unlocks: str = ""  # a part of what doctor says would give a better tier
+    starts_runtimes: bool = False  # OCI runtimes can run steps
 
     def __str__(self):
         return self.meaning
@@ -55,60 +57,97 @@ def _worker(**more):
 _RESTRICTED = {"capabilities": (), "no_new_privileges": True}
 
 ENVIRONMENTS = {
-    "1": Environment("userns", "a workstation"),
-    "2a": Environment("emulate", "a user without subordinate ids", has_account=False),
-    "2b": Environment("emulate", "no new privileges", settings={"no_new_privileges": True}),
-    "2c": Environment("emulate", "user namespaces refused", settings={"filter": "namespaces"}),
+    "1": Environment("userns", "a workstation", starts_runtimes=True),
+    "2a": Environment(
+        "emulate", "a user without subordinate ids", has_account=False, unlocks="/etc/subuid"
+    ),
+    "2b": Environment(
+        "emulate", "no new privileges", settings={"no_new_privileges": True}, unlocks="no_new_privs"
+    ),
+    "2c": Environment(
+        "emulate", "user namespaces refused", settings={"filter": "namespaces"}, unlocks="seccomp"
+    ),
     "8": Environment(
-        "emulate", "user namespaces refused by AppArmor", settings={"filter": "apparmor"}
+        "emulate",
+        "user namespaces refused by AppArmor",
+        settings={"filter": "apparmor"},
+        unlocks="kernel.apparmor_restrict_unprivileged_userns=0",
     ),
     "root": Environment(
         "emulate",
         "a process of root as docker starts it",
         settings={"uid": 0, "filter": "default", "capabilities": CAPABILITIES},
+        unlocks="seccomp=unconfined",
     ),
-    "3": Environment("emulate", "docker's default container", Pod(filtered=True)),
+    "3": Environment(
+        "emulate", "docker's default container", Pod(filtered=True), unlocks="hostUsers: false"
+    ),
     "3k": Environment("userns", "a pod as it comes, of root", Pod()),
-    "3k+aa": Environment("emulate", "a pod of root where AppArmor refuses mounts", Pod(apparmor=True)),
+    "3k+aa": Environment(
+        "emulate",
+        "a pod of root where AppArmor refuses mounts",
+        Pod(apparmor=True),
+        unlocks="appArmorProfile: {type: Unconfined}",
+    ),
     "4": Environment(
-        "emulate", "a restricted pod", _worker(filtered=True, **_RESTRICTED)
+        "emulate",
+        "a restricted pod",
+        _worker(filtered=True, **_RESTRICTED),
+        unlocks="seccompProfile: {type: Unconfined}",
     ),
     "4u": Environment(
         "emulate",
         "a restricted pod of root in a user namespace",
         Pod(filtered=True, user_namespace=True, **_RESTRICTED),
+        unlocks="seccompProfile: {type: Unconfined}",
     ),
     "5": Environment("userns", "a pod with a user namespace", Pod(user_namespace=True)),
     "5r": Environment(
         "emulate",
         "a pod with a user namespace and the default filter",
         Pod(user_namespace=True, filtered=True),
+        unlocks="seccompProfile: {type: Unconfined}",
     ),
     "5u": Environment(
         "userns",
         "a pod with a user namespace and an unmasked /proc",
         Pod(user_namespace=True, masked=False),
+        starts_runtimes=True,
     ),
     "5n": Environment(
         "emulate",
         "a pod of a user in a user namespace",
         _worker(user_namespace=True, **_RESTRICTED),
+        unlocks="allowPrivilegeEscalation: true",
     ),
-    "6": Environment("emulate", "a pod of a user, set-user-id newuidmap", _worker()),
+    "6": Environment(
+        "emulate",
+        "a pod of a user, set-user-id newuidmap",
+        _worker(),
+        unlocks="setcap cap_setuid+ep",
+    ),
     "6+fc": Environment(
         "userns", "a pod of a user, newuidmap with file capabilities", _worker(), helpers="file"
     ),
-    "6n": Environment("emulate", "a pod of a user without rights", _worker(**_RESTRICTED)),
-    "7": Environment(
-        "userns", "a privileged pod", Pod(capabilities=every_capability(), masked=False)
+    "6n": Environment(
+        "emulate",
+        "a pod of a user without rights",
+        _worker(**_RESTRICTED),
+        unlocks="allowPrivilegeEscalation: true",
     ),
-}  # fmt: skip
+    "7": Environment(
+        "userns",
+        "a privileged pod",
+        Pod(capabilities=every_capability(), masked=False),
+        starts_runtimes=True,
+    ),
+}
 
 
 class Host:
     """Pybuild in an environment; `home` is a directory of this machine that it may write to.
 
-    In a pod that is the volume /vol, and the context is mounted at /context.
+    In a pod that is the volume /vol.
     """
 
     def __init__(self, environment, home, pybuild):
@@ -125,9 +164,13 @@ class Host:
         shutil.copytree(context, self.home / context.name)
         return self.seen / context.name
 
-    def run(self, *arguments, timeout=120, **variables):
+    def run(self, *arguments, **options):
         """Run pybuild to the end; nothing is in its environment but what is given."""
-        command = [self.pybuild.python, "-P", "-m", "builder", *map(str, arguments)]
+        return self.run_python("-m", "builder", *arguments, **options)
+
+    def run_python(self, *arguments, timeout=120, **variables):
+        """Run the interpreter that has pybuild to the end."""
+        command = [self.pybuild.python, "-P", *map(str, arguments)]
         env = {
             "PYTHONPATH": "/opt/pybuild" if self.environment.pod else self.pybuild.path,
             "PYTHONDONTWRITEBYTECODE": "1",
@@ -154,6 +197,11 @@ class Host:
         done = self.run(*arguments, **options)
         assert done.returncode == 0, f"{arguments}: {done.returncode}\n{done.stdout}{done.stderr}"
         return done
+
+    def left(self):
+        """Trees of steps in the state directory."""
+        kinds = [self.home / "state" / kind for kind in ("plain", "snapshots")]
+        return [name for kind in kinds if kind.exists() for name in os.listdir(kind)]
 
     def _pod(self, env):
         pod = self.environment.pod

@@ -25,6 +25,7 @@ from builder.sandbox import syscalls
 _PRIVATE = syscalls.MS_REC | syscalls.MS_PRIVATE
 _IDMAP = 0x100000  # MOUNT_ATTR_IDMAP
 _TOKEN = "/var/run/secrets/kubernetes.io/serviceaccount"
+_KERNELS = ("/sys", "/dev")  # nothing there is mapped
 _HIDDEN = ("tmp", "var/tmp", "run")  # of the machine's, where a pod starts with nothing
 
 
@@ -119,7 +120,7 @@ def _volumes(document, ids):
     for number, mount in enumerate(document["mounts"]):
         if mount["destination"] == _TOKEN:
             mount.update(type="bind", source=os.path.abspath("token"), options=["rbind", "ro"])
-        if mount["type"] != "bind" or mount["source"] in {"/sys", "/dev"} or not ids.first:
+        if mount["type"] != "bind" or mount["source"].startswith(_KERNELS) or not ids.first:
             continue
         target = Path(f"volume-{number}")
         (target.mkdir if os.path.isdir(mount["source"]) else target.touch)()

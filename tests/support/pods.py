@@ -36,6 +36,7 @@ PERFMON BPF CHECKPOINT_RESTORE
 """  # by number
 _STRICT = ["nosuid", "noexec", "nodev"]
 _DEVICES = ((1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (5, 0), (5, 1), (5, 2), (136, None))
+_GROUPS = "/sys/fs/cgroup"
 _TOKEN = "/var/run/secrets/kubernetes.io/serviceaccount"
 
 
@@ -132,7 +133,7 @@ class Pod:
             _bind("/sys", "/sys", [*_STRICT, *([] if self._privileged else ["ro"])]),
         ]
         if not self._privileged:
-            mounts.append(_mount("/sys/fs/cgroup", "tmpfs", [*_STRICT, "ro"]))
+            mounts += _groups()
         else:
             mounts[1] = _bind("/dev", "/dev", [])
             del mounts[2:5]
@@ -194,6 +195,16 @@ _REFUSED_MOUNTS = {
 
 def _mount(target, kind, options):
     return {"destination": target, "type": kind, "source": kind, "options": options}
+
+
+def _groups():
+    """The machine's control groups, none of which can be changed."""
+    mounts = [line.split() for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    kinds = {fields[4]: fields[fields.index("-") + 1] for fields in mounts}
+    paths = [path for path in kinds if path.startswith(f"{_GROUPS}/") or path == _GROUPS]
+    found = [_bind(path, path, [*_STRICT, "ro"]) for path in paths if "cgroup" in kinds[path]]
+    is_apart = all(mount["destination"] != _GROUPS for mount in found)
+    return [*([_mount(_GROUPS, "tmpfs", [*_STRICT, "mode=755"])] if is_apart else []), *found]
 
 
 def _bind(source, target, options):
