@@ -102,11 +102,9 @@ class Stages:
         return self._found(name, user, "mount")
 
     def _found(self, name: str, user: int, verb: str) -> int | None:
+        """Of several stages of a name the file's last is meant, wherever it is named (S01)."""
         found = self.by_name.get(name.lower(), ())
-        if not found:
-            return None
-        before = self.base(name.lower(), user)
-        return before if before is not None else self._earlier(found[0], name, user, verb)
+        return self._earlier(found[-1], name, user, verb) if found else None
 
     def _earlier(self, index: int, name: str, user: int, verb: str) -> int:
         current = self.stages[user].name

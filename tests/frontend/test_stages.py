@@ -56,11 +56,10 @@ def test_target_unknown_is_suggested(name: str, hint: str) -> None:
 
 
 def test_from_sees_earlier_stages_only() -> None:
-    """F02, S01: the nearest earlier definition counts; later and own ones are images."""
+    """F02: the nearest earlier definition counts; later and own ones are images."""
     stages = grouped(from_(1, "a"), from_(2, "b"), from_(3, "a"), from_(4, "c"))
     assert stages.base("a", 0) is None
     assert stages.base("A", 1) is None
-    assert stages.mounted("A", 1) == 0
     assert stages.base("a", 1) == 0
     assert stages.base("a", 2) == 0
     assert stages.base("a", 3) == 2
@@ -85,10 +84,16 @@ def test_copy_from_wrong_stage(name: str, user: int, message: str) -> None:
     assert caught.value.message == message
 
 
-def test_copy_from_own_name_is_circular_although_it_comes_again() -> None:
-    """CP01, S01: a stage whose name is taken again later still can not read itself."""
+def test_copy_from_a_name_of_several_stages_means_the_last() -> None:
+    """CP01, S01: even where an earlier one could be meant, which FROM would take."""
+    stages = grouped(from_(1, "a"), from_(2, "b"), from_(3, "a"), from_(4, "c"))
+    assert stages.copied("a", 3) == 2
+    assert stages.mounted("A", 3) == 2
     with pytest.raises(MistakeError, match="circular dependency"):
-        grouped(from_(1, "a"), from_(2, "a")).copied("a", 0)
+        stages.copied("a", 2)
+    for find in (stages.copied, stages.mounted):
+        with pytest.raises(MistakeError, match="needs to be defined before"):
+            find("a", 1)
 
 
 def test_mount_from_knows_no_numbers() -> None:
