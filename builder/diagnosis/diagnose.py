@@ -44,11 +44,11 @@ def diagnose(
         asked += [*kernel.rights(playing), *kernel.engine(playing)]
     tier = next((str(tier) for tier in tiers.ORDER if answers[tier].works), "")
     who = account.account(facts, places.read_text)
-    more = [*programs.helpers(facts), *programs.limits(), *programs.optional()]
+    where = remedies.surroundings(environ, {path: os.path.exists(path) for path in _MARKS})
+    more = [*programs.helpers(facts), *programs.limits(where), *programs.optional(where)]
     changes = statedir.changes(answers[Tier(tier)].changes) if tier else None
     last = (*state, changes) if changes else tuple(state)
     found = Diagnosis(tier, place, (*_tiers(answers), *who, *asked, *more, *last))
-    where = remedies.surroundings(environ, {path: os.path.exists(path) for path in _MARKS})
     case = remedies.Case(found, facts, where)
     return replace(found, remedies=remedies.remedies(case), notes=remedies.notes(case))
 

@@ -21,6 +21,10 @@ _CAPABILITY = "security.capability"
 _RIGHTS = {"newuidmap": 7, "newgidmap": 6}  # CAP_SETUID, CAP_SETGID
 _EVERY_LIMIT = Limits(memory=1 << 30, cpu_quota=100_000, cpuset_cpus="0", pids=1000)
 _TUN = "/dev/net/tun"
+_NO_TUN = {
+    "host": "as root: modprobe tun",
+    "pod": "have a device plugin give the pod /dev/net/tun, or choose --network host or none",
+}
 _OPTIONAL = (
     ("network", "pasta", "for --network=sandbox", "apt install passt"),
     ("network", "slirp4netns", "for --network=sandbox", "apt install slirp4netns, or better passt"),
@@ -63,8 +67,8 @@ def helper_kind(path: str, capability: int) -> str:
     return "setuid root" if status.st_mode & stat.S_ISUID and not status.st_uid else ""
 
 
-def limits() -> list[Finding]:
-    """Which limits of a step a control group can hold here.
+def limits(where: str = "host") -> list[Finding]:
+    """Which limits of a step a control group can hold; `where` is host, container or pod.
 
     Not in a child: a build would be alone in its group, too.
     """
@@ -77,14 +81,15 @@ def limits() -> list[Finding]:
             Finding("limits", "cgroups", works=True, detail=f"memory, cpu, cpuset, pids ({kinds})")
         ]
     detail = f"not delegated: {', '.join(groups.missing)} ({kinds})"
-    hint = (
-        "start pybuild with: systemd-run --user --scope -p Delegate=yes pybuild ...; without it"
-        " resource limits of the process stand in"
-    )
+    way = {
+        "host": "start pybuild with: systemd-run --user --scope -p Delegate=yes pybuild ...",
+        "pod": "limit the pod itself: resources: {limits: {memory: 4Gi, cpu: 2}}",
+    }.get(where, "limit the container itself, as with --memory 4g --cpus 2")
+    hint = f"{way}; without it resource limits of the process stand in"
     return [Finding("limits", "cgroups", works=False, detail=detail, hint=hint)]
 
 
-def optional() -> list[Finding]:
+def optional(where: str = "host") -> list[Finding]:
     """Programs for some builds only, and the network device two of them need."""
     found = [_program(*row) for row in _OPTIONAL]
     try:
@@ -92,11 +97,9 @@ def optional() -> list[Finding]:
         tun = Finding("network", _TUN, works=True, detail="can be opened")
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
-        hint = (
-            "give the container the device: --device /dev/net/tun"
-            if isinstance(error, FileNotFoundError)
-            else "as root: chmod 666 /dev/net/tun"
-        )
+        hint = "as root: chmod 666 /dev/net/tun"
+        if isinstance(error, FileNotFoundError):
+            hint = _NO_TUN.get(where, "give the container the device: --device /dev/net/tun")
         tun = Finding("network", _TUN, works=False, detail=reason, hint=hint)
     return [tun, *found, _foreign()]
 

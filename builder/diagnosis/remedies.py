@@ -88,7 +88,7 @@ def _obstacles(tier: Tier, case: Case) -> Iterator[_Setting]:
             if not case["user namespace"].works:
                 yield _no_namespace(case)
             elif not (case["id map: direct"].works or case["id map: newuidmap"].works):
-                yield _no_ids(case)
+                yield from _no_ids(case)
             yield from _mounts(case)
         case Tier.SINGLE:
             if not case["user namespace"].works:
@@ -130,7 +130,7 @@ def _seccomp(obstacle: str, case: Case) -> _Setting:
             "      securityContext:\n"
             "        runAsUser: 0\n"
             "        seccompProfile: {type: Unconfined}\n"
-            "        appArmorProfile: {type: Unconfined}    # where nodes have AppArmor\n"
+            "        appArmorProfile: {type: Unconfined}  # if nodes have AppArmor\n"
         )
         return _Setting(obstacle, "in the pod", text)
     return _Setting(
@@ -151,23 +151,26 @@ def _apparmor(obstacle: str) -> _Setting:
     return _Setting(f"{obstacle} (AppArmor)", _HOST, text)
 
 
-def _no_ids(case: Case) -> _Setting:
+def _no_ids(case: Case) -> Iterator[_Setting]:
     facts = case.facts
     mapped = case["id map: newuidmap"]
     has_ranges = case["subuid"].works and case["subgid"].works
     obstacle = mapped.detail
     if facts.apparmor_restricts and has_ranges:
-        return _apparmor(obstacle)
+        yield _apparmor(obstacle)
+        return
     if facts.capabilities and sum(e.count for e in facts.uid_map) < host.NEEDED_IDS:
-        return _few_ids(case)
+        yield _few_ids(case)
+        return
+    has_helpers = has_ranges and facts.newuidmap and facts.newgidmap
     if case.surroundings is Surroundings.POD and facts.uid:
         text = (
             "spec:\n  hostUsers: false\n  containers:\n    - name: build\n      securityContext:\n"
         )
-        return _Setting(obstacle, "in the pod", f"{text}        runAsUser: 0\n")
-    if not has_ranges or not (facts.newuidmap and facts.newgidmap):
-        return _ranges(obstacle, case)
-    return _powerless_helper(obstacle, case)
+        yield _Setting(obstacle, "in the pod", f"{text}        runAsUser: 0\n")
+        if not has_helpers or facts.no_new_privileges:
+            return
+    yield _powerless_helper(obstacle, case) if has_helpers else _ranges(obstacle, case)
 
 
 def _few_ids(case: Case) -> _Setting:
@@ -285,8 +288,8 @@ def notes(case: Case) -> tuple[str, ...]:
             "What steps write is kept in memory, as the state directory's file system cannot"
             f" hold it. Better, {setting.where}:\n{setting.text}"
         )
-    in_pod = case.surroundings is Surroundings.POD
-    if in_pod and case["private mounts"].works and not case["fresh proc"].works:
+    shared = case.surroundings is Surroundings.POD and case.found.tier in {Tier.USERNS, Tier.SINGLE}
+    if shared and case["private mounts"].works and not case["fresh proc"].works:
         found.append(
             "Steps see the processes of the pod in /proc, as part of it is masked. With"
             " hostUsers: false the container may have its own:\n"

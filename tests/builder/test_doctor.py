@@ -235,6 +235,7 @@ NO_MAP = ("id map: direct", "id map: newuidmap")
         (case(*NO_MAP, "subuid", newuidmap=""), "apt install uidmap"),
         (case(*NO_MAP, apparmor_restricts=True), "kernel.apparmor_restrict_unprivileged_userns=0"),
         (case(*NO_MAP, surroundings=POD), "runAsUser: 0"),
+        (case(*NO_MAP, surroundings=POD), "setcap cap_setgid+ep /usr/bin/newgidmap"),
         (case(*NO_MAP, no_new_privileges=True), "without no_new_privs"),
         (case(*NO_MAP), "setcap cap_setgid+ep /usr/bin/newgidmap"),
         (case(*NO_MAP, capabilities=1, surroundings=POD, uid=0, uid_map=(Extent(0, 5, 10),)),
@@ -281,6 +282,7 @@ def test_notes_are_about_what_works_and_could_be_better():
     assert "emptyDir: {}" in notes[0]
     assert "procMount: Unmasked" in notes[1]
     assert remedies.notes(case()) == ()
+    assert remedies.notes(case("fresh proc", surroundings=POD)) == ()  # emulation shows its own
 
 
 @pytest.mark.parametrize(
@@ -392,6 +394,38 @@ def test_a_helper_tells_where_its_right_comes_from(tmp_path):
         os.removexattr(program, "security.capability")
         program.chmod(0o4755)
         assert programs.helper_kind(str(program), 7) == "setuid root"
+
+
+@pytest.mark.parametrize(
+    ("where", "limit", "device"),
+    [
+        ("host", "systemd-run", "modprobe tun"),
+        ("container", "--memory 4g", "--device /dev/net/tun"),
+        ("pod", "limits: {memory: 4Gi", "device plugin"),
+    ],
+)
+def test_hints_fit_where_we_are(where, limit, device, monkeypatch):
+    """A pod is not told to use systemd-run, a workstation not to change a container."""
+    monkeypatch.setattr(programs, "_TUN", "/nowhere/tun")
+    monkeypatch.setattr(programs, "Cgroups", lambda _limits: Bare())
+    assert limit in programs.limits(where)[0].hint
+    assert device in programs.optional(where)[0].hint
+
+
+class Bare:
+    """Control groups that hold nothing."""
+
+    missing = ("memory",)
+
+    def close(self):
+        """Nothing is open."""
+
+
+def test_settings_fit_a_terminal():
+    """Indented by eight, no line of YAML is cut at 80 columns."""
+    given = case("user namespace", filtered=True, surroundings=POD)
+    for remedy in remedies.remedies(given):
+        assert max(len(line) for line in remedy.setting.splitlines()) <= 72
 
 
 def test_rights_are_tried_where_nothing_stays(tmp_path):
