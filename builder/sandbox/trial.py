@@ -12,7 +12,6 @@ import json
 import os
 import select
 import signal
-import tempfile
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from builder.errors import HostUnsupportedError, SandboxError
@@ -131,7 +130,9 @@ def try_tier(tier: Tier, scratch: str) -> Answer:
 @contextlib.contextmanager
 def playground(scratch: str) -> Iterator[str]:
     """A new directory in `scratch` for trials in children; it goes with all they leave in it."""
-    from cache.archive.rooted import remove_tree  # noqa: PLC0415 - once per boot
+    import tempfile  # noqa: PLC0415 - once per boot
+
+    from cache.archive.rooted import remove_tree  # noqa: PLC0415 - the same
 
     place = tempfile.mkdtemp(dir=scratch)
     try:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from builder.snapshot.attributes import Xattrs
 
+_MOST_ABSENT = 100_000  # paths remembered, of some 50 bytes; a step may change any number
+
 
 class LowerDir(Protocol):
     """A read-only tree by in-image bytes paths, b"" being the root; nothing is followed.
@@ -67,8 +69,14 @@ class StackedLower:
     cannot leave its tree. With the one name b"." it is a plain directory.
     """
 
-    def __init__(self, base_fd: int, names: Sequence[bytes]) -> None:
-        """Borrow a directory and take the trees' names in it."""
+    def __init__(
+        self, base_fd: int, names: Sequence[bytes], absent: set[bytes] | None = None
+    ) -> None:
+        """Borrow a directory and take the trees' names in it.
+
+        `absent` are paths seen to be missing, which grows: every step asks much the same.
+        """
+        self._absent = set[bytes]() if absent is None else absent
         self._base_fd = base_fd
         self._proc = b"/proc/self/fd/%d/" % base_fd
         self._top = names[0]
@@ -136,9 +144,13 @@ class StackedLower:
         return tuple(merged)
 
     def _status(self, place: bytes) -> os.stat_result | None:
+        if place in self._absent:
+            return None
         try:
             return os.stat(place, dir_fd=self._base_fd, follow_symlinks=False)
         except FileNotFoundError:
+            if len(self._absent) < _MOST_ABSENT:
+                self._absent.add(place)
             return None
 
 

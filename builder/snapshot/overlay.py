@@ -49,6 +49,7 @@ if TYPE_CHECKING:
 _EMPTY = "empty"  # the lower of an empty stack; overlayfs needs at least one
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _DRAIN = 1 << 20
+_SCRATCH = chain_id(())
 
 
 @contextlib.contextmanager
@@ -92,7 +93,8 @@ class OverlaySnapshotter:
         self._extracting: dict[Digest, Lock] = {}
         self._held: dict[str, Claim] = {}
         self._read: dict[Digest, str] = {}  # names of trees, as the record of a chain gave them
-        self._chains: dict[tuple[str, str], Digest] = {}
+        self._stack: tuple[tuple[Layer, ...], tuple[Digest, ...]] = ((), ())  # asked about last
+        self._absent: set[bytes] = set()  # what committed trees were seen to lack
         self._nothing: Layer | None = None  # the layer without entries, once one was written
         self._remover = Remover(self._actives)
 
@@ -132,10 +134,8 @@ class OverlaySnapshotter:
             raise SandboxError(msg, hint="join RUN instructions, or start from a flattened image")
         stack = _Stack(self._store, layers, self._merged)
         start = 0 if self._hides else whole_until(self._store, layers)
-        chain = chain_id(())
         trees: list[tuple[int, Digest, bool]] = []
-        for count, layer in enumerate(layers):
-            chain = self._next_chain(chain, layer.diff_id)
+        for count, chain in enumerate(self._chains(layers)):
             if count + 1 >= start:
                 is_whole = count + 1 == start
                 trees.append((count, whole_chain(chain) if is_whole else chain, is_whole))
@@ -169,9 +169,7 @@ class OverlaySnapshotter:
             upper=os.path.join(place, "upper"),
             work=os.path.join(place, "work"),
         )
-        chain = chain_id(())
-        for layer in layers:
-            chain = self._next_chain(chain, layer.diff_id)
+        chain = self._chains(layers)[-1] if layers else _SCRATCH
         return Active(claim.name, chain, overlay)
 
     @_disk()
@@ -205,7 +203,7 @@ class OverlaySnapshotter:
     @_disk()
     def commit(self, active: Active, layer: Layer) -> None:
         """Make the upper directory the committed tree of parent + layer, unless there is one."""
-        chain = self._next_chain(active.parent, layer.diff_id)
+        chain = _next_chain(active.parent, layer.diff_id)
         upper = self._open_upper(active)
         if self._known(chain) is None and not self._apart:
             with self._trees.adopt(upper, self._actives, f"{active.key}/upper") as claim:
@@ -224,6 +222,7 @@ class OverlaySnapshotter:
         """Forget and delete the committed tree of a chain that no step uses."""
         name = self._names.get(chain)
         self._read.pop(chain, None)
+        self._absent.clear()
         self._names.remove(chain)
         if name is not None:
             self._trees.remove(name)
@@ -237,26 +236,29 @@ class OverlaySnapshotter:
     def _known(self, chain: Digest) -> str | None:
         """Name of a chain's tree; a record without its directory is dropped."""
         name = self._read.get(chain)
-        if name is not None and self._trees.has(name):
-            return name
+        if name is not None:
+            return name  # nobody removes trees while a build holds the state directory
         name = self._names.get(chain)
         if name is not None and not self._trees.has(name):
-            self._read.pop(chain, None)
             self._names.remove(chain)
             return None
         if name is not None:
             self._read[chain] = name
         return name
 
-    def _next_chain(self, parent: Digest, diff_id: Digest) -> Digest:
-        """Chain ID of a stack with one more layer; each step of a build asks for those below."""
-        if parent == chain_id(()):
-            return diff_id
-        key = (parent.hex, diff_id.hex)
-        found = self._chains.get(key)
-        if found is None:
-            found = self._chains[key] = Digest.of(f"{parent} {diff_id}".encode())
-        return found
+    def _chains(self, layers: Sequence[Layer]) -> tuple[Digest, ...]:
+        """Chain IDs of a stack from its base on; the next step asks for one more mostly."""
+        known, chains = self._stack
+        count = 0
+        for before, layer in zip(known, layers, strict=False):
+            if before is not layer:
+                break
+            count += 1
+        found = list(chains[:count])
+        for layer in layers[count:]:
+            found.append(_next_chain(found[-1] if found else _SCRATCH, layer.diff_id))
+        self._stack = (tuple(layers), tuple(found))
+        return tuple(found)
 
     def _empty(self) -> str:
         try:
@@ -312,7 +314,7 @@ class OverlaySnapshotter:
         names = active.root.lowers if isinstance(active.root, Overlay) else ()
         if names == (_EMPTY,):
             return EmptyLower()
-        return StackedLower(self._trees.fd, [name.encode() for name in names])
+        return StackedLower(self._trees.fd, [name.encode() for name in names], self._absent)
 
     def _drop(self, key: str) -> None:
         claim = self._held.pop(key, None)
@@ -347,6 +349,11 @@ class _Stack:
         layers = self._layers[: count + 1]
         tree = self._merged(layers)
         materialize(root_fd, tree, layers, self._store, keep_owner=keep_owner)
+
+
+def _next_chain(parent: Digest, diff_id: Digest) -> Digest:
+    """Chain ID of a stack with one more layer."""
+    return diff_id if parent == _SCRATCH else Digest.of(f"{parent} {diff_id}".encode())
 
 
 class _LateWriter:

@@ -5,12 +5,12 @@ Owns ustar, GNU, star and v7 layouts. It must not know of streams or of extended
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from struct import Struct
 from zlib import adler32
 
 from cache.archive.entry import MAX_NAME, MAX_PATH, decode, encode
 from cache.errors import ArchiveError
+from cache.value import field, state, value
 
 BLOCK = 512
 ZERO_BLOCK = bytes(BLOCK)
@@ -32,7 +32,7 @@ _LEADING = frozenset({"", ".", "/"})
 _FIELDS = Struct("100s24s12s12s8x1s100s6s2x32x32x16s155s12s")
 
 
-@dataclass(slots=True)
+@state
 class Header:
     """A header block as read; extended headers may replace some of it."""
 
@@ -83,7 +83,7 @@ def _is_sound(block: bytes) -> bool:
     return claimed in {actual, actual - 256 * high}
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Memo:
     """Numbers seen before in one archive: the same few owners and times come again and again."""
 

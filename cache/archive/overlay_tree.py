@@ -7,12 +7,12 @@ it is data; nothing here touches a disk.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from cache.archive.entry import Entry, Kind
 from cache.archive.header import quoted
 from cache.errors import ArchiveError
+from cache.value import field, state, value
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -38,7 +38,7 @@ class Lower(Protocol):
         """Names in a directory."""
 
 
-@dataclass(slots=True, eq=False)
+@state
 class Node:
     """Something this layer holds.
 
@@ -60,7 +60,7 @@ class Node:
         return self.entry.kind is _DIRECTORY and not self.is_whiteout
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Place:
     """A directory of the merged view: its path and what this layer holds of it.
 

@@ -5,12 +5,12 @@ Owns the record grammar, its limits and the keys we understand. It must not know
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cache.archive.entry import decode, encode
 from cache.archive.header import MAX_ID, MAX_SIZE, MAX_TIME
 from cache.errors import ArchiveError
+from cache.value import state
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -25,7 +25,7 @@ _SECOND = 1_000_000_000
 _NANO_DIGITS = 9
 
 
-@dataclass(slots=True)
+@state
 class Extended:
     """What extended headers say about the next entry; None where they are silent."""
 
