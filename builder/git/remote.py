@@ -50,6 +50,16 @@ class Remote:
         return self.url.startswith("ssh://") or "://" not in self.url
 
     @property
+    def settings(self) -> tuple[tuple[str, str], ...]:
+        """How git is to ask: with the credentials, which then go nowhere else (F04)."""
+        return (*self.auth, ("http.followRedirects", "false")) if self.auth else ()
+
+    def at(self, url: str) -> Remote:
+        """The same repository and credentials at another URL of its host."""
+        auth = tuple((name.replace(self.url, url, 1), text) for name, text in self.auth)
+        return Remote(url, self.userinfo, auth)
+
+    @property
     def full(self) -> str:
         """The URL with its credentials, for what is relative to it."""
         scheme, mark, rest = self.url.partition("://")

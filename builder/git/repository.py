@@ -95,7 +95,7 @@ class Repository:
                 self.keep(name)
                 return
         if failure is not None:
-            raise failed(f"failed to fetch remote {remote.shown}", failure)
+            raise failed(f"failed to fetch remote {remote.shown}", failure) from failure
         raise GitError(f"{remote.shown} does not have {name}")
 
     def _fetch(self, remote: Remote, refspecs: list[str], *, shallow: bool) -> None:
@@ -115,7 +115,7 @@ class Repository:
 
     def _get(self, remote: Remote, *args: str) -> None:
         place = {"GIT_DIR": self.path}
-        self._program.run("fetch", *args, settings=remote.auth, extra=place)
+        self._program.run("fetch", *args, settings=remote.settings, extra=place)
 
     def commit(self, name: str) -> tuple[str, int]:
         """The commit behind a name, and its time in seconds.

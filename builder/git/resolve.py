@@ -102,7 +102,7 @@ def _asked(program: GitProgram, remote: Remote, ref: str) -> Resolved:
 
 
 def _listed(program: GitProgram, remote: Remote, *args: str) -> str:
-    output = program.run("ls-remote", *args, settings=remote.auth, timeout=_TIMEOUT)
+    output = program.run("ls-remote", *args, settings=remote.settings, timeout=_TIMEOUT)
     return output.decode("utf-8", "surrogateescape")
 
 

@@ -9,6 +9,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from builder.git.program import Agent, GitError, GitFailedError, GitProgram
+from builder.git.redirects import following
 from builder.git.remote import Remotes, relative
 from builder.git.repository import Repository, failed, opened
 from builder.git.resolve import Resolved, resolve
@@ -57,7 +58,9 @@ class GitSource:
             if found is None:
                 remote = self._remote(op.url)
                 try:
-                    found = resolve(self._program, remote, op)
+                    found = following(
+                        self._program, remote, lambda there: resolve(self._program, there, op)
+                    )
                 except GitFailedError as error:
                     raise failed(f"failed to fetch remote {remote.shown}", error) from error
                 self._resolved[op] = found
@@ -76,7 +79,9 @@ class GitSource:
         remote = self._remote(op.url)
         with opened(self._program, self._root, remote, resolved.sha) as repository:
             wanted = "" if op.fetch_by_commit else resolved.full
-            repository.fetch(remote, resolved.sha, wanted)
+            following(
+                self._program, remote, lambda there: repository.fetch(there, resolved.sha, wanted)
+            )
         commit, _ = repository.commit(resolved.sha)
         _verify(op, resolved, commit)
 
@@ -107,7 +112,9 @@ class GitSource:
         try:
             remote = self._remote(relative(parent.full, submodule.url), main)
             with opened(self._program, self._root, remote, submodule.commit) as repository:
-                repository.fetch(remote, submodule.commit)
+                following(
+                    self._program, remote, lambda there: repository.fetch(there, submodule.commit)
+                )
         except GitError as error:
             path = printable(submodule.path)[:200]
             raise GitError(f"submodule {path}: {error.message}", hint=error.hint) from error

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import threading
 import time
 from types import SimpleNamespace
 
 import pytest
-from support.git_server import Repo, git_server
+from support.git_server import Repo, git_server, redirecting
 from support.memory_layers import MemoryLayers
 
 from builder.errors import HostUnsupportedError
@@ -576,3 +577,38 @@ def test_repositories_are_swept(server, work):
     sweep(str(work.state), time.time_ns())
     assert list((work.state / "git").iterdir()) == []
     sweep(str(work.state / "nothing"), limit)
+
+
+@pytest.fixture
+def elsewhere():
+    """A server that notes what it is told, and answers nothing."""
+    with redirecting(lambda _path: None) as server:
+        yield server
+
+
+def test_credentials_follow_no_redirect_to_another_host(server, work, elsewhere):
+    """S-H08, S-F04: neither with the first request nor with those after it."""
+    repo = Repo(server, "r")
+    commit = repo.commit({"f": "1"})
+    with redirecting(lambda path: f"{elsewhere.url}/moved{path}") as moved:
+        work.secrets["GIT_AUTH_TOKEN"] = b"s3cr3t-token"
+        for ref in ("", commit):
+            with pytest.raises(GitError, match="where its credentials do not belong") as caught:
+                work.read(GitOp(f"{moved.url}/r.git", ref=ref))
+            assert "GIT_AUTH_TOKEN.HOST" in caught.value.hint
+    assert moved.tokens
+    assert not any(elsewhere.tokens)
+
+
+def test_credentials_follow_redirects_within_their_host(server, work):
+    """The benign twin: a forge that adds .git, or knows a repository's new name."""
+    repo = Repo(server, "r")
+    commit = repo.commit({"f": "1"})
+    server.redirects = {"/old": "/older", "/older": f"{server.url}/r.git"}
+    server.needed = "basic " + base64.b64encode(b"x-access-token:s3cr3t").decode()
+    work.secrets["GIT_AUTH_TOKEN"] = b"s3cr3t"
+    for ref in ("", commit):
+        assert work.read(GitOp(f"{server.url}/old", ref=ref))["f"][1] == b"1"
+    server.redirects["/older"] = "/old"
+    with pytest.raises(GitError, match="leads on"):
+        work.read(GitOp(f"{server.url}/old"))

@@ -28,6 +28,7 @@ class GitServer:
         self.protocol = None  # the protocol to speak whatever is asked for
         self.tokens = []
         self.needed = ""
+        self.redirects = {}  # repositories that moved, and where to
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -58,6 +59,12 @@ class GitServer:
         if self.needed and self.tokens[-1] != self.needed:
             handler.send_response(401)
             handler.send_header("WWW-Authenticate", 'Basic realm="git"')
+            handler.end_headers()
+            return
+        repository, _, rest = handler.path.partition("/info/refs")
+        if repository in self.redirects:
+            handler.send_response(301)
+            handler.send_header("Location", f"{self.redirects[repository]}/info/refs{rest}")
             handler.end_headers()
             return
         environ = {
@@ -155,3 +162,32 @@ def git_server(root):
         yield server
     finally:
         server.close()
+
+
+@contextmanager
+def redirecting(where):
+    """A server whose every reply leads to what `where(path)` says, or is a 404 for None."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def log_message(self, *args):
+            pass
+
+        def do_GET(self):
+            server.tokens.append(self.headers.get("Authorization", ""))
+            place = where(self.path)
+            self.send_response(404 if place is None else 302)
+            if place is not None:
+                self.send_header("Location", place)
+            self.end_headers()
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.tokens = []
+    server.url = f"http://127.0.0.1:{server.server_port}"
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
