@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from builder.diagnosis.finding import Remedy
 from builder.sandbox import host
 from builder.sandbox.host import Tier
-from cache.value import value
+from cache.value import replace, value
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -129,6 +129,7 @@ def _seccomp(obstacle: str, case: Case) -> _Setting:
             "    - name: build\n"
             "      securityContext:\n"
             "        runAsUser: 0\n"
+            f"{_capabilities(case)}"
             "        seccompProfile: {type: Unconfined}\n"
             "        appArmorProfile: {type: Unconfined}  # if nodes have AppArmor\n"
         )
@@ -138,6 +139,12 @@ def _seccomp(obstacle: str, case: Case) -> _Setting:
         "when the container is started",
         "--security-opt seccomp=unconfined --security-opt apparmor=unconfined",
     )
+
+
+def _capabilities(case: Case) -> str:
+    """A line of YAML for the rights of root that a container was not given."""
+    lacking = host.lacking_rights(replace(case.facts, capabilities=case.facts.bounding))
+    return f"        capabilities: {{add: [{', '.join(lacking)}]}}\n" if lacking else ""
 
 
 def _apparmor(obstacle: str) -> _Setting:
@@ -163,14 +170,29 @@ def _no_ids(case: Case) -> Iterator[_Setting]:
         yield _few_ids(case)
         return
     has_helpers = has_ranges and facts.newuidmap and facts.newgidmap
-    if case.surroundings is Surroundings.POD and facts.uid:
+    if case.surroundings is not Surroundings.HOST and not facts.uid:
+        yield _rights(case)
+        return
+    if case.surroundings is Surroundings.POD:
         text = (
             "spec:\n  hostUsers: false\n  containers:\n    - name: build\n      securityContext:\n"
+            f"        runAsUser: 0\n{_capabilities(case)}"
         )
-        yield _Setting(obstacle, "in the pod", f"{text}        runAsUser: 0\n")
+        yield _Setting(obstacle, "in the pod", text)
         if not has_helpers or facts.no_new_privileges:
             return
     yield _powerless_helper(obstacle, case) if has_helpers else _ranges(obstacle, case)
+
+
+def _rights(case: Case) -> _Setting:
+    """What root of a container needs to map ids by itself."""
+    lacking = host.lacking_rights(case.facts)
+    obstacle = f"root lacks CAP_{', CAP_'.join(lacking)}"
+    if case.surroundings is Surroundings.POD:
+        text = f"securityContext: {{capabilities: {{add: [{', '.join(lacking)}]}}}}"
+        return _Setting(obstacle, _POD, text)
+    text = " ".join(f"--cap-add {name}" for name in lacking)
+    return _Setting(obstacle, "when the container is started", text)
 
 
 def _few_ids(case: Case) -> _Setting:

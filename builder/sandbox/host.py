@@ -19,6 +19,7 @@ _FIRST_SUBORDINATE = 100000
 _HELPER_DIRECTORIES = ("/usr/bin", "/usr/local/bin", "/bin", "/run/wrappers/bin")
 _CAP_SETGID, _CAP_SETUID, _CAP_SETFCAP = 6, 7, 31
 _WRITERS = (1 << _CAP_SETGID) | (1 << _CAP_SETUID) | (1 << _CAP_SETFCAP)
+_RIGHTS = {"SETUID": _CAP_SETUID, "SETGID": _CAP_SETGID, "SETFCAP": _CAP_SETFCAP}
 _CAP_SYS_ADMIN = 21
 _MAX_FIELD = 1 << 32
 _SYSCTL = "/proc/sys/kernel"
@@ -222,7 +223,26 @@ def choose(host: Host) -> Mapping:
             "user namespaces are switched off on this host (user.max_user_namespaces is 0)",
             hint="as root: sysctl -w user.max_user_namespaces=15000",
         )
-    return direct(host) or subordinate(host)
+    mapping = direct(host)
+    if mapping is not None:
+        return mapping
+    try:
+        return subordinate(host)
+    except HostUnsupportedError as error:
+        lacking = lacking_rights(host)
+        if host.uid or not lacking:
+            raise
+        names = ", ".join(lacking)
+        raise HostUnsupportedError(
+            f"root cannot map ids here without CAP_{names.replace(', ', ', CAP_')}",
+            hint=f"give the container --cap-add {names.replace(', ', ' --cap-add ')}, the pod's"
+            f" securityContext capabilities: {{add: [{names}]}}",
+        ) from error
+
+
+def lacking_rights(host: Host) -> tuple[str, ...]:
+    """Which of the capabilities that mapping ids takes a process lacks, by name."""
+    return tuple(name for name, bit in _RIGHTS.items() if not host.capabilities >> bit & 1)
 
 
 def direct(host: Host) -> Mapping | None:

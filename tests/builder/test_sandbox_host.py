@@ -51,8 +51,17 @@ def test_root_maps_what_it_has_by_itself():
 
 def test_root_without_capabilities_is_not_trusted_to_map():
     """Uid 0 alone decides nothing (C1)."""
-    with pytest.raises(HostUnsupportedError, match="subordinate ids"):
+    with pytest.raises(HostUnsupportedError, match="without CAP_SETUID"):
         host.choose(replace(ROOT, capabilities=0))
+
+
+def test_root_is_told_which_rights_it_lacks():
+    """A container's root needs three capabilities, not subordinate ids of its own."""
+    bare = replace(ROOT, capabilities=1 << 6, subuid="", subgid="")
+    with pytest.raises(HostUnsupportedError, match="without CAP_SETUID, CAP_SETFCAP") as caught:
+        host.choose(bare)
+    assert "--cap-add SETUID --cap-add SETFCAP" in caught.value.hint
+    assert "capabilities: {add: [SETUID, SETFCAP]}" in caught.value.hint
 
 
 @pytest.mark.parametrize(
