@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import os
 import socket
 import struct
@@ -16,21 +17,34 @@ from builder.sandbox import interpreter, syscalls, trampoline
 from builder.sandbox.script import NEXT, Script, Slot, Texts
 
 MACHINES = ("x86_64", "aarch64")
+QEMU = "/usr/bin/qemu-aarch64-static"  # runs the code of the machine that this is not
 SLOT, OTHER, STATUS = 24, 32, 40
 
 
-def run(script, *, told=b"1"):
-    """Run a script: exit code, standard output, and what is in the results."""
+@pytest.fixture(params=MACHINES)
+def run(request):
+    """Run a script on a machine: exit code, standard output, and what is in the results."""
+    return functools.partial(run_on, request.param)
+
+
+def run_on(machine, script, *, told=b"1"):
+    """Run a script in the machine's code."""
     control, theirs = socket.socketpair()
-    program = trampoline.sealed(interpreter.image(syscalls.MACHINE))
+    program = trampoline.sealed(interpreter.image(machine))
     results, text = os.memfd_create("results"), os.memfd_create("script")
     output, end = os.pipe()
-    os.pwrite(text, script.build(syscalls.MACHINE, interpreter.FIRST), 0)
+    os.pwrite(text, script.build(machine, interpreter.FIRST), 0)
     null = os.open("/dev/null", os.O_RDONLY)
     wanted = (null, end, end, results, theirs.fileno(), text, program)
     high = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 50) for fd in wanted]
     actions = [(os.POSIX_SPAWN_DUP2, fd, number) for number, fd in enumerate(high[:6])]
-    pid = os.posix_spawn(f"/proc/self/fd/{high[6]}", ["x"], {}, file_actions=actions)
+    place = f"/proc/self/fd/{high[6]}"
+    if machine != syscalls.MACHINE:
+        actions.append((os.POSIX_SPAWN_DUP2, program, program))
+        os.set_inheritable(program, True)  # noqa: FBT003 - it has no name
+        place = f"/proc/self/fd/{program}"
+    words = [place] if machine == syscalls.MACHINE else [QEMU, place]
+    pid = os.posix_spawn(words[0], words, {}, file_actions=actions)
     for fd in (*high, null, end, text, program):
         os.close(fd)
     theirs.close()
@@ -62,7 +76,7 @@ def test_the_code_of_the_interpreter_is_not_writable(machine):
     assert (memory[0], memory[1], memory[5]) == (1, 6, 0)
 
 
-def test_calls_are_made_in_turn():
+def test_calls_are_made_in_turn(run):
     """Text passed by address, lists of texts as exec takes them."""
     script = Script()
     script.call("write", 1, b"one ", 4)
@@ -70,7 +84,7 @@ def test_calls_are_made_in_turn():
     assert run(script) == (0, b"one two\n", b"")
 
 
-def test_an_error_is_fatal_and_names_its_entry():
+def test_an_error_is_fatal_and_names_its_entry(run):
     """The address and the error are in the results, so that it can be told which call it was."""
     script = Script()
     script.call("umask", 0o22)
@@ -83,7 +97,7 @@ def test_an_error_is_fatal_and_names_its_entry():
     assert script.name_at(interpreter.FIRST, address + 1000) == ""
 
 
-def test_an_error_can_be_let_pass_or_lead_elsewhere():
+def test_an_error_can_be_let_pass_or_lead_elsewhere(run):
     """What may fail says so."""
     script = Script()
     script.call("close", 999, on_error=NEXT)
@@ -93,7 +107,7 @@ def test_an_error_can_be_let_pass_or_lead_elsewhere():
     assert run(ending(script, 3)) == (3, b"", b"")
 
 
-def test_a_child_goes_its_own_way_and_is_waited_for():
+def test_a_child_goes_its_own_way_and_is_waited_for(run):
     """A result of zero leads elsewhere; results are kept in slots and compared."""
     script = Script()
     script.call("clone", 17, store=SLOT, on_zero="child")
@@ -109,19 +123,20 @@ def test_a_child_goes_its_own_way_and_is_waited_for():
     assert (code, os.waitstatus_to_exitcode(int.from_bytes(results, "little"))) == (0, 5)
 
 
+@pytest.mark.parametrize("machine", MACHINES)
 @settings(deadline=None, max_examples=25)
 @given(left=st.integers(-(2**63), 2**63 - 1), right=st.integers(-(2**63), 2**63 - 1))
-def test_values_are_stored_and_compared_whole(left, right):
+def test_values_are_stored_and_compared_whole(machine, left, right):
     """64 bits of either sign."""
     script = Script()
     script.store(SLOT, left)
     script.jump("equal", Slot(SLOT), right)
     script.call("exit_group", 1)
     script.label("equal")
-    assert run(ending(script, 2))[0] == (2 if left == right else 1)
+    assert run_on(machine, ending(script, 2))[0] == (2 if left == right else 1)
 
 
-def test_it_does_nothing_before_it_is_told():
+def test_it_does_nothing_before_it_is_told(run):
     """An end of the launcher is the end of what waits for it."""
     script = Script()
     script.call("write", 1, b"never", 5)
