@@ -90,16 +90,20 @@ class RuntimeStarter:
         if self._wishes.runtime and self._asked in {"chroot", "emulate"}:
             msg = f"--sandbox={self._asked} starts no OCI runtime"
             raise HostUnsupportedError(msg, hint="leave out --sandbox or --runtime")
-        plain = self._tier(scratch) == "emulate"
+        tier = self._tier(scratch)
+        plain = tier in {"chroot", "emulate"}
         if self._wishes.apart and plain:
-            msg = "--network=sandbox needs namespaces, which an emulated sandbox has not"
+            msg = f"--network=sandbox needs namespaces, which the {tier} sandbox has not"
             raise HostUnsupportedError(msg, hint="choose --network host")
-        start = self._start_plain if plain else self._start_namespaces
-        self._runtime = limited(self._connected(start(scratch, layers, merged)))
+        if plain:
+            runtime = self._start_plain(scratch, layers, merged, chroot=tier == "chroot")
+        else:
+            runtime = self._start_namespaces(scratch, layers, merged)
+        self._runtime = limited(self._connected(runtime))
 
     def _tier(self, scratch: str) -> str:
         """The tier asked for, else the best that this host allows."""
-        if self._asked in {"single", "chroot"}:
+        if self._asked == "single":
             msg = f"--sandbox={self._asked} is not built yet"
             raise HostUnsupportedError(msg, hint="leave it out, or use userns or emulate")
         from builder.sandbox import tiers  # noqa: PLC0415 - only for RUN
@@ -115,6 +119,8 @@ class RuntimeStarter:
             choice = tiers.require(Tier.USERNS, scratch, memos, asked="--runtime")
         self._changes = choice.changes
         tier = choice.tier
+        if tier == "chroot" and self._wishes.foreign and not self._are_registered():
+            return "emulate"
         if tier == "userns" and self._wishes.foreign and not self._can_register(scratch):
             self._wishes.notice(
                 "this kernel lets no namespace have emulators of its own (Linux 6.7 does):"
@@ -130,6 +136,13 @@ class RuntimeStarter:
 
         known = self._emulators()
         return not known or registered(known) or try_registering(scratch).works
+
+    def _are_registered(self) -> bool:
+        """Whether the kernel runs programs of other machines by itself, or nothing would."""
+        from builder.sandbox.emulators import registered  # noqa: PLC0415 - rarely needed
+
+        known = self._emulators()
+        return not known or registered(known)
 
     def _limited(self) -> Callable[[Runtime], Runtime]:
         """Prepare what limits steps; must come before anything is forked, which would stay behind."""
@@ -225,14 +238,23 @@ class RuntimeStarter:
         emulators.register(self._emulators(), directory)
 
     def _start_plain(
-        self, scratch: str, layers: ArrivingLayers, merged: Callable[[Sequence[Layer]], Tree]
+        self,
+        scratch: str,
+        layers: ArrivingLayers,
+        merged: Callable[[Sequence[Layer]], Tree],
+        *,
+        chroot: bool,
     ) -> Runtime:
         from builder.sandbox.launch import LaunchedSandbox  # noqa: PLC0415 - only for RUN
         from builder.snapshot.plain import PlainSnapshotter  # noqa: PLC0415
 
-        sandbox: Sandbox = LaunchedSandbox.start_plain(scratch, self._emulators())
+        sandbox: Sandbox = (
+            LaunchedSandbox.start_chroot(scratch)
+            if chroot
+            else LaunchedSandbox.start_plain(scratch, self._emulators())
+        )
         self._stack.callback(sandbox.close)
-        snapshotter = PlainSnapshotter(self._state.root, layers, merged=merged, keep_owner=False)
+        snapshotter = PlainSnapshotter(self._state.root, layers, merged=merged, keep_owner=chroot)
         self._stack.enter_context(snapshotter)
         return Runtime(sandbox, snapshotter)
 

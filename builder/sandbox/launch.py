@@ -92,6 +92,14 @@ class LaunchedSandbox:
         return cls._start(scratch, functools.partial(_keep_plain, emulators))
 
     @classmethod
+    def start_chroot(cls, scratch: str) -> Self:
+        """Run steps in a changed root, for root without mounts; `scratch` holds what they need.
+
+        Call before any thread is started.
+        """
+        return cls._start(scratch, _keep_chroot)
+
+    @classmethod
     def _start(cls, scratch: str, keep: Callable[..., NoReturn]) -> Self:
         tools = launcher.make_tools()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -151,9 +159,9 @@ class LaunchedSandbox:
             raise SandboxError("the launcher of the sandbox is gone") from error
 
 
-def _settle(control: socket.socket, tools: Tools, parent: int) -> None:
-    """Die with the builder; keep nothing of it open that steps could inherit."""
-    syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
+def _settle(control: socket.socket, tools: Tools, parent: int, last: int = signal.SIGKILL) -> None:
+    """Die with the builder, by a signal; keep nothing of it open that steps could inherit."""
+    syscalls.prctl(syscalls.PR_SET_PDEATHSIG, last)
     if os.getppid() != parent:
         os._exit(1)
     os.setsid()  # the terminal's signals are for the builder, which cancels
@@ -177,6 +185,15 @@ def _keep_plain(
     tools = replace(tools, filter=emulate.filter_below())
     run_step = functools.partial(emulate.run, emulators)
     launcher.serve(control, scratch, tools, run_step, namespaces=False)
+
+
+def _keep_chroot(control: socket.socket, scratch: str, tools: Tools, parent: int) -> NoReturn:
+    """Be the launcher itself, which ends what it started before it dies with the builder."""
+    from builder.sandbox.engine import chroot  # noqa: PLC0415 - rarely needed
+
+    _settle(control, tools, parent, signal.SIGTERM)
+    syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)  # steps have our uid
+    launcher.serve(control, scratch, tools, chroot.run, namespaces=False)
 
 
 def _keep(

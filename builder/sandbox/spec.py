@@ -41,9 +41,13 @@ class Overlay:
 
 @value
 class PlainRoot:
-    """The step's root where nothing can be mounted: a directory, changed in place."""
+    """The step's root where nothing can be mounted: a directory, changed in place.
+
+    `links` are paths and texts of symbolic links in it, for who needs to know them.
+    """
 
     path: str
+    links: tuple[tuple[str, str], ...] = ()
 
 
 @value

@@ -118,6 +118,7 @@ def try_tier(tier: Tier, scratch: str) -> Answer:
     """Try what a tier stands on; `scratch` is a directory on the state's file system."""
     trials: dict[Tier, Callable[[str], str | None]] = {
         Tier.USERNS: _namespaces,
+        Tier.CHROOT: _changed_root,
         Tier.EMULATE: _emulation,
     }
     trial = trials.get(tier)
@@ -209,6 +210,26 @@ def try_programs(place: str) -> None:
         )
 
 
+def _changed_root(place: str) -> None:
+    """A directory as the root, files and processes of others, notifications of system calls."""
+    from builder.sandbox import syscalls  # noqa: PLC0415 - in the child only
+    from builder.sandbox.engine import abi, kernel, program  # noqa: PLC0415 - the same
+
+    if os.geteuid():
+        raise HostUnsupportedError(
+            "only root may change its root and its ids", hint="run the container as root"
+        )
+    table = abi.abi_of(syscalls.MACHINE)
+    os.chown(place, _SOMEBODY, _SOMEBODY)
+    os.chroot(place)
+    os.chdir("/")
+    syscalls.prctl(_NO_NEW_PRIVILEGES, 1)
+    _listen(kernel.listen, program.program(table, program.Plan(notify=("mknodat",))))
+    os.setgroups((_SOMEBODY,))
+    os.setresgid(*(_SOMEBODY,) * 3)
+    os.setresuid(*(_SOMEBODY,) * 3)
+
+
 def _emulation(place: str) -> None:
     """Notifications of system calls, and a child that may be traced."""
     try_programs(place)
@@ -229,8 +250,12 @@ def _emulation(place: str) -> None:
     finally:
         os.kill(traced, signal.SIGKILL)
     syscalls.prctl(_NO_NEW_PRIVILEGES, 1)
+    _listen(kernel.listen, program.program(table, program.Plan(notify=("mknodat",))))
+
+
+def _listen(install: Callable[[bytes], int], code: bytes) -> None:
     try:
-        kernel.listen(program.program(table, program.Plan(notify=("mknodat",))))
+        install(code)
     except OSError as error:
         raise HostUnsupportedError(
             f"cannot be notified of system calls: {(error.strerror or '').lower()}",

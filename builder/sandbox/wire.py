@@ -74,7 +74,8 @@ def _recorded(row: list[Any]) -> Recorded:
 
 def _root(document: dict[str, Any]) -> Overlay | PlainRoot:
     if "path" in document:
-        return PlainRoot(document["path"])
+        links = tuple((path, text) for path, text in document["links"])
+        return PlainRoot(document["path"], links)
     lowers = tuple(document["lowers"])
     return Overlay(document["base"], lowers, document["upper"], document["work"])
 

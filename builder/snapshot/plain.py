@@ -20,6 +20,7 @@ from builder.snapshot.materialize import materialize
 from builder.snapshot.recorded import RecordedFiles
 from builder.snapshot.seeds import Seeds
 from builder.snapshot.snapshotter import Active
+from cache.archive.entry import Kind
 from cache.errors import StoreError
 from cache.spec.manifest import MAX_LAYERS
 from cache.spec.oci import chain_id
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     Merged = Callable[[Sequence[Layer]], Tree]
 
 _CHAIN = "chain"
+_OWNED = " owned"  # after the chain: owners and modes are the files' own
 _ROOT = "root"
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NOTE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -78,7 +80,7 @@ class PlainSnapshotter:
         self._active: dict[str, _Working] = {}
         self._shared: dict[Digest, Claim] = {}
         self._scanned: dict[str, dict[str, int]] = {}  # directories of idle trees, by name
-        self._seeds = Seeds(store, merged)
+        self._seeds = Seeds(store, merged, devices_only=keep_owner)
 
     def __enter__(self) -> Self:
         """Use for a with-block."""
@@ -129,8 +131,10 @@ class PlainSnapshotter:
         working.known = Known(_tick(working.claim.fd), directories)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(_CHAIN, dir_fd=working.claim.fd)  # from now on it is in flux
-        recorded = () if self._keep_owner else self._seeds.of(layers)
-        return Active(working.claim.name, working.chain, PlainRoot(root), recorded)
+        links = _links(self._merged(layers)) if self._keep_owner else ()
+        return Active(
+            working.claim.name, working.chain, PlainRoot(root, links), self._seeds.of(layers)
+        )
 
     @_disk()
     def diff(
@@ -182,10 +186,7 @@ class PlainSnapshotter:
 
     def _reused(self, layers: tuple[Layer, ...]) -> _Working | None:
         """Take an idle directory that holds the stack, or most of its beginning."""
-        chains = {
-            str(chain_id([layer.diff_id for layer in layers[:count]])): count
-            for count in range(1, len(layers) + 1)
-        }
+        chains = {self._note_of(layers[:count]): count for count in range(1, len(layers) + 1)}
         found: list[tuple[int, str]] = []
         for name in os.listdir(self._directories.fd):
             count = chains.get(self._noted(name))
@@ -203,13 +204,18 @@ class PlainSnapshotter:
             os.close(claim.fd)
         return None
 
+    def _note_of(self, layers: Sequence[Layer]) -> str:
+        """What is noted of a directory: its stack, and whether files are their owners'."""
+        chain = str(chain_id([layer.diff_id for layer in layers]))
+        return chain + _OWNED if self._keep_owner else chain
+
     def _noted(self, name: str) -> str:
         return _noted(self._directories, name)
 
     def _note(self, working: _Working) -> None:
         fd = os.open(f"{_CHAIN}.new", _NOTE, 0o600, dir_fd=working.claim.fd)
         with open(fd, "w", encoding="ascii") as file:
-            file.write(str(working.chain))
+            file.write(self._note_of(working.layers))
         here = working.claim.fd
         os.rename(f"{_CHAIN}.new", _CHAIN, src_dir_fd=here, dst_dir_fd=here)
 
@@ -253,11 +259,17 @@ class PlainSnapshotter:
             os.close(working.claim.fd)
 
 
+def _links(tree: Tree) -> tuple[tuple[str, str], ...]:
+    """Every symbolic link of a tree."""
+    entries = (node.entry for node in tree.walk())
+    return tuple((e.path, e.linkname) for e in entries if e.kind is Kind.SYMLINK)
+
+
 def drop_idle(root: str, kept: Collection[object]) -> None:
     """Delete the directories nobody uses, but those that hold a stack named in `kept`."""
     directories = Directories.open(os.path.join(root, "plain"))
     try:
-        directories.sweep(lambda name: _noted(directories, name) in kept)
+        directories.sweep(lambda name: _noted(directories, name).removesuffix(_OWNED) in kept)
     finally:
         directories.close()
 

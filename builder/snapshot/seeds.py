@@ -33,8 +33,19 @@ _KEPT = 16  # stacks remembered
 class Seeds:
     """Records by stack."""
 
-    def __init__(self, store: LayerStore, merged: Callable[[Sequence[Layer]], Tree]) -> None:
-        """Read indexes of layers and merged trees."""
+    def __init__(
+        self,
+        store: LayerStore,
+        merged: Callable[[Sequence[Layer]], Tree],
+        *,
+        devices_only: bool = False,
+    ) -> None:
+        """Read indexes of layers and merged trees; `devices_only` where owners are on disk.
+
+        Devices below /dev are left out then: no step sees them.
+        """
+        self._needs = _is_device if devices_only else _needs_record
+        self._record = _device if devices_only else _record
         self._store = store
         self._merged = merged
         self._known: dict[Digest, dict[str, Recorded]] = {}
@@ -46,7 +57,7 @@ class Seeds:
         if found is None:
             found = self._grown(layers) if layers else None
             if found is None:
-                found = _of_tree(self._merged(layers))
+                found = self._of_tree(self._merged(layers))
             if len(self._known) >= _KEPT:
                 self._known.pop(next(iter(self._known)))
             self._known[chain] = found
@@ -60,23 +71,22 @@ class Seeds:
         found = dict(below)
         for entry in self._store.index(layers[-1]):
             now = None if _is_mark(entry) else tree.get(entry.path)
-            if now is not None and _needs_record(now):
-                found[entry.path or "."] = _record(now)
+            if now is not None and self._needs(now):
+                found[entry.path or "."] = self._record(now)
             else:
                 found.pop(entry.path or ".", None)
         return {path: r for path, r in found.items() if tree.get("" if path == "." else path)}
 
+    def _of_tree(self, tree: Tree) -> dict[str, Recorded]:
+        return {
+            node.entry.path or ".": self._record(node.entry)
+            for node in tree.walk()
+            if self._needs(node.entry)
+        }
+
 
 def _is_mark(entry: Entry) -> bool:
     return entry.path.rpartition("/")[2].startswith(WHITEOUT)
-
-
-def _of_tree(tree: Tree) -> dict[str, Recorded]:
-    return {
-        node.entry.path or ".": _record(node.entry)
-        for node in tree.walk()
-        if _needs_record(node.entry)
-    }
 
 
 def _record(entry: Entry) -> Recorded:
@@ -88,6 +98,14 @@ def _record(entry: Entry) -> Recorded:
         entry.device,
         tuple(pair for pair in entry.xattrs if not pair[0].startswith("user.")),
     )
+
+
+def _is_device(entry: Entry) -> bool:
+    return entry.kind in {Kind.CHAR, Kind.BLOCK} and not entry.path.startswith("dev/")
+
+
+def _device(entry: Entry) -> Recorded:
+    return Recorded(entry.path, mode=_TYPES[entry.kind] | entry.mode, device=entry.device)
 
 
 def _needs_record(entry: Entry) -> bool:

@@ -74,17 +74,17 @@ ENVIRONMENTS = {
         unlocks="kernel.apparmor_restrict_unprivileged_userns=0",
     ),
     "root": Environment(
-        "emulate",
+        "chroot",
         "a process of root as docker starts it",
         settings={"uid": 0, "filter": "default", "capabilities": CAPABILITIES},
         unlocks="seccomp=unconfined",
     ),
     "3": Environment(
-        "emulate", "docker's default container", Pod(filtered=True), unlocks="hostUsers: false"
+        "chroot", "docker's default container", Pod(filtered=True), unlocks="hostUsers: false"
     ),
     "3k": Environment("userns", "a pod as it comes, of root", Pod()),
     "3k+aa": Environment(
-        "emulate",
+        "chroot",
         "a pod of root where AppArmor refuses mounts",
         Pod(apparmor=True),
         unlocks="appArmorProfile: {type: Unconfined}",
@@ -103,7 +103,7 @@ ENVIRONMENTS = {
     ),
     "5": Environment("userns", "a pod with a user namespace", Pod(user_namespace=True)),
     "5r": Environment(
-        "emulate",
+        "chroot",
         "a pod with a user namespace and the default filter",
         Pod(user_namespace=True, filtered=True),
         unlocks="seccompProfile: {type: Unconfined}",

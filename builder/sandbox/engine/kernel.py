@@ -127,6 +127,15 @@ def give_fd(listener: int, request: int, fd: int, flags: int) -> None:
         raise _failed()
 
 
+def put_fd(listener: int, request: int, fd: int, flags: int) -> int:
+    """Give a task that waits a copy of our fd; its number there. The call still waits."""
+    data = _FD.pack(request, 0, fd, 0, flags & os.O_CLOEXEC)
+    number = int(_IOCTL(listener, _ADD_FD, data))
+    if number < 0:
+        raise _failed()
+    return number
+
+
 def read(task: int, address: int, size: int) -> bytes:
     """Up to `size` bytes of a task's memory; fewer where its mapping ends."""
     if size <= _PAGE:

@@ -224,23 +224,33 @@ def _utimensat(step: Step, request: Request) -> int:
 
 def _utime(step: Step, request: Request) -> int:
     address, times = request.arguments[:2]
-    data = None
-    if times:
-        seconds = struct.unpack("<qq", kernel.read_exactly(request.task, times, 16))
-        data = struct.pack("<4q", seconds[0], 0, seconds[1], 0)
+    data = seconds_at(request.task, times)
     return _change_times(step, request, (AT_FDCWD, address, 0), data)
+
+
+def seconds_at(task: int, address: int) -> bytes | None:
+    """Two timespecs from the struct utimbuf at an address; None for now."""
+    if not address:
+        return None
+    seconds = struct.unpack("<qq", kernel.read_exactly(task, address, 16))
+    return struct.pack("<4q", seconds[0], 0, seconds[1], 0)
 
 
 def _utimes(step: Step, request: Request, directory: int, rest: tuple[int, int]) -> int:
     address, times = rest
-    data = None
-    if times:
-        values = struct.unpack("<4q", kernel.read_exactly(request.task, times, 32))
-        if not (0 <= values[1] < _MICRO and 0 <= values[3] < _MICRO):
-            fail(errno.EINVAL)
-        data = struct.pack("<4q", values[0], values[1] * 1000, values[2], values[3] * 1000)
+    data = microseconds_at(request.task, times)
     flags = 0 if address else AT_EMPTY_PATH
     return _change_times(step, request, (directory, address, flags), data)
+
+
+def microseconds_at(task: int, address: int) -> bytes | None:
+    """Two timespecs from the two timevals at an address; None for now."""
+    if not address:
+        return None
+    values = struct.unpack("<4q", kernel.read_exactly(task, address, 32))
+    if not (0 <= values[1] < _MICRO and 0 <= values[3] < _MICRO):
+        fail(errno.EINVAL)
+    return struct.pack("<4q", values[0], values[1] * 1000, values[2], values[3] * 1000)
 
 
 def _pair(arguments: tuple[int, ...], first: int) -> tuple[int, int]:

@@ -65,8 +65,8 @@ def _open(
     try:
         if flags & os.O_PATH:
             kernel.give_fd(step.listener, request.id, fd, flags)
-        elif not flags & os.O_NONBLOCK and _must_wait(fd, flags):
-            _open_fifo(step, request, fd, flags)
+        elif not flags & os.O_NONBLOCK and must_wait(fd, flags):
+            open_fifo(step, request, fd, flags)
             return None
         else:
             if not flags & os.O_NONBLOCK:
@@ -77,7 +77,7 @@ def _open(
     return None
 
 
-def _must_wait(fd: int, flags: int) -> bool:
+def must_wait(fd: int, flags: int) -> bool:
     """Whether what was opened is one end of a FIFO whose other end may be missing."""
     if not stat.S_ISFIFO(os.fstat(fd).st_mode):
         return False
@@ -187,7 +187,7 @@ def _note_new(step: Step, task: int, fd: int, wanted: int, real: int, above: byt
         os.close(parent)
 
 
-def _open_fifo(step: Step, request: Request, fd: int, flags: int) -> None:
+def open_fifo(step: Step, request: Request, fd: int, flags: int) -> None:
     """Open a FIFO as patiently as the step wants to, in a thread of its own.
 
     A reader has its end already, and waits for what a writer brings; opening it once more could

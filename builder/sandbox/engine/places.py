@@ -26,8 +26,13 @@ _DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 class Places:
     """The table of one step while it is made."""
 
-    def __init__(self, root: targets.Root, path: bytes, scratch: bytes, records: Records) -> None:
-        """Make stubs in `root`, which lies at `path`; temporary directories go below `scratch`."""
+    def __init__(
+        self, root: targets.Root, path: bytes, scratch: bytes, records: Records | None
+    ) -> None:
+        """Make stubs in `root`, which lies at `path`; temporary directories go below `scratch`.
+
+        Owners are recorded, or given by the kernel if there are no records.
+        """
         self._root = root
         self._path = path
         self._scratch = scratch
@@ -66,6 +71,11 @@ class Places:
 
     def working_directory(self, path: str, owner: tuple[int, int]) -> bytes:
         """The host's name of WORKDIR; what is missing of it is made for `owner` (R03)."""
+        if self._records is None:
+            fd = targets.working_directory(self._root, path, owner)
+            found = os.readlink(fd_path(fd))
+            os.close(fd)
+            return found
         missing = self._missing(path)
         fd = targets.working_directory(self._root, path, (os.geteuid(), os.getegid()))
         try:
@@ -141,6 +151,12 @@ class Places:
         view = memoryview(mount.data)
         while view:
             view = view[os.write(fd, view) :]
+        if self._records is None:
+            os.fchown(fd, mount.uid, mount.gid)
+            os.fchmod(fd, mount.mode & 0o7777)
+            self._held.append(fd)
+            self._put(mount.target, Place(b"", fd_path(fd), readonly=True), directory=False)
+            return
         os.fchmod(fd, 0o400 | mount.mode & 0o111)
         key, status = key_of(fd)
         record = self._records.make(key)

@@ -49,6 +49,10 @@ class Records:
         self._table: dict[Key, Record] = {}
         self.devices: set[Key] = set()  # which of them are devices
 
+    def __bool__(self) -> bool:
+        """Whether anything is recorded."""
+        return bool(self._table)
+
     def __iter__(self) -> Iterator[tuple[Key, Record]]:
         """Everything recorded."""
         return iter(self._table.items())

@@ -9,7 +9,8 @@ from typing import Final
 
 from builder.sandbox import syscalls
 
-CONT, SYSCALL, GETEVENTMSG, SEIZE, INTERRUPT, LISTEN = 7, 24, 0x4201, 0x4206, 0x4207, 0x4208
+CONT, DETACH, SYSCALL, GETEVENTMSG, SEIZE, INTERRUPT = 7, 17, 24, 0x4201, 0x4206, 0x4207
+LISTEN, SETSIGMASK, GETSIGMASK = 0x4208, 0x420B, 0x420A
 _GETREGSET, _SETREGSET = 0x4204, 0x4205
 _PRSTATUS, _SYSTEM_CALL = 1, 0x404
 O_TRACEFORK, O_TRACEVFORK, O_TRACECLONE, O_TRACEEXEC = 0x2, 0x4, 0x8, 0x10
@@ -22,7 +23,7 @@ _RESULT, _STACK, _COUNTER = (0, 31, 32) if _AARCH64 else (10, 19, 16)
 _NUMBER = 8 if _AARCH64 else 15  # x8; orig_rax
 _INSTRUCTION = 4 if _AARCH64 else 2  # bytes of svc; of syscall
 _NONE = (1 << 64) - 1
-_RESTART_MAYBE, _RESTART = 512, 513  # ERESTARTSYS, ERESTARTNOINTR: of the kernel, to itself
+_RESTART_MAYBE, RESTART = 512, 513  # ERESTARTSYS, ERESTARTNOINTR: of the kernel, to itself
 RESULT_IS_ARGUMENT: Final = _AARCH64  # x0 holds the first argument, then the result
 
 _PTRACE = ctypes.CDLL(None, use_errno=True).ptrace
@@ -100,7 +101,7 @@ class Registers:
 
     def begin_anew(self) -> None:
         """Let an interrupted call be made again, whatever the handler of the signal says."""
-        self._words[_RESULT] = (-_RESTART) & _NONE
+        self._words[_RESULT] = (-RESTART) & _NONE
         self.store()
 
     def argument(self, position: int) -> int:
@@ -137,6 +138,42 @@ class Registers:
         if not _AARCH64:
             self._words[_RESULT] = self._words[_NUMBER]
             self._words[_NUMBER] = _NONE
+        self.store()
+
+    def call_now(self, number: int, *arguments: int, anew: bool) -> None:
+        """Have a task on its way back from a call make another one first; we stay as they are.
+
+        `anew` says that it was about to make the call again.
+        """
+        words = self.copy()
+        for position, value in enumerate(arguments):
+            words.set_argument(position, value)
+        words.prepare(number, rewind=not (_AARCH64 and anew))
+        words.store()
+
+    def prepare(self, number: int, *, rewind: bool) -> None:
+        """Stand before the call's instruction, with another number."""
+        if rewind:
+            self._words[_COUNTER] -= _INSTRUCTION
+        if _AARCH64:
+            self._words[_NUMBER] = number
+        else:
+            self._words[_RESULT], self._words[_NUMBER] = number, _NONE
+
+    def returning(self, result: int) -> None:
+        """Have a task that was about to make its call again return from it with a result."""
+        if _AARCH64:
+            self._words[_COUNTER] += _INSTRUCTION
+        else:
+            self._words[_NUMBER] = _NONE
+        self._words[_RESULT] = result & _NONE
+        self.store()
+
+    def begin_as(self, number: int, *arguments: int) -> None:
+        """Have a task that was about to make its call again make another one instead."""
+        for position, value in enumerate(arguments):
+            self.set_argument(position, value)
+        self._words[_NUMBER] = number
         self.store()
 
     def _set_number(self, number: int) -> None:

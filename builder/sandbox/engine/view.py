@@ -94,9 +94,14 @@ class View:
         self.root = root
         self.root_fd = os.open(root, _REFERENCE | os.O_DIRECTORY)
         self._places = {place.guest: place for place in places}
+        self._bases = {
+            place.guest: os.open(place.source, _REFERENCE)
+            for place in places
+            if place.guest not in _SYSTEM
+        }
         # A path that begins otherwise lies in no place, as it is written.
         self._letters = (b"//", b"/.", *{place.guest[:3] for place in places})
-        self._hiding = _Hiding(self.root_fd, [p.guest for p in places if p.guest not in _SYSTEM])
+        self._hiding = _Hiding(self.root_fd, [place.guest for place in places])
         self._trees = SystemTrees(is_ours, process_of)
         self._program_of = program_of
         # What a host path of a descriptor or working directory is called in the step.
@@ -104,8 +109,9 @@ class View:
         self._names = sorted([(root, b""), *pairs], key=lambda pair: -len(pair[0]))
 
     def close(self) -> None:
-        """Give the root back."""
-        os.close(self.root_fd)
+        """Give the root and what lies elsewhere back."""
+        for fd in (self.root_fd, *self._bases.values()):
+            os.close(fd)
 
     def guest_name(self, host: bytes) -> bytes:
         """What the step calls a path of the host; passed-through trees keep their names."""
@@ -209,6 +215,21 @@ class View:
                 return place, self._host_path(task, place, name)
         return None, b""
 
+    def lies_in_place(self, path: bytes) -> bool:
+        """Whether an absolute path, as it is written, is that of a place or of what is in one."""
+        if not path.startswith(self._letters):
+            return False
+        name = plain(path)
+        return any(name == guest or name.startswith(guest + b"/") for guest in self._places)
+
+    def is_place(self, path: bytes) -> bool:
+        """Whether an absolute path is that of a place itself."""
+        return plain(path) in self._places
+
+    def resolved(self, task: int, path: bytes, *, follow: bool) -> bytes:
+        """The absolute guest path that links in another one lead to."""
+        return self._walk(task, path, follow=follow)
+
     def _host_path(self, task: int, place: Place, name: bytes) -> bytes:
         if place.guest in _SYSTEM:
             return self._trees.name(task, name)
@@ -221,13 +242,10 @@ class View:
         if place.readonly and flags & _WRITES and not flags & os.O_PATH:
             fail(errno.EROFS)
         inside = host[len(place.host) :]
-        base = os.open(place.source, _REFERENCE)
-        try:
-            if not inside:
-                return os.open(fd_path(base), flags | os.O_CLOEXEC, mode)
-            return kernel.open_in(base, inside, flags, mode)
-        finally:
-            os.close(base)
+        base = self._bases[place.guest]
+        if not inside:
+            return os.open(fd_path(base), flags & ~os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+        return kernel.open_in(base, inside, flags, mode)
 
     def _open_system(self, task: int, name: bytes, flags: int, mode: int) -> int:
         link = self._trees.link(name)

@@ -1,0 +1,214 @@
+"""A step of root where nothing can be mounted: its root is changed, what lies elsewhere passed through.
+
+Ids, owners and rights are the kernel's. The engine answers for the names of what would be mounts
+and keeps the step to its own processes; the container around us is what keeps it in.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from typing import TYPE_CHECKING, NoReturn
+
+from builder.errors import HostUnsupportedError, SandboxError
+from builder.sandbox import host, init, limits, process, seccomp_table, syscalls, targets, wire
+from builder.sandbox.engine import abi, landlock, refusals, supervisor
+from builder.sandbox.engine.descendants import Descendants, owner_of
+from builder.sandbox.engine.identities import Identities, Identity
+from builder.sandbox.engine.links import Links
+from builder.sandbox.engine.ownhand import OwnHand
+from builder.sandbox.engine.passthrough import Passthrough
+from builder.sandbox.engine.places import Places
+from builder.sandbox.engine.program import Plan
+from builder.sandbox.engine.records import Records
+from builder.sandbox.engine.step import Step
+from builder.sandbox.engine.view import View
+from builder.sandbox.spec import NetworkMode, PlainRoot
+from cache.value import value
+
+if TYPE_CHECKING:
+    import socket
+
+    from builder.sandbox.credentials import Credentials
+    from builder.sandbox.spec import SandboxSpec
+
+_PR_SET_NO_NEW_PRIVS = 38
+_SETPCAP, _SYS_ADMIN, _SYS_PTRACE = 1 << 8, 1 << 21, 1 << 19
+_LAST_CAPABILITY = 63  # the kernel says EINVAL above its own last one
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+
+
+class ChrootStep(Step):
+    """A step whose processes are told by descent."""
+
+    tasks: Descendants
+
+    def process_of(self, task: int) -> int:
+        """The process of a thread."""
+        return owner_of(task).process
+
+    def is_ours(self, process: int) -> bool:
+        """Whether a process or thread belongs to the step."""
+        return self.tasks.are_ours(process)
+
+
+@value
+class _Start:
+    """Where and as whom the program begins."""
+
+    spec: SandboxSpec
+    root: int  # fds
+    directory: int
+    owner: Credentials
+    reachable: tuple[bytes, ...]  # paths of the host
+    tools: process.Tools
+    plan: Plan
+    rights: int  # a mask of capabilities
+
+
+def run(descriptors: init.Descriptors, scratch: str, tools: process.Tools) -> NoReturn:
+    """Be a step's supervisor to its end."""
+    supervisor.serve(descriptors, scratch, tools, _prepare)
+
+
+def _prepare(spec: SandboxSpec, scratch: str, tools: process.Tools) -> supervisor.Ready:
+    if not isinstance(spec.root, PlainRoot):
+        raise SandboxError("this sandbox needs a plain directory as the root of a step")
+    _refuse_what_needs_namespaces(spec)
+    os.umask(0)
+    path = os.fsencode(spec.root.path)
+    root = targets.Root(os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
+    owner = init.owner_of(spec, root)
+    places = Places(root, path, os.fsencode(scratch), None)
+    places.add_system(spec)
+    for mount in spec.mounts:
+        places.add(mount)
+    tasks = Descendants()
+    records = Records(os.geteuid(), os.getegid())
+    records.seed(root.fd, spec.recorded)
+    step = ChrootStep(-1, {}, records, Identities(Identity()), hostname=spec.hostname.encode())
+    step.tasks = tasks
+    view = View(path, places.table, step.is_ours, step.process_of, _Programs(path).of)
+    step.views[b""] = view
+    links = Links([place.guest for place in places.table], _links(spec.root))
+    passing = Passthrough(view, links, tasks, OwnHand(tasks, abi.abi_of(syscalls.MACHINE).numbers))
+    rights = host.probe().capabilities
+    handlers = {**passing.calls(ids=not rights & _SYS_PTRACE), **refusals.CALLS}
+    plan = Plan(notify=tuple(handlers), known=seccomp_table.LAST_KNOWN)
+    directory = _working_directory(places, view, passing, spec, owner)
+    reachable = _reachable(path, places)
+    start = _Start(spec, root.fd, directory, owner, reachable, tools, plan, rights)
+
+    def close() -> None:
+        view.close()
+        places.close()
+
+    return supervisor.Ready(
+        step,
+        handlers,
+        tasks,
+        lambda channel: _become(start, channel),
+        lambda: wire.Report(tuple(reversed(root.stubs)), tuple(records.told())),
+        close,
+    )
+
+
+class _Programs:
+    """What processes of a step execute, by the paths that it knows them by."""
+
+    def __init__(self, root: bytes) -> None:
+        self._root = root
+
+    def of(self, task: int) -> bytes | None:
+        try:
+            name = os.readlink(b"/proc/%d/exe" % task)
+        except OSError:
+            return None
+        return name[len(self._root) :] if name.startswith(self._root + b"/") else None
+
+
+def _links(root: PlainRoot) -> list[tuple[bytes, bytes]]:
+    return [(os.fsencode(f"/{path}"), os.fsencode(text)) for path, text in root.links]
+
+
+def _working_directory(
+    places: Places, view: View, passing: Passthrough, spec: SandboxSpec, owner: Credentials
+) -> int:
+    """An fd of WORKDIR, which may lie in a place."""
+    path = os.fsencode(spec.process.cwd)
+    if view.lies_in_place(view.resolved(0, path, follow=True)):
+        passing.enter()
+        return view.open(0, path, _DIRECTORY)
+    return os.open(places.working_directory(spec.process.cwd, (owner.uid, owner.gid)), _DIRECTORY)
+
+
+def _reachable(path: bytes, places: Places) -> tuple[bytes, ...]:
+    """What a step may name or execute by itself; the rest it gets descriptors of."""
+    system = {b"/proc", b"/dev", b"/sys"}
+    return path, *(place.host for place in places.table if place.host not in system)
+
+
+def _refuse_what_needs_namespaces(spec: SandboxSpec) -> None:
+    if spec.network is NetworkMode.NONE:
+        raise HostUnsupportedError(
+            "no network of its own can be given to a step here",
+            hint="leave --network=none out, or run where user namespaces are allowed:"
+            " see `pybuild doctor`",
+        )
+    if spec.insecure:
+        raise HostUnsupportedError(
+            "--security=insecure cannot be had without namespaces",
+            hint="leave it out, or run where user namespaces are allowed: see `pybuild doctor`",
+        )
+
+
+def _become(start: _Start, channel: socket.socket) -> NoReturn:
+    """Turn the calling process into the step's program, under the engine from here on."""
+    spec = start.spec
+    os.setsid()
+    with contextlib.suppress(OSError):
+        init.die_first()
+    if not start.rights & _SYS_ADMIN:  # whoever may install filters with it keeps set-id programs
+        syscalls.prctl(_PR_SET_NO_NEW_PRIVS, 1)
+    landlock.restrict_all(start.reachable)
+    os.fchdir(start.root)
+    os.chroot(".")
+    os.fchdir(start.directory)
+    os.umask(0o022)
+
+    def confine() -> None:
+        limits.apply(spec.ulimits)
+        with contextlib.suppress(OSError):  # an outer filter may forbid keyrings: there are none
+            syscalls.join_new_session_keyring()
+        syscalls.install_filter(start.tools.filter)
+
+    supervisor.hand_over(channel, start.plan, confine)
+    os.closerange(3, 1 << 16)
+    variables = process.environment(spec.process, start.owner)
+    _drop_rights(start.rights)
+    process.take_ids(start.owner)
+    search = variables.get("PATH") or process.DEFAULT_PATH
+    path, reason = process.find_program(spec.process.argv[0], search)
+    if reason:
+        process.fail(spec.process.argv[0], reason)
+    try:
+        os.execve(path, spec.process.argv, variables)  # noqa: S606 - that is the point
+    except OSError as error:
+        process.fail(spec.process.argv[0], error.errno)
+    except ValueError:
+        process.fail(spec.process.argv[0], errno.EINVAL)
+
+
+def _drop_rights(held: int) -> None:
+    """Keep no more than a container has, now and for programs to come."""
+    if held & _SETPCAP:
+        for capability in range(_LAST_CAPABILITY + 1):
+            if not process.CAPABILITIES >> capability & 1:
+                try:
+                    syscalls.prctl(syscalls.PR_CAPBSET_DROP, capability)
+                except OSError as error:
+                    if error.errno != errno.EINVAL:
+                        raise
+                    break
+    syscalls.set_capabilities(process.CAPABILITIES & held)

@@ -1,0 +1,393 @@
+"""Calls of a step in a changed root: the kernel's, but for those on names that lie elsewhere.
+
+Looks at the path of each call. What is not in a place (/proc, /dev, /sys, binds, files in memory)
+goes on as it stands; for the rest the supervisor does what the task cannot. It must not know how
+a task is started.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from typing import TYPE_CHECKING, NamedTuple
+
+from builder.sandbox.engine import files, kernel, metadata, natively, processes, xattrs
+from builder.sandbox.engine.descendants import owner_of
+from builder.sandbox.engine.kernel import AT_FDCWD, AT_SYMLINK_NOFOLLOW, fail
+from builder.sandbox.engine.natively import acting_as
+from builder.sandbox.engine.neighbours import Neighbours
+from builder.sandbox.engine.records import is_device, key_of
+from builder.sandbox.engine.step import CONTINUE
+from builder.sandbox.engine.view import fd_path, signed
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from builder.sandbox.engine.descendants import Descendants
+    from builder.sandbox.engine.kernel import Request
+    from builder.sandbox.engine.links import Links
+    from builder.sandbox.engine.ownhand import OwnHand
+    from builder.sandbox.engine.records import Record
+    from builder.sandbox.engine.step import Handler, Step
+    from builder.sandbox.engine.view import View
+
+_FOLLOWS_LINKS = 0x400  # AT_SYMLINK_FOLLOW, of linkat alone
+_NAMES_ONLY = frozenset({"lstat", "readlink", "readlinkat", "mkdir", "mkdirat", "mknod", "mknodat",
+                         "lchown", "lsetxattr", "lgetxattr", "llistxattr", "lremovexattr"})  # fmt: skip
+_IDS = ("setuid", "setgid", "setreuid", "setregid", "setresuid", "setresgid")
+
+
+class _Name(NamedTuple):
+    """Where a call names a file: positions of a directory's fd (-1 for none) and of the path.
+
+    Links are not followed at the end if the argument at `flags` has `bit`, or if that is -1.
+    """
+
+    directory: int
+    path: int
+    flags: int = -2
+    bit: int = 0
+
+    def follows(self, request: Request) -> bool:
+        """Whether a link at the end is followed."""
+        if self.flags < 0:
+            return self.flags != -1
+        return not request.arguments[self.flags] & self.bit
+
+
+_ALONE, _BESIDE = _Name(-1, 0), _Name(0, 1)
+_FLAGGED = {
+    "open": _Name(-1, 0, 1, os.O_NOFOLLOW),
+    "openat": _Name(0, 1, 2, os.O_NOFOLLOW),
+    "newfstatat": _Name(0, 1, 3, AT_SYMLINK_NOFOLLOW),
+    "statx": _Name(0, 1, 2, AT_SYMLINK_NOFOLLOW),
+    "faccessat2": _Name(0, 1, 3, AT_SYMLINK_NOFOLLOW),
+    "fchownat": _Name(0, 1, 4, AT_SYMLINK_NOFOLLOW),
+    "fchmodat2": _Name(0, 1, 3, AT_SYMLINK_NOFOLLOW),
+    "utimensat": _Name(0, 1, 3, AT_SYMLINK_NOFOLLOW),
+}
+_READS = ("readlink", "readlinkat", "statfs", "getxattr", "lgetxattr", "listxattr", "llistxattr")
+_SHOWS = ("stat", "lstat", "newfstatat", "statx")
+_MODES = ("chmod", "fchmodat", "fchmodat2")
+_REMOVES = {"unlink": _Name(-1, 0, -1), "rmdir": _Name(-1, 0, -1), "unlinkat": _Name(0, 1, -1)}
+_PAIRS: dict[str, tuple[_Name, _Name]] = {
+    "rename": (_Name(-1, 0, -1), _Name(-1, 1, -1)),
+    "renameat": (_Name(0, 1, -1), _Name(2, 3, -1)),
+    "renameat2": (_Name(0, 1, -1), _Name(2, 3, -1)),
+    "link": (_Name(-1, 0, -1), _Name(-1, 1, -1)),
+    "linkat": (_Name(0, 1, -1), _Name(2, 3, -1)),
+}
+_NOT_SIMPLE = {*_REMOVES, *_PAIRS, *_MODES, "mknod", "mknodat", "symlink", "symlinkat"}
+
+
+class Passthrough:
+    """Handlers of one step."""
+
+    def __init__(self, view: View, links: Links, tasks: Descendants, hand: OwnHand) -> None:
+        """Nobody has gone anywhere yet."""
+        self._view = view
+        self._links = links
+        self._tasks = tasks
+        self._hand = hand
+        self._below = view.root + b"/"
+        self._entered = False  # whether a task may hold or work in a directory of a place
+        self._roams = False  # or in one that is not below its root
+        self._rooted = False  # whether a task may have changed its root once more
+
+    def enter(self) -> None:
+        """A task is given a directory that lies elsewhere."""
+        self._entered = self._roams = True
+
+    def calls(self, *, ids: bool) -> Mapping[str, Handler]:
+        """What is to be answered; with `ids` also changes of them, after which a task is closed to us."""
+        known = {**metadata.CALLS, **files.CALLS, **xattrs.CALLS}
+        found = {name: self._looking(_name_of(name), known[name]) for name in _READS}
+        found |= {name: self._showing(_name_of(name), known[name]) for name in _SHOWS}
+        found |= {
+            name: self._looking(_name_of(name), act)
+            for name, act in natively.CHANGES.items()
+            if name not in _NOT_SIMPLE
+        }
+        found |= {name: self._dressing(_name_of(name), natively.CHANGES[name]) for name in _MODES}
+        found["mknod"] = self._making(_name_of("mknod"), natively.CHANGES["mknod"])
+        found["mknodat"] = self._making(_name_of("mknodat"), natively.CHANGES["mknodat"])
+        found |= {name: self._looking(_name_of(name), act) for name, act in _ACCESS.items()}
+        found |= {name: self._removing(name, at) for name, at in _REMOVES.items()}
+        found |= {name: self._pairing(name, *pair) for name, pair in _PAIRS.items()}
+        found["symlink"] = self._linking("symlink", _Name(-1, 1, -1))
+        found["symlinkat"] = self._linking("symlinkat", _Name(1, 2, -1))
+        for name, act in self._openings().items():
+            found[name] = self._looking(_name_of(name), act)
+        found["chdir"] = self._looking(_ALONE, self._chdir)
+        found["execve"] = self._executing(_ALONE)
+        found["execveat"] = self._executing(_BESIDE)
+        found |= {"chroot": self._chroot, "getcwd": self._getcwd, "uname": processes.CALLS["uname"]}
+        found |= Neighbours(self._tasks).calls()
+        return found | (dict.fromkeys(_IDS, self._hand.change_ids) if ids else {})
+
+    def _path(self, task: int, address: int) -> bytes | None:
+        """A path in a task's memory; None for the kernel to find out what is wrong."""
+        try:
+            return kernel.read_path(task, address)
+        except PermissionError:
+            pass
+        except OSError:
+            return None
+        try:
+            self._hand.reach(task)
+            return kernel.read_path(task, address)
+        except OSError:
+            return None
+
+    def _leads(self, task: int, directory: int, path: bytes, *, follow: bool) -> bool:
+        """Whether a name lies elsewhere, or is one the kernel must not be asked for."""
+        view, links = self._view, self._links
+        if path[:1] == b"/":
+            if self._rooted and self._root_of(task) != view.root:
+                return False
+        else:
+            if not self._roams and links.hot.isdisjoint(path.split(b"/")):
+                return False
+            base = _base(task, directory)
+            if self._rooted and not (base + b"/").startswith(self._root_of(task) + b"/"):
+                return base[:1] == b"/" and bool(path)  # may climb out of what is its root now
+            if base != view.root and not base.startswith(self._below):
+                return base[:1] == b"/" and bool(path)
+            path = base[len(view.root) :] + b"/" + path
+        if view.lies_in_place(path):
+            return True
+        if links.names.isdisjoint(path.split(b"/")):
+            return False
+        try:
+            return view.lies_in_place(view.resolved(task, path, follow=follow))
+        except OSError:
+            return False
+
+    def _root_of(self, task: int) -> bytes:
+        try:
+            return os.readlink(b"/proc/%d/root" % task)
+        except OSError:
+            return b""
+
+    def _named(self, request: Request, name: _Name) -> bytes | None:
+        """The path of a call if that lies elsewhere."""
+        path = self._path(request.task, request.arguments[name.path])
+        if path is None:
+            return None
+        directory = AT_FDCWD if name.directory < 0 else request.arguments[name.directory]
+        leads = self._leads(request.task, directory, path, follow=name.follows(request))
+        return path if leads else None
+
+    def _looking(self, name: _Name, act: Handler) -> Handler:
+        def handle(step: Step, request: Request) -> int | None:
+            if self._named(request, name) is None:
+                return CONTINUE
+            with acting_as(owner_of(request.task)):
+                return act(step, request)
+
+        return handle
+
+    def _showing(self, name: _Name, act: Handler) -> Handler:
+        """Ask what a file is like: one that is recorded, once there are any, is not as it says."""
+        look = self._looking(name, act)
+
+        def handle(step: Step, request: Request) -> int | None:
+            if not step.records or not self._path(request.task, request.arguments[name.path]):
+                return look(step, request)
+            with acting_as(owner_of(request.task)):
+                return act(step, request)
+
+        return handle
+
+    def _dressing(self, name: _Name, act: Handler) -> Handler:
+        """Change a mode: a recorded one, too."""
+        look = self._looking(name, act)
+
+        def handle(step: Step, request: Request) -> int | None:
+            record = self._record(step, request, name)
+            if record is not None:
+                mode = request.arguments[name.path + 1]
+                record.mode = stat.S_IFMT(record.mode) | mode & 0o7777
+            return look(step, request)
+
+        return handle
+
+    def _record(self, step: Step, request: Request, name: _Name) -> Record | None:
+        """The record of the file that a call names, if it has one."""
+        if not step.records:
+            return None
+        directory = AT_FDCWD if name.directory < 0 else request.arguments[name.directory]
+        address, follow = request.arguments[name.path], name.follows(request)
+        try:
+            fd = files.reference(step, request.task, directory, address, 0, follow)
+        except OSError:
+            return None
+        try:
+            return step.records.get(key_of(fd)[0])
+        finally:
+            os.close(fd)
+
+    def _making(self, name: _Name, act: Handler) -> Handler:
+        """Make a node: a device is made by us wherever it is to be."""
+        look = self._looking(name, act)
+
+        def handle(step: Step, request: Request) -> int | None:
+            if not is_device(request.arguments[name.path + 1]):
+                return look(step, request)
+            if self._path(request.task, request.arguments[name.path]) is None:
+                fail(errno.EPERM)
+            with acting_as(owner_of(request.task)):
+                return act(step, request)
+
+        return handle
+
+    def _removing(self, call: str, name: _Name) -> Handler:
+        act = natively.CHANGES[call]
+
+        def handle(step: Step, request: Request) -> int | None:
+            path = self._named(request, name)
+            if path is None:
+                self._forget(step, request, name)
+                return CONTINUE
+            self._refuse_busy(request, name, path)
+            with acting_as(owner_of(request.task)):
+                return act(step, request)
+
+        return handle
+
+    def _forget(self, step: Step, request: Request, name: _Name) -> None:
+        """The name of a recorded file goes away: its inode may become another's."""
+        if not step.records:
+            return
+        directory = AT_FDCWD if name.directory < 0 else request.arguments[name.directory]
+        try:
+            fd = files.reference(
+                step, request.task, directory, request.arguments[name.path], 0, follow=False
+            )
+        except OSError:
+            return
+        key, status = key_of(fd)
+        os.close(fd)
+        if status.st_nlink <= 1:
+            step.records.forget(key)
+
+    def _refuse_busy(self, request: Request, name: _Name, path: bytes) -> None:
+        """What would be a mount can be neither removed nor renamed."""
+        directory = AT_FDCWD if name.directory < 0 else request.arguments[name.directory]
+        absolute = self._view.absolute(request.task, directory, path)
+        if self._view.is_place(self._view.resolved(request.task, absolute, follow=False)):
+            fail(errno.EBUSY)
+
+    def _pairing(self, call: str, old: _Name, new: _Name) -> Handler:
+        act = natively.CHANGES[call]
+
+        def handle(step: Step, request: Request) -> int | None:
+            elsewhere = [(name, self._named(request, name)) for name in (old, new)]
+            if elsewhere[0][1] is None and elsewhere[1][1] is None:
+                paths = [self._path(request.task, request.arguments[n.path]) for n in (old, new)]
+                if paths[0] and paths[1]:
+                    self._links.named(paths[0], paths[1])
+                if call.startswith("rename"):
+                    self._forget(step, request, new)
+                return CONTINUE
+            for name, path in elsewhere:
+                if path is not None and call.startswith("rename"):
+                    self._refuse_busy(request, name, path)
+            with acting_as(owner_of(request.task)):
+                return act(step, request)
+
+        return handle
+
+    def _linking(self, call: str, name: _Name) -> Handler:
+        act = natively.CHANGES[call]
+
+        def handle(step: Step, request: Request) -> int | None:
+            text = self._path(request.task, request.arguments[0])
+            path = self._path(request.task, request.arguments[name.path])
+            if text and path:
+                self._links.made(path, text)
+            if self._named(request, name) is None:
+                return CONTINUE
+            with acting_as(owner_of(request.task)):
+                return act(step, request)
+
+        return handle
+
+    def _openings(self) -> dict[str, Handler]:
+        creation = os.O_CREAT | os.O_WRONLY | os.O_TRUNC
+        return {
+            "open": lambda s, r: self._open(s, r, AT_FDCWD, r.arguments[:3]),
+            "creat": lambda s, r: self._open(
+                s, r, AT_FDCWD, (r.arguments[0], creation, r.arguments[1])
+            ),
+            "openat": lambda s, r: self._open(s, r, r.arguments[0], r.arguments[1:4]),
+        }
+
+    def _open(self, step: Step, request: Request, directory: int, rest: tuple[int, ...]) -> None:
+        address, flags, mode = rest
+        fd = natively.open_file(step, request, directory, (address, flags, mode))
+        if stat.S_ISDIR(os.fstat(fd).st_mode):
+            self.enter()
+        natively.give(step, request, fd, flags)
+
+    def _chdir(self, step: Step, request: Request) -> int | None:
+        fd = files.reference(step, request.task, AT_FDCWD, request.arguments[0], 0)
+        try:
+            if not stat.S_ISDIR(os.fstat(fd).st_mode):
+                fail(errno.ENOTDIR)
+            if not os.access(fd_path(fd), os.X_OK, effective_ids=True):
+                fail(errno.EACCES)
+            self.enter()
+            self._hand.change_directory(step, request, fd)
+        finally:
+            os.close(fd)
+        return None
+
+    def _executing(self, name: _Name) -> Handler:
+        def handle(step: Step, request: Request) -> int | None:
+            path = self._path(request.task, request.arguments[name.path])
+            if not path:
+                return CONTINUE
+            directory = AT_FDCWD if name.directory < 0 else request.arguments[name.directory]
+            if not self._leads(request.task, directory, path, follow=True):
+                return CONTINUE
+            absolute = self._view.absolute(request.task, directory, path)
+            return self._hand.execute(step, request, absolute, name.path)
+
+        return handle
+
+    def _chroot(self, _step: Step, _request: Request) -> int:
+        self._rooted = self._roams = True
+        return CONTINUE
+
+    def _getcwd(self, step: Step, request: Request) -> int | None:
+        if not self._entered or _base(request.task, AT_FDCWD).startswith(self._view.root):
+            return CONTINUE
+        return files.CALLS["getcwd"](step, request)
+
+
+def _name_of(call: str) -> _Name:
+    """Where most calls have their name."""
+    if call in _FLAGGED:
+        return _FLAGGED[call]
+    directory = call.endswith("at") and call not in {"stat", "lstat", "creat"}
+    flags = -1 if call in _NAMES_ONLY else -2
+    return _Name(0, 1, flags) if directory else _Name(-1, 0, flags)
+
+
+def _base(task: int, directory: int) -> bytes:
+    """The host's name of a descriptor or working directory; empty where there is none."""
+    number = signed(directory)
+    name = b"/proc/%d/cwd" % task if number == AT_FDCWD else b"/proc/%d/fd/%d" % (task, number)
+    try:
+        return os.readlink(name)
+    except OSError:
+        return b""
+
+
+_ACCESS: dict[str, Handler] = {
+    "access": lambda s, r: natively.access(s, r, AT_FDCWD, (*r.arguments[:2], 0)),  # type: ignore[arg-type]
+    "faccessat": lambda s, r: natively.access(s, r, r.arguments[0], (*r.arguments[1:3], 0)),  # type: ignore[arg-type]
+    "faccessat2": lambda s, r: natively.access(s, r, r.arguments[0], r.arguments[1:4]),  # type: ignore[arg-type]
+}
