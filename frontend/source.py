@@ -52,8 +52,17 @@ class SourceFile:
 def _cut(line: str) -> str:
     """Show a line's beginning when it is too long to read anyway."""
     if len(line) <= _MAX_SHOWN:
-        return printable(line)
-    return f"{printable(line[:_MAX_SHOWN])}... ({len(line)} characters)"
+        return printable(redacted(line))
+    return f"{printable(redacted(line)[:_MAX_SHOWN])}... ({len(line)} characters)"
+
+
+def redacted(text: str) -> str:
+    """Take user names, passwords and tokens out of web addresses in a text (S-I09)."""
+    if "@" not in text or "://" not in text:
+        return text
+    import re  # noqa: PLC0415 - start-up time, and few texts come here
+
+    return re.sub(r"(https?://)[^/?#\s]*@", r"\1", text, flags=re.IGNORECASE)
 
 
 def printable(text: str) -> str:

@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING
 
 from cache.value import value
+from frontend.source import redacted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -39,8 +40,11 @@ def run_text(argv: tuple[str, ...], arguments: tuple[tuple[str, str], ...]) -> s
 
 
 def copy_text(keyword: str, flags: Iterable[str], paths: Iterable[str]) -> str:
-    """Word a COPY or ADD: expanded flags and paths, heredocs as <<NAME before the destination."""
-    return f"{' '.join([keyword, *flags, *paths])}{_SUFFIX}"
+    """Word a COPY or ADD: expanded flags and paths, heredocs as <<NAME before the destination.
+
+    Credentials of a URL are not what others are told who get the image (S-I09).
+    """
+    return f"{' '.join([keyword, *flags, *map(redacted, paths)])}{_SUFFIX}"
 
 
 def pairs_text(keyword: str, pairs: Iterable[tuple[str, str | None]]) -> str:

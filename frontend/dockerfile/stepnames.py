@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from cache.errors import PybuildError
 from frontend.dockerfile import shell
+from frontend.source import redacted
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -27,6 +28,7 @@ def step_text(
     if text[:3].upper() != "RUN":
         with suppress(PybuildError):  # shown as written: building it says what is wrong
             text = shell.expand(text, scope, escape=escape)
+        text = redacted(text)
     elif "$" in text or escape in text:
         text = _run_text(text, scope, escape, masked)
     keyword, blank, rest = text.partition(" ")
