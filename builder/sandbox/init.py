@@ -156,9 +156,9 @@ def finish(spec: SandboxSpec, scratch: mounts.Scratch, mount_rest: MountRest) ->
     except (OSError, ValueError) as error:
         raise SandboxError(f'cannot set the host name "{spec.hostname[:64]}"') from error
     root_path = scratch.directory()
-    overlay.mount_overlay(
-        root_path, spec.root.base, spec.root.lowers, (spec.root.upper, spec.root.work)
-    )
+    lowers = (*spec.root.lowers, *spec.root.beneath)
+    changes = (spec.root.upper, spec.root.work)
+    overlay.mount_overlay(root_path, spec.root.base, lowers, changes)
     root = targets.Root(os.open(root_path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
     try:
         owner = owner_of(spec, root)

@@ -31,12 +31,16 @@ class NetworkMode(StrEnum):
 
 @value
 class Overlay:
-    """The step's root: an overlayfs. `lowers` are names relative to `base`, topmost first."""
+    """The step's root: an overlayfs. `lowers` are names relative to `base`, topmost first.
+
+    `beneath` are more of those, which are no part of the image: places to mount on.
+    """
 
     base: str
     lowers: tuple[str, ...]
     upper: str
     work: str
+    beneath: tuple[str, ...] = ()
 
 
 @value

@@ -77,7 +77,8 @@ def _root(document: dict[str, Any]) -> Overlay | PlainRoot:
         links = tuple((path, text) for path, text in document["links"])
         return PlainRoot(document["path"], links)
     lowers = tuple(document["lowers"])
-    return Overlay(document["base"], lowers, document["upper"], document["work"])
+    beneath = tuple(document["beneath"])
+    return Overlay(document["base"], lowers, document["upper"], document["work"], beneath)
 
 
 def _mount(document: dict[str, Any]) -> StepMount:

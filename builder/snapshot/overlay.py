@@ -14,12 +14,13 @@ import contextlib
 import errno
 import os
 from threading import Lock
-from typing import TYPE_CHECKING, BinaryIO, Self
+from typing import TYPE_CHECKING, Self
 
 from builder.errors import SandboxError
 from builder.sandbox.spec import Overlay
-from builder.snapshot import attributes
+from builder.snapshot import attributes, places
 from builder.snapshot.directories import Claim, Directories
+from builder.snapshot.latewriter import LateWriter
 from builder.snapshot.lower import EmptyLower, StackedLower
 from builder.snapshot.recorded import RecordedFiles
 from builder.snapshot.remover import Remover
@@ -39,15 +40,15 @@ if TYPE_CHECKING:
     from builder.sandbox.spec import Recorded
     from builder.snapshot.lower import LowerDir
     from builder.snapshot.names import SnapshotNames
-    from cache.archive.entry import Entry
     from cache.archive.tree import Tree
-    from cache.layers import ArrivingLayers, LayerWriter
+    from cache.layers import ArrivingLayers
     from cache.spec.oci import Layer
 
     Merged = Callable[[Sequence[Layer]], Tree]
 
 _EMPTY = "empty"  # the lower of an empty stack; overlayfs needs at least one
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_OURS = (_EMPTY, places.NAME)
 _DRAIN = 1 << 20
 _SCRATCH = chain_id(())
 
@@ -95,6 +96,7 @@ class OverlaySnapshotter:
         self._read: dict[Digest, str] = {}  # names of trees, as the record of a chain gave them
         self._stack: tuple[tuple[Layer, ...], tuple[Digest, ...]] = ((), ())  # asked about last
         self._absent: set[bytes] = set()  # what committed trees were seen to lack
+        self._has_places = False
         self._nothing: Layer | None = None  # the layer without entries, once one was written
         self._remover = Remover(self._actives)
 
@@ -168,6 +170,7 @@ class OverlaySnapshotter:
             lowers=lowers,
             upper=os.path.join(place, "upper"),
             work=os.path.join(place, "work"),
+            beneath=() if self._apart or len(lowers) >= MAX_LAYERS else (self._places(),),
         )
         chain = self._chains(layers)[-1] if layers else _SCRATCH
         return Active(claim.name, chain, overlay)
@@ -190,7 +193,7 @@ class OverlaySnapshotter:
             if stubs:
                 remove_stubs(upper, lower, stubs)
             with contextlib.ExitStack() as held:
-                writer = _LateWriter(self._store, held)
+                writer = LateWriter(self._store, held)
                 write_upper(upper, lower, writer, RecordedFiles(recorded))
                 if not writer.is_empty:
                     return writer.commit()
@@ -230,7 +233,7 @@ class OverlaySnapshotter:
     def sweep(self) -> int:
         """Delete what crashed processes left behind; return how many directories."""
         self._remover.finish()
-        trees = self._trees.sweep(lambda name: name == _EMPTY or self._names.holds(name))
+        trees = self._trees.sweep(lambda name: name in _OURS or self._names.holds(name))
         return trees + self._actives.sweep(self._held.__contains__)
 
     def _known(self, chain: Digest) -> str | None:
@@ -267,6 +270,13 @@ class OverlaySnapshotter:
             return _EMPTY
         os.chmod(_EMPTY, 0o755, dir_fd=self._trees.fd)  # noqa: S103 - a root is open to all
         return _EMPTY
+
+    def _places(self) -> str:
+        """The tree of places to mount on; what is missing of it, a step makes itself."""
+        if not self._has_places:
+            places.make(self._trees.fd)
+            self._has_places = True
+        return places.NAME
 
     def _extract(self, chain: Digest, stack: _Stack, count: int, *, whole: bool = False) -> str:
         """Extract layer `count` of a stack; whoever comes second in this process waits.
@@ -354,32 +364,6 @@ class _Stack:
 def _next_chain(parent: Digest, diff_id: Digest) -> Digest:
     """Chain ID of a stack with one more layer."""
     return diff_id if parent == _SCRATCH else Digest.of(f"{parent} {diff_id}".encode())
-
-
-class _LateWriter:
-    """A LayerWriter that begins the layer with its first entry; many a step changes nothing."""
-
-    def __init__(self, store: ArrivingLayers, held: contextlib.ExitStack) -> None:
-        self._store = store
-        self._held = held
-        self._writer: LayerWriter | None = None
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether there was no entry yet."""
-        return self._writer is None
-
-    def add(self, entry: Entry, payload: bytes | BinaryIO | None = None) -> None:
-        """Append an entry."""
-        if self._writer is None:
-            self._writer = self._held.enter_context(self._store.writer())
-        self._writer.add(entry, payload)
-
-    def commit(self) -> Layer:
-        """Finish and publish."""
-        if self._writer is None:
-            self._writer = self._held.enter_context(self._store.writer())
-        return self._writer.commit()
 
 
 def _copy_root(trees_fd: int, tree: str, active_fd: int) -> None:

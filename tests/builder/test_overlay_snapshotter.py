@@ -9,6 +9,7 @@ import stat
 import struct
 import subprocess
 import tempfile
+from pathlib import Path
 from random import Random
 
 import pytest
@@ -323,6 +324,39 @@ def test_prepared_root_is_like_the_stack(namespace):
     namespace(body)
 
 
+def test_places_to_mount_on_are_beneath_and_no_part_of_a_change(namespace):
+    """What every step has mounted is not made in its upper; a change knows nothing of it (R07)."""
+
+    def body(world):
+        active = world.snapshotter.prepare([base(world, f=b"1")])
+        (name,) = active.root.beneath
+        assert name not in active.root.lowers
+        assert sorted(os.listdir(f"{active.root.base}/{name}/etc")) == ["hosts", "resolv.conf"]
+        os.mkdir(f"{active.root.upper}/etc")
+        Path(f"{active.root.upper}/etc/hosts").write_text("mine")
+        layer = world.snapshotter.diff(active, [])
+        assert [entry.path for entry in world.layers.index(layer)] == ["etc", "etc/hosts"]
+        world.snapshotter.discard(active)
+        assert world.snapshotter.sweep() == 0
+
+    namespace(body)
+
+
+def test_a_change_of_nothing_is_written_once(namespace):
+    """Steps that change nothing share a layer."""
+
+    def body(world):
+        layers = []
+        for _ in range(2):
+            active = world.snapshotter.prepare([base(world, f=b"1"), *layers])
+            layers.append(world.snapshotter.diff(active, []))
+            world.snapshotter.commit(active, layers[-1])
+        assert layers[0] == layers[1]
+        assert world.layers.index(layers[0]) == ()
+
+    namespace(body)
+
+
 def test_five_hundred_lowers_mount(namespace):
     """F12, R46: names are short enough for mount(2)'s one page of options."""
 
@@ -417,7 +451,7 @@ def test_record_without_its_tree_is_extracted_anew(namespace):
         world.snapshotter.remove(layer.diff_id)
         world.snapshotter.remove(Digest.of(b"unknown"))
         assert world.names.by_chain == {}
-        assert os.listdir(os.path.join(world.root, "snapshots")) == []
+        assert os.listdir(os.path.join(world.root, "snapshots")) == ["places"]
 
     namespace(body)
 

@@ -76,6 +76,16 @@ def test_name_files_are_mounted_and_their_stubs_reported(bench):
     assert result[3][-1][1] == before
 
 
+def test_what_lies_beneath_is_mounted_on_and_no_stub(bench):
+    """With a place for it in the tree below all others, nothing is made for a mount (R07)."""
+    bench.tree("beneath", {"etc/hosts": ""})
+    result = bench.evaluate(
+        "[run(SandboxSpec(Overlay(s.root.base, s.root.lowers, s.root.upper, s.root.work,"
+        " ('beneath',)), s.process, hosts=b'H\\n')) for s in [sh('cat /etc/hosts')]][0]"
+    )
+    assert result == (0, "H\n", "", ())
+
+
 def test_name_files_through_hostile_links(bench):
     """A link for resolv.conf resolves inside the root, wherever it points (D16)."""
     canary = bench.state / "canary"
