@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import stat
 from typing import TYPE_CHECKING
 
 from builder import places
@@ -25,7 +24,6 @@ MEMORY = "memory"
 _TRIAL_SIZE = "size=1m,mode=700"
 _LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 _LEAST = 64 << 20  # bytes of memory that are offered in any case
-_HERE = -100  # AT_FDCWD
 
 
 def find(place: str, uid: int, volumes: Callable[[], Iterable[str]]) -> str:
@@ -45,7 +43,7 @@ def find(place: str, uid: int, volumes: Callable[[], Iterable[str]]) -> str:
             with contextlib.suppress(HostUnsupportedError, OSError):
                 directory = f"{volume}/pybuild-{uid}"
                 if os.path.lexists(directory):
-                    _check(directory)
+                    os.close(_own(directory))
                 _stack(place, volume)
                 return directory
         try:
@@ -59,7 +57,9 @@ def find(place: str, uid: int, volumes: Callable[[], Iterable[str]]) -> str:
 
 def _stack(place: str, changes: str) -> None:
     """Mount an overlay that has its changes in a directory, and write to it."""
-    names = [f"{changes}/pybuild-trial-{os.getpid()}-{name}" for name in ("upper", "work")]
+    # a volume may be shared with containers whose processes have the same numbers
+    token = os.urandom(8).hex()
+    names = [f"{changes}/pybuild-trial-{token}-{name}" for name in ("upper", "work")]
     try:
         for name in names:
             os.mkdir(name, 0o700)
@@ -82,12 +82,14 @@ def _sweep(directory: str, paths: list[str]) -> None:
         os.close(fd)
 
 
-def _check(directory: str) -> None:
-    """Refuse a directory on a volume that is somebody else's, or a link."""
-    status = os.lstat(directory)
-    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
-        msg = f"{directory} is not ours"
-        raise HostUnsupportedError(msg, hint="remove it, or choose another volume")
+def _own(directory: str) -> int:
+    """Open a directory on a volume, whatever is put there afterwards; a link's error says so."""
+    fd = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    if os.fstat(fd).st_uid == os.geteuid():
+        return fd
+    os.close(fd)
+    msg = f"{directory} belongs to somebody else"
+    raise HostUnsupportedError(msg, hint="remove it, or choose another volume")
 
 
 def settle(where: str, actives: str) -> None:
@@ -113,14 +115,14 @@ def _settle(where: str, actives: str) -> None:
         return
     with contextlib.suppress(FileExistsError):
         os.mkdir(where, 0o700)
-    _check(where)
-    tree = syscalls.clone_tree(_HERE, where)
-    target = os.open(actives, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
+    with contextlib.ExitStack() as opened:
+        directory = _own(where)
+        opened.callback(os.close, directory)
+        tree = syscalls.clone_tree(directory)
+        opened.callback(os.close, tree)
+        target = os.open(actives, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        opened.callback(os.close, target)
         syscalls.attach(tree, target)
-    finally:
-        os.close(target)
-        os.close(tree)
 
 
 def memory_to_use(read: Callable[[str], str]) -> int:

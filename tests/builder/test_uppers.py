@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import shutil
@@ -87,7 +88,13 @@ def test_a_place_that_is_gone_or_somebody_elses_is_refused(inside):
     def check(place):
         _, volume = overlaid(place)
         os.symlink("/", f"{volume}/pybuild-7")
-        for where, said in ((f"{volume}/pybuild-7", "not ours"), (f"{place}/gone/x", "no such")):
+        cases = [("pybuild-7", "not a dir"), ("gone/x", "no such")]
+        os.mkdir(f"{volume}/pybuild-8")
+        with contextlib.suppress(OSError):  # with one id nobody else's can be made
+            os.chown(f"{volume}/pybuild-8", 8, 8)
+            cases.append(("pybuild-8", "somebody else"))
+        for name, said in cases:
+            where = f"{volume}/{name}"
             with pytest.raises(HostUnsupportedError, match=said) as caught:
                 uppers.settle(where, f"{place}/active")
             assert caught.value.hint
