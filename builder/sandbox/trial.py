@@ -212,6 +212,7 @@ def try_programs(place: str) -> None:
 
 def _changed_root(place: str) -> None:
     """A directory as the root, files and processes of others, notifications of system calls."""
+    try_programs(place)
     from builder.sandbox import syscalls  # noqa: PLC0415 - in the child only
     from builder.sandbox.engine import abi, kernel, program  # noqa: PLC0415 - the same
 
@@ -220,14 +221,31 @@ def _changed_root(place: str) -> None:
             "only root may change its root and its ids", hint="run the container as root"
         )
     table = abi.abi_of(syscalls.MACHINE)
-    os.chown(place, _SOMEBODY, _SOMEBODY)
-    os.chroot(place)
+    with _explained("give a file to somebody else", "CHOWN"):
+        os.chown(place, _SOMEBODY, _SOMEBODY)
+    with _explained("change the root directory", "SYS_CHROOT"):
+        os.chroot(place)
     os.chdir("/")
     syscalls.prctl(_NO_NEW_PRIVILEGES, 1)
     _listen(kernel.listen, program.program(table, program.Plan(notify=("mknodat",))))
-    os.setgroups((_SOMEBODY,))
-    os.setresgid(*(_SOMEBODY,) * 3)
-    os.setresuid(*(_SOMEBODY,) * 3)
+    with _explained("become another group", "SETGID"):
+        os.setgroups((_SOMEBODY,))
+        os.setresgid(*(_SOMEBODY,) * 3)
+    with _explained("become another user", "SETUID"):
+        os.setresuid(*(_SOMEBODY,) * 3)
+
+
+@contextlib.contextmanager
+def _explained(deed: str, capability: str) -> Iterator[None]:
+    """Say of a refusal what was tried, and which right of root it takes."""
+    try:
+        yield
+    except OSError as error:
+        raise HostUnsupportedError(
+            f"cannot {deed}: {(error.strerror or '').lower()}",
+            hint=f"root of a container needs --cap-add {capability}, in a pod"
+            f" capabilities: {{add: [{capability}]}}",
+        ) from error
 
 
 def _emulation(place: str) -> None:

@@ -75,12 +75,13 @@ def start(user_pybuild, home):
         (Pod(env=OWN), "userns", "emptyDir"),
         (Pod(env=OWN, user_namespace=True), "userns", "emptyDir"),
         (Pod(env=OWN, volumes=(EMPTY,)), "userns", ""),
-        (Pod(env=OWN, apparmor=True), "emulate", ""),
+        (Pod(env=OWN, apparmor=True), "chroot", ""),
         (Pod(env={"PYBUILD_ROOT": "/data/s"}, volumes=(EMPTY,)), "userns", ""),
         (Pod(volumes=(EMPTY,), read_only=True), "userns", ""),
         (Pod(volumes=(EMPTY,), env={"HOME": "/root"}, read_only=True), "userns", ""),
         (Pod(uid=SOMEBODY, volumes=(EMPTY,), read_only=True, no_new_privileges=True), "emulate", ""),
         (Pod(uid=SOMEBODY, no_new_privileges=True), "emulate", ""),
+        (Pod(env=OWN, apparmor=True, no_new_privileges=True, capabilities=()), "emulate", ""),
     ],
     ids=[
         "own file system",
@@ -92,6 +93,7 @@ def start(user_pybuild, home):
         "read-only home",
         "nobody's uid, read-only",
         "nobody's uid",
+        "own file system, no rights",
     ],
 )  # fmt: skip
 def test_a_place_is_found_and_the_layers_are_the_same(pod, tier, says, start, home, expected):
