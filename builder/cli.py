@@ -6,6 +6,7 @@ Exit status: 0 done, 1 the build failed, 2 Dockerfile or usage, 3 this host cann
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import importlib
 import os
@@ -44,7 +45,10 @@ def main(argv: Sequence[str] | None = None, *, at_end: Callable[[], None] | None
     `at_end` is called before that ends.
     """
     if argv is not None:
-        return _run(list(argv))
+        try:
+            return _run(list(argv))
+        finally:
+            _go_on()
     # A cached build makes a hundred thousand objects that stay and hardly a cycle.
     gc.set_threshold(_COLLECT_AFTER)
     status = _run(sys.argv[1:])
@@ -222,10 +226,18 @@ def _leave(status: int) -> int:
         sys.modules["atexit"]._run_exitfuncs()  # noqa: SLF001 - what others registered, as coverage does
     try:
         sys.stdout.flush()
-        sys.stderr.flush()
     except (OSError, ValueError):
         return status  # the interpreter reports it
+    with contextlib.suppress(OSError, ValueError):  # the status was chosen with that in mind
+        sys.stderr.flush()
     os._exit(status)
+
+
+def _go_on() -> None:
+    """The process does not end with the command: a signal that ended that is forgotten."""
+    import signal  # noqa: PLC0415 - only where the caller is a program
+
+    signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 def _silence_stdout() -> None:

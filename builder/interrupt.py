@@ -15,14 +15,22 @@ if TYPE_CHECKING:
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 
+PATIENCE = 8.0  # seconds to tidy up in
+
+
 @contextlib.contextmanager
-def raised() -> Iterator[None]:
-    """Raise CancelledBuildError for the first ending signal; a second one ends the process."""
+def raised(patience: float = 0.0) -> Iterator[None]:
+    """Raise CancelledBuildError for the first ending signal; a second one ends the process.
+
+    With `patience` the kernel ends it that many seconds after the first, by SIGALRM: it may hang
+    in writing to a pipe that nobody reads. The caller is then about to end.
+    """
 
     def on_signal(number: int, frame: FrameType | None) -> None:
         del frame
         for ending in _ENDING:
             signal.signal(ending, signal.SIG_DFL)
+        signal.setitimer(signal.ITIMER_REAL, patience)
         raise CancelledBuildError(number)
 
     before = {number: signal.signal(number, on_signal) for number in _ENDING}

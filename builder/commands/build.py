@@ -50,7 +50,7 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     for path in filter(None, (request.iidfile, request.metadata_file)):
         _remove_stale(path)
     try:
-        with interrupt.raised():
+        with interrupt.raised(interrupt.PATIENCE):
             built = pipeline.build(request, caller)
     except PybuildError:
         caller.reporter.close()

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 
@@ -47,3 +50,49 @@ def test_who_handles_errors_does_not_handle_signals(monkeypatch, capsys, number)
     monkeypatch.setattr("builder.cli._dispatch", dispatch)
     assert main(["x"]) == 128 + number
     assert capsys.readouterr().err == "pybuild: error: interrupted\n"
+
+
+def _process(context, state, stderr):
+    """A build as a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-P", "-m", "builder", "--progress", "plain", str(context)],
+        env={**os.environ, "PYTHONPATH": os.getcwd(), "PYBUILD_ROOT": str(state)},
+        stdout=subprocess.DEVNULL,
+        stderr=stderr,
+    )
+
+
+@pytest.fixture
+def talkative(tmp_path):
+    """A context whose build says more than a small pipe holds."""
+    context = tmp_path / "context"
+    context.mkdir()
+    lines = [f"COPY Dockerfile /{'long' * 30}{number}" for number in range(60)]
+    (context / "Dockerfile").write_text("\n".join(["FROM scratch", *lines, ""]))
+    return context
+
+
+def test_a_pipe_nobody_reads_does_not_keep_a_build(tmp_path, talkative):
+    """S-R21: blocked in writing its progress, it still ends within ten seconds of a signal."""
+    read_end, write_end = os.pipe()
+    fcntl.fcntl(write_end, fcntl.F_SETPIPE_SZ, 4096)
+    process = _process(talkative, tmp_path / "state", write_end)
+    os.close(write_end)
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(4)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(10) in {-signal.SIGALRM, -signal.SIGTERM, 128 + signal.SIGTERM}
+    os.close(read_end)
+
+
+@pytest.mark.parametrize(("where", "status"), [("/dev/full", 1), ("closed", 128 + 13)])
+def test_messages_nobody_can_have_end_as_any_error(tmp_path, talkative, where, status):
+    """S-R21: the statuses of a full disk and of a closed pipe, not the interpreter's own."""
+    if where == "closed":
+        read_end, write_end = os.pipe()
+        os.close(read_end)
+    else:
+        write_end = os.open(where, os.O_WRONLY)
+    process = _process(talkative, tmp_path / "state", write_end)
+    os.close(write_end)
+    assert process.wait(60) == status
