@@ -199,9 +199,10 @@ class Host:
         return done
 
     def left(self):
-        """Trees of steps in the state directory."""
+        """Trees of steps in the state directory, but for those that are the same for all builds."""
         kinds = [self.home / "state" / kind for kind in ("plain", "snapshots")]
-        return [name for kind in kinds if kind.exists() for name in os.listdir(kind)]
+        found = {name for kind in kinds if kind.exists() for name in os.listdir(kind)}
+        return sorted(found - {"empty", "places"})
 
     def _pod(self, env):
         pod = self.environment.pod
