@@ -15,11 +15,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from support import busybox_root
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 FILES = 200
 MODULES = 215  # imported by a cached build, the interpreter's own included
 CALLS = 4000  # system calls of a cached build of FILES files
+CALLS_A_STEP = 670  # system calls of a further RUN that changes nothing, in all processes
+MOUNTS_A_STEP = {"mount": 9, "open_tree": 20, "mount_setattr": 14, "move_mount": 20}
 CALLS_A_FILE = 1.25  # more of them for each further file: its stat, and its share of a listing
 
 needs_strace = pytest.mark.skipif(not shutil.which("strace"), reason="needs strace")
@@ -56,6 +59,26 @@ def build(tmp_path, *before, options=()):
         timeout=120,
         check=True,
     ).stderr
+
+
+def steps(tmp_path, count):
+    """A context of `count` RUNs that change nothing."""
+    where = tmp_path / "context"
+    where.mkdir(exist_ok=True)
+    shutil.copy(busybox_root.BUSYBOX, where / "busybox")
+    lines = ["FROM scratch", "COPY busybox /bin/busybox"]
+    lines += [f'RUN ["/bin/busybox", "true", "{number}"]' for number in range(count)]
+    (where / "Dockerfile").write_text("\n".join(lines) + "\n")
+
+
+def calls_of_steps(tmp_path, count):
+    """System calls of an uncached build of so many steps, and how often Python was forked."""
+    steps(tmp_path, count)
+    shutil.rmtree(tmp_path / "state", ignore_errors=True)
+    calls, _ = traced(tmp_path)
+    forks = re.findall(r"clone\(.*CLONE_CHILD_SETTID.*SIGCHLD", (tmp_path / "trace").read_text())
+    calls["fork"] = len(forks)
+    return calls
 
 
 def traced(tmp_path):
@@ -116,3 +139,18 @@ def test_one_edited_file_is_the_one_that_is_read(tmp_path, context):
     aged(tmp_path)
     (context / "src" / "d1" / "f150").write_text("edited\n")
     assert traced(tmp_path)[1] == {"src/d1/f150"}
+
+
+@needs_strace
+@pytest.mark.skipif(os.geteuid() != 0, reason="newuidmap has no rights under strace")
+def test_a_step_forks_no_python_and_makes_few_mounts(tmp_path):
+    """What one more RUN costs, in all processes together (W2, W9)."""
+    few, many = (calls_of_steps(tmp_path, count) for count in (2, 12))
+    each = {name: (many[name] - few[name]) / 10 for name in (*many, "fsync", "fdatasync")}
+    assert each["fork"] == 0
+    assert each["clone"] + each["clone3"] <= 2.5  # the interpreter, the program
+    assert each["unshare"] <= 3
+    assert each["fsync"] == each["fdatasync"] == 0
+    for name, most in MOUNTS_A_STEP.items():
+        assert each[name] <= most, (name, each[name])
+    assert sum(each.values()) - each["fork"] - each["futex"] <= CALLS_A_STEP
