@@ -142,16 +142,19 @@ def _drop_trees(state: State, *, everything: bool) -> None:
     ]
     if not folders:
         return
-    from builder.sandbox.namespace import enter_namespace  # noqa: PLC0415 - only with trees
+    from builder.sandbox.host import Tier  # noqa: PLC0415 - only with trees
+    from builder.sandbox.namespace import enter_namespace  # noqa: PLC0415 - the same
     from builder.snapshot.overlay import OverlaySnapshotter  # noqa: PLC0415
     from cache.archive.rooted import remove_tree  # noqa: PLC0415
     from cache.snapshotnames import SqliteSnapshotNames  # noqa: PLC0415
 
-    with contextlib.suppress(HostUnsupportedError):  # then all of it is ours anyway
-        enter_namespace()
+    for tier in (Tier.USERNS, Tier.SINGLE):
+        with contextlib.suppress(HostUnsupportedError):  # without any, all of it is ours anyway
+            enter_namespace(tier)
+            break
     kept = set() if everything else _chains(state)
     for (chain,) in state.database.rows("SELECT chain FROM snapshots"):
-        if chain not in kept:
+        if str(chain).rpartition(" ")[2] not in kept:  # before it, the kind of tree
             state.database.rows("DELETE FROM snapshots WHERE chain = ?", (chain,))
     with OverlaySnapshotter(state.root, state.layers, SqliteSnapshotNames(state.database)) as trees:
         trees.sweep()

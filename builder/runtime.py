@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from builder.sandbox.emulators import Emulator
+    from builder.sandbox.host import Tier
     from builder.sandbox.launcher import StepRunner
     from builder.sandbox.spec import Sandbox
     from builder.state import State
@@ -87,7 +88,7 @@ class RuntimeStarter:
             from builder.snapshot.clamped import ClampedLayers  # noqa: PLC0415 - rarely asked for
 
             layers = ClampedLayers(layers, self._epoch)
-        if self._wishes.runtime and self._asked in {"chroot", "emulate"}:
+        if self._wishes.runtime and self._asked in {"single", "chroot", "emulate"}:
             msg = f"--sandbox={self._asked} starts no OCI runtime"
             raise HostUnsupportedError(msg, hint="leave out --sandbox or --runtime")
         tier = self._tier(scratch)
@@ -97,15 +98,14 @@ class RuntimeStarter:
             raise HostUnsupportedError(msg, hint="choose --network host")
         if plain:
             runtime = self._start_plain(scratch, layers, merged, chroot=tier == "chroot")
+        elif tier == "single":
+            runtime = self._start_single(scratch, layers, merged)
         else:
             runtime = self._start_namespaces(scratch, layers, merged)
         self._runtime = limited(self._connected(runtime))
 
     def _tier(self, scratch: str) -> str:
         """The tier asked for, else the best that this host allows."""
-        if self._asked == "single":
-            msg = f"--sandbox={self._asked} is not built yet"
-            raise HostUnsupportedError(msg, hint="leave it out, or use userns or emulate")
         from builder.sandbox import tiers  # noqa: PLC0415 - only for RUN
         from builder.sandbox.host import Tier  # noqa: PLC0415 - the same
 
@@ -121,7 +121,11 @@ class RuntimeStarter:
         tier = choice.tier
         if tier == "chroot" and self._wishes.foreign and not self._are_registered():
             return "emulate"
-        if tier == "userns" and self._wishes.foreign and not self._can_register(scratch):
+        if (
+            tier in {"userns", "single"}
+            and self._wishes.foreign
+            and not self._can_register(tier, scratch)
+        ):
             self._wishes.notice(
                 "this kernel lets no namespace have emulators of its own (Linux 6.7 does):"
                 " steps are emulated"
@@ -129,13 +133,13 @@ class RuntimeStarter:
             return "emulate"
         return tier
 
-    def _can_register(self, scratch: str) -> bool:
+    def _can_register(self, tier: Tier, scratch: str) -> bool:
         """Whether namespaces do for programs of other machines; true where nothing would."""
         from builder.sandbox.emulators import registered  # noqa: PLC0415 - rarely needed
         from builder.sandbox.trial import try_registering  # noqa: PLC0415 - the same
 
         known = self._emulators()
-        return not known or registered(known) or try_registering(scratch).works
+        return not known or registered(known) or try_registering(scratch, tier).works
 
     def _are_registered(self) -> bool:
         """Whether the kernel runs programs of other machines by itself, or nothing would."""
@@ -212,6 +216,29 @@ class RuntimeStarter:
         self._stack.enter_context(snapshotter)
         if self._changes.startswith("/"):
             snapshotter.sweep()  # on a volume prune does not find what killed builders left
+        return Runtime(sandbox, snapshotter)
+
+    def _start_single(
+        self, scratch: str, layers: ArrivingLayers, merged: Callable[[Sequence[Layer]], Tree]
+    ) -> Runtime:
+        from builder.sandbox.host import Tier  # noqa: PLC0415 - only for RUN
+        from builder.sandbox.launch import LaunchedSandbox  # noqa: PLC0415
+        from builder.sandbox.namespace import enter_namespace  # noqa: PLC0415
+        from builder.snapshot.overlay import OverlaySnapshotter  # noqa: PLC0415
+        from cache.snapshotnames import SINGLE, SqliteSnapshotNames  # noqa: PLC0415
+
+        try:
+            enter_namespace(Tier.SINGLE)
+        except HostUnsupportedError:
+            self._forget_tier(scratch)
+            raise
+        if self._wishes.foreign:
+            self._register_emulators()
+        sandbox: Sandbox = LaunchedSandbox.start_single(scratch)
+        self._stack.callback(sandbox.close)
+        root, names = self._state.root, SqliteSnapshotNames(self._state.database, SINGLE)
+        snapshotter = OverlaySnapshotter(root, layers, names, merged=merged, keep_owner=False)
+        self._stack.enter_context(snapshotter)
         return Runtime(sandbox, snapshotter)
 
     def _step_runner(self) -> tuple[StepRunner, ...]:

@@ -9,16 +9,22 @@ if TYPE_CHECKING:
     from cache.spec.digest import Digest
 
 
+SINGLE = "single "  # trees whose files all belong to one id, whatever the layers say
+
+
 class SqliteSnapshotNames:
     """Chain IDs to directory names; every method is one statement or transaction."""
 
-    def __init__(self, database: Database) -> None:
-        """Use an open database."""
+    def __init__(self, database: Database, kind: str = "") -> None:
+        """Use an open database; trees of one kind are not found as those of another."""
         self._database = database
+        self._kind = kind
 
     def get(self, chain: Digest) -> str | None:
         """Name of a chain's tree, None when there is none."""
-        rows = self._database.rows("SELECT name FROM snapshots WHERE chain = ?", (str(chain),))
+        rows = self._database.rows(
+            "SELECT name FROM snapshots WHERE chain = ?", (self._kind + str(chain),)
+        )
         return str(rows[0][0]) if rows else None
 
     def put(self, chain: Digest, name: str) -> str:
@@ -26,14 +32,16 @@ class SqliteSnapshotNames:
         with self._database.transaction():
             self._database.rows(
                 "INSERT INTO snapshots VALUES (?, ?) ON CONFLICT (chain) DO NOTHING",
-                (str(chain), name),
+                (self._kind + str(chain), name),
             )
-            rows = self._database.rows("SELECT name FROM snapshots WHERE chain = ?", (str(chain),))
+            rows = self._database.rows(
+                "SELECT name FROM snapshots WHERE chain = ?", (self._kind + str(chain),)
+            )
         return str(rows[0][0])
 
     def remove(self, chain: Digest) -> None:
         """Forget a chain."""
-        self._database.rows("DELETE FROM snapshots WHERE chain = ?", (str(chain),))
+        self._database.rows("DELETE FROM snapshots WHERE chain = ?", (self._kind + str(chain),))
 
     def holds(self, name: str) -> bool:
         """Whether any chain has this name."""

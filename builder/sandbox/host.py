@@ -245,6 +245,15 @@ def lacking_rights(host: Host) -> tuple[str, ...]:
     return tuple(name for name, bit in _RIGHTS.items() if not host.capabilities >> bit & 1)
 
 
+def mapping_for(tier: Tier, host: Host) -> Mapping:
+    """How to map ids for a kind of sandbox in a user namespace.
+
+    Raises:
+        HostUnsupportedError: as choose() does.
+    """
+    return single(host) if tier is Tier.SINGLE else choose(host)
+
+
 def direct(host: Host) -> Mapping | None:
     """The map that root writes by itself, of all ids it has; None without the right or the ids."""
     enough = min(_size(host.uid_map), _size(host.gid_map)) >= NEEDED_IDS

@@ -72,24 +72,41 @@ def run(descriptors: Descriptors, scratch: str, tools: process.Tools) -> NoRetur
 
 def _run_step(spec: SandboxSpec, scratch: str, report_fd: int, tools: process.Tools) -> int:
     ready = prepare(spec, scratch, mount_everything)
-    _enter(ready)
-    return _supervise(spec, ready, report_fd, tools)
+    enter(ready)
+
+    def become(error_fd: int) -> NoReturn:
+        process.become(spec, ready.credentials, tools, error_fd)
+
+    def started() -> None:
+        report(report_fd, wire.Report(stubs=tuple(reversed(ready.root.stubs))))
+        os.close(report_fd)
+
+    return supervise(spec, become, started)
 
 
 def serve(
     descriptors: Descriptors, scratch: str, tools: process.Tools, run_step: StepRun
 ) -> NoReturn:
     """Take a specification, have it run, and report what goes wrong; never returns."""
-    code = process.NOT_EXECUTABLE
-    try:
+
+    def run_it() -> int:
         syscalls.prctl(syscalls.PR_SET_PDEATHSIG, 9)
         arrange(descriptors, tools.trampoline)
         spec = wire.decode_spec(read_all(descriptors.spec))
         os.close(descriptors.spec)
         limits.enter(spec)
-        code = run_step(spec, scratch, descriptors.report, tools)
+        return run_step(spec, scratch, descriptors.report, tools)
+
+    guarded(run_it, descriptors.report)
+
+
+def guarded(run_it: Callable[[], int], report_fd: int) -> NoReturn:
+    """End with the status that `run_it` gives, and report what goes wrong."""
+    code = process.NOT_EXECUTABLE
+    try:
+        code = run_it()
     except BaseException as error:  # noqa: BLE001 - nothing may escape into the launcher's code
-        report(descriptors.report, explained(error))
+        report(report_fd, explained(error))
     finally:
         os._exit(code)
 
@@ -134,16 +151,23 @@ def read_all(fd: int) -> bytes:
     return b"".join(parts)
 
 
-def prepare(spec: SandboxSpec, scratch_path: str, mount_rest: MountRest) -> Ready:
+def prepare(
+    spec: SandboxSpec, scratch_path: str, mount_rest: MountRest, *, recording: bool = False
+) -> Ready:
     """Make the root of a step and everything in it; `mount_rest` does so after the root's tree.
+
+    With `recording`, owners of what is made are noted in the root instead of given to the kernel.
 
     Raises:
         SandboxError: the specification cannot be met.
     """
-    return finish(spec, leave(scratch_path, spec.network, spec.netns), mount_rest)[0]
+    scratch = leave(scratch_path, spec.network, spec.netns)
+    return finish(spec, scratch, mount_rest, recording=recording)[0]
 
 
-def finish(spec: SandboxSpec, scratch: mounts.Scratch, mount_rest: MountRest) -> tuple[Ready, str]:
+def finish(
+    spec: SandboxSpec, scratch: mounts.Scratch, mount_rest: MountRest, *, recording: bool = False
+) -> tuple[Ready, str]:
     """Make the root once the namespaces are those of the step; also gives the root's path.
 
     Raises:
@@ -159,7 +183,8 @@ def finish(spec: SandboxSpec, scratch: mounts.Scratch, mount_rest: MountRest) ->
     lowers = (*spec.root.lowers, *spec.root.beneath)
     changes = (spec.root.upper, spec.root.work)
     overlay.mount_overlay(root_path, spec.root.base, lowers, changes)
-    root = targets.Root(os.open(root_path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
+    root_fd = os.open(root_path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    root = targets.Root(root_fd, owned=[] if recording else None)
     try:
         owner = owner_of(spec, root)
         mount_rest(root, root_path, scratch, spec)
@@ -243,7 +268,7 @@ def score_of_steps() -> int:
         return min(_MAX_OOM, int(stream.read(16) or b"0") + _OOM_RAISE)
 
 
-def _enter(ready: Ready) -> None:
+def enter(ready: Ready) -> None:
     """Change the root; afterwards nothing of the host has a name any more."""
     die_first()
     os.fchdir(ready.root.fd)
@@ -254,13 +279,18 @@ def _enter(ready: Ready) -> None:
     syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
 
 
-def _supervise(spec: SandboxSpec, ready: Ready, report_fd: int, tools: process.Tools) -> int:
-    """Start the program, tell that it runs, reap until it ends."""
+def supervise(
+    spec: SandboxSpec, become: Callable[[int], NoReturn], started: Callable[[], None]
+) -> int:
+    """Start the program, tell that it runs, reap until it ends; its status.
+
+    `become` turns a fork of ours into it, and is given the fd of a pipe for what goes wrong.
+    """
     read_end, write_end = os.pipe()
     pid = os.fork()
     if pid == 0:
         try:
-            process.become(spec, ready.credentials, tools, write_end)
+            become(write_end)
         finally:
             os._exit(process.NOT_EXECUTABLE)
     os.close(write_end)
@@ -268,8 +298,7 @@ def _supervise(spec: SandboxSpec, ready: Ready, report_fd: int, tools: process.T
     if trouble.startswith(process.SETUP_FAILED):
         text = trouble[1:].decode("utf-8", "replace").lower()
         raise SandboxError(f"cannot set up the process: {text}")
-    report(report_fd, wire.Report(stubs=tuple(reversed(ready.root.stubs))))
-    os.close(report_fd)
+    started()
     while True:
         ended, status = os.waitpid(-1, 0)
         if ended == pid:

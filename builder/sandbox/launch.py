@@ -100,6 +100,14 @@ class LaunchedSandbox:
         return cls._start(scratch, _keep_chroot)
 
     @classmethod
+    def start_single(cls, scratch: str) -> Self:
+        """Run steps in namespaces where a single id is mapped, owners recorded by the engine.
+
+        Call after enter_namespace(Tier.SINGLE) and before any thread is started.
+        """
+        return cls._start(scratch, _keep_single)
+
+    @classmethod
     def _start(cls, scratch: str, keep: Callable[..., NoReturn]) -> Self:
         tools = launcher.make_tools()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -194,6 +202,14 @@ def _keep_chroot(control: socket.socket, scratch: str, tools: Tools, parent: int
     _settle(control, tools, parent, signal.SIGTERM)
     syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)  # steps have our uid
     launcher.serve(control, scratch, tools, chroot.run, namespaces=False)
+
+
+def _keep_single(control: socket.socket, scratch: str, tools: Tools, parent: int) -> NoReturn:
+    """Be the launcher itself, which sees the processes of steps, as their supervisors must."""
+    from builder.sandbox.engine import single  # noqa: PLC0415 - rarely needed
+
+    _settle(control, tools, parent)
+    launcher.serve(control, scratch, tools, single.run, namespaces=False)
 
 
 def _keep(

@@ -146,7 +146,7 @@ def _memory_file(root: targets.Root, scratch: Scratch, mount: MemoryFile) -> Non
         view = memoryview(mount.data)
         while view:
             view = view[os.write(fd, view) :]
-        os.fchown(fd, mount.uid, mount.gid)
+        root.give(None, fd, (mount.uid, mount.gid))
         os.fchmod(fd, mount.mode & 0o7777)
     finally:
         os.close(fd)

@@ -2,7 +2,7 @@
 
 Done once per process and before any thread exists: the kernel lets only single-threaded
 processes change their user namespace. Afterwards the process is root over a full range of ids,
-in a private mount namespace, and stays so; host.py chose how.
+or over its own alone, in a private mount namespace, and stays so; host.py chose how.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Namespace:
 
 
 @functools.cache  # a process enters once; the namespace is its state, this is only the memory of it
-def enter_namespace() -> Namespace:
+def enter_namespace(tier: host.Tier = host.Tier.USERNS) -> Namespace:
     """Become root in a user and mount namespace of our own; later calls return the same.
 
     Raises:
@@ -40,7 +40,7 @@ def enter_namespace() -> Namespace:
     if len(os.listdir("/proc/self/task")) != 1:
         raise SandboxError("the user namespace must be entered before threads are started")
     facts = host.probe()
-    mapping = host.choose(facts)
+    mapping = host.mapping_for(tier, facts)
     join(mapping, facts)
     return Namespace(mapping.tier, facts.uid, facts.gid, sum(e.count for e in mapping.uids))
 

@@ -19,6 +19,7 @@ from cache.value import value
 
 if TYPE_CHECKING:
     import ctypes
+    from collections.abc import Callable
 
     from builder.sandbox.credentials import Credentials
     from builder.sandbox.spec import Process, SandboxSpec
@@ -51,7 +52,35 @@ def environment(process: Process, credentials: Credentials) -> dict[str, str]:
     return found
 
 
-def become(spec: SandboxSpec, credentials: Credentials, tools: Tools, error_fd: int) -> NoReturn:
+def take_ids(credentials: Credentials) -> None:
+    """Become a user, as far as ids go."""
+    os.setgroups(credentials.groups)
+    os.setresgid(credentials.gid, credentials.gid, credentials.gid)
+    os.setresuid(credentials.uid, credentials.uid, credentials.uid)
+
+
+def _nothing() -> None:
+    """Do nothing more."""
+
+
+@value
+class Manner:
+    """How a process becomes a step's: `filtered` is called once docker's filter is in place."""
+
+    take_ids: Callable[[Credentials], None] = take_ids
+    filtered: Callable[[], None] = _nothing
+
+
+NATIVE = Manner()
+
+
+def become(
+    spec: SandboxSpec,
+    credentials: Credentials,
+    tools: Tools,
+    error_fd: int,
+    manner: Manner = NATIVE,
+) -> NoReturn:
     """Turn the calling process (a fork of init) into the step's program."""
     process = spec.process
     try:
@@ -60,9 +89,9 @@ def become(spec: SandboxSpec, credentials: Credentials, tools: Tools, error_fd: 
             os.dup2(error_fd, trampoline.ERROR_FD)
         fcntl.fcntl(trampoline.ERROR_FD, fcntl.F_SETFD, 0)
         error_fd = trampoline.ERROR_FD
+        _restrict(spec, credentials, tools, manner)
         os.closerange(error_fd + 1, fd)
         syscalls.close_from(fd + 1)
-        _restrict(spec, credentials, tools)
     except OSError as error:
         text = f"{error.filename or 'set-up'}: {error.strerror}"
         os.write(error_fd, SETUP_FAILED + text.encode("utf-8", "surrogateescape"))
@@ -79,16 +108,18 @@ def become(spec: SandboxSpec, credentials: Credentials, tools: Tools, error_fd: 
         fail(process.argv[0], errno.EINVAL)  # null bytes in argv, `=` in a variable's name
 
 
-def _restrict(spec: SandboxSpec, credentials: Credentials, tools: Tools) -> None:
+def _restrict(spec: SandboxSpec, credentials: Credentials, tools: Tools, manner: Manner) -> None:
     os.setsid()
     os.umask(0o022)
     limits.apply(spec.ulimits)
     with contextlib.suppress(OSError):  # an outer filter may forbid keyrings: then there are none
         syscalls.join_new_session_keyring()
     if spec.insecure:
-        _take_ids_with_everything(credentials)
+        manner.filtered()
+        _take_ids_with_everything(credentials, manner)
         return
     syscalls.install_filter(tools.filter)  # while CAP_SYS_ADMIN: no_new_privs stays off
+    manner.filtered()
     for capability in range(_LAST_CAPABILITY + 1):
         if not CAPABILITIES >> capability & 1:
             try:
@@ -98,20 +129,13 @@ def _restrict(spec: SandboxSpec, credentials: Credentials, tools: Tools) -> None
                     raise
                 break
     syscalls.set_capabilities(CAPABILITIES)
-    take_ids(credentials)
+    manner.take_ids(credentials)
 
 
-def take_ids(credentials: Credentials) -> None:
-    """Become a user, as far as ids go."""
-    os.setgroups(credentials.groups)
-    os.setresgid(credentials.gid, credentials.gid, credentials.gid)
-    os.setresuid(credentials.uid, credentials.uid, credentials.uid)
-
-
-def _take_ids_with_everything(credentials: Credentials) -> None:
+def _take_ids_with_everything(credentials: Credentials, manner: Manner) -> None:
     """Take the ids and keep every capability, for programs to come as well (R21)."""
     syscalls.prctl(syscalls.PR_SET_KEEPCAPS, 1)
-    take_ids(credentials)
+    manner.take_ids(credentials)
     held = syscalls.known_capabilities(_LAST_CAPABILITY)
     syscalls.set_capabilities(held, inheritable=held)
     for capability in range(_LAST_CAPABILITY + 1):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import signal
 import struct
 from typing import Any
 
@@ -117,6 +118,15 @@ def _call(what: str, number: int, *arguments: Any) -> int:
 def unshare(flags: int) -> None:
     """Leave the namespaces named by CLONE_NEW* flags for new ones."""
     _checked(_UNSHARE(flags), "unshare")
+
+
+def fork_into(namespaces: int) -> int:
+    """Fork, the child being in new namespaces (CLONE_NEW* flags) and we not; only without threads.
+
+    Unlike after unshare(CLONE_NEWPID) we can go on to start threads and processes of our own.
+    """
+    number = {"x86_64": 56, "aarch64": 220}[MACHINE]
+    return _call("fork", number, namespaces | signal.SIGCHLD, 0, 0, 0, 0)
 
 
 def setns(fd: int, kind: int) -> None:

@@ -6,6 +6,7 @@ refused; what lies under them is then ours, so plain paths are safe (sheet E, D1
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from typing import TYPE_CHECKING
@@ -135,14 +136,21 @@ def _mount_dev(target: int, path: str, shm_size: int) -> None:
         os.symlink(text, f"{path}/{name}")
     for name in ("pts", "shm", "mqueue"):
         os.mkdir(f"{path}/{name}", 0o755)
-    pts = syscalls.MS_NOSUID | syscalls.MS_NOEXEC
-    syscalls.mount(
-        "devpts", f"{path}/pts", "devpts", pts, "newinstance,ptmxmode=0666,mode=0620,gid=5"
-    )
+    _mount_terminals(f"{path}/pts")
     # One of another size is a mount the build asked for, and as plain as others of those.
     kind, flags = ("shm", STRICT) if shm_size == DEFAULT_SHM_SIZE else ("tmpfs", _NOSUID)
     syscalls.mount(kind, f"{path}/shm", "tmpfs", flags, f"mode=1777,size={shm_size}")
     syscalls.mount("mqueue", f"{path}/mqueue", "mqueue", STRICT)
+
+
+def _mount_terminals(target: str) -> None:
+    flags, data = syscalls.MS_NOSUID | syscalls.MS_NOEXEC, "newinstance,ptmxmode=0666,mode=0620"
+    try:
+        syscalls.mount("devpts", target, "devpts", flags, f"{data},gid=5")
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        syscalls.mount("devpts", target, "devpts", flags, data)  # group tty has no id here
 
 
 def _add_devices(path: str) -> None:

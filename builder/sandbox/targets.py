@@ -24,10 +24,25 @@ _FORBIDDEN_ITSELF = ("", "dev")
 
 @value
 class Root:
-    """A step's root directory: its fd, and the stubs made in it so far, oldest first."""
+    """A step's root directory: its fd, and the stubs made in it so far, oldest first.
+
+    `owned`, where ids can only be recorded, are device, inode and owner of what was made.
+    """
 
     fd: int
     stubs: list[tuple[str, int]] = field(default_factory=list)
+    owned: list[tuple[int, int, int, int]] | None = None
+
+    def give(self, directory: int | None, name: str | int, owner: tuple[int, int]) -> None:
+        """Make a new file or directory somebody's; `name` may be an fd."""
+        if self.owned is None:
+            if isinstance(name, int):
+                os.fchown(name, *owner)
+            else:
+                os.chown(name, *owner, dir_fd=directory, follow_symlinks=False)
+            return
+        known = os.stat(name, dir_fd=directory, follow_symlinks=isinstance(name, int))
+        self.owned.append((known.st_dev, known.st_ino, *owner))
 
 
 @value
@@ -98,7 +113,7 @@ def _create(root: Root, missing: _Missing, directory: bool, owner: tuple[int, in
                 flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW
                 os.close(os.open(name, flags, 0o644, dir_fd=parent))
             if owner is not None:
-                os.chown(name, *owner, dir_fd=parent, follow_symlinks=False)
+                root.give(parent, name, owner)
         finally:
             os.close(parent)
         real.append(name)

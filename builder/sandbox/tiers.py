@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _DOMAIN = "tier"
-ORDER = (Tier.USERNS, Tier.CHROOT, Tier.EMULATE)
+ORDER = (Tier.USERNS, Tier.SINGLE, Tier.CHROOT, Tier.EMULATE)
 _FACTS = frozenset({"Uid", "Gid", "CapEff", "CapBnd", "NoNewPrivs", "Seccomp", "Seccomp_filters"})
 # What an administrator changes on the advice of an error or of doctor.
 _SETTINGS = (

@@ -119,6 +119,7 @@ def try_tier(tier: Tier, scratch: str) -> Answer:
     trials: dict[Tier, Callable[[str], str | None]] = {
         Tier.USERNS: _namespaces,
         Tier.CHROOT: _changed_root,
+        Tier.SINGLE: _single,
         Tier.EMULATE: _emulation,
     }
     trial = trials.get(tier)
@@ -146,14 +147,14 @@ def playground(scratch: str) -> Iterator[str]:
             os.close(parent)
 
 
-def try_registering(scratch: str) -> Answer:
+def try_registering(scratch: str, tier: Tier = Tier.USERNS) -> Answer:
     """Try whether a user namespace may have emulators of its own, as since Linux 6.7."""
 
     def mount(place: str) -> None:
         from builder.sandbox import syscalls  # noqa: PLC0415 - in the child only
         from builder.sandbox.namespace import enter_namespace  # noqa: PLC0415 - the same
 
-        enter_namespace()
+        enter_namespace(tier)
         syscalls.mount("binfmt_misc", place, "binfmt_misc")
 
     with playground(scratch) as place:
@@ -162,12 +163,36 @@ def try_registering(scratch: str) -> Answer:
 
 def _namespaces(place: str) -> str:
     """A full range of ids, the namespaces of a step, an overlay on the state's disk as its root."""
-    from builder.sandbox import syscalls  # noqa: PLC0415 - in the child only
     from builder.sandbox.namespace import enter_namespace  # noqa: PLC0415 - the same
 
     namespace = enter_namespace()
     _try_owners(place)
     changes = find_changes(place, namespace.outer_uid)
+    _change_root(place)
+    return changes
+
+
+def _single(place: str) -> None:
+    """The same with a single id, changes beside the trees, and notifications of system calls."""
+    from builder.sandbox import syscalls  # noqa: PLC0415 - in the child only
+    from builder.sandbox.engine import abi, kernel, program  # noqa: PLC0415 - the same
+    from builder.sandbox.namespace import enter_namespace  # noqa: PLC0415
+
+    enter_namespace(Tier.SINGLE)
+    table = abi.abi_of(syscalls.MACHINE)
+    if find_changes(place, os.geteuid()):
+        raise HostUnsupportedError(
+            "the state directory's file system cannot hold what steps change",
+            hint="set PYBUILD_ROOT to a directory on ext4, xfs, btrfs or tmpfs",
+        )
+    _change_root(place)
+    _listen(kernel.listen, program.program(table, program.Plan(notify=("mknodat",))))
+
+
+def _change_root(place: str) -> None:
+    """Make the namespaces of a step, and `place`/root their root."""
+    from builder.sandbox import syscalls  # noqa: PLC0415 - in the child only
+
     syscalls.unshare(syscalls.CLONE_NEWPID | syscalls.CLONE_NEWIPC | syscalls.CLONE_NEWUTS)
     os.chdir(f"{place}/root")
     try:
@@ -177,7 +202,6 @@ def _namespaces(place: str) -> str:
             f"cannot change the root of a namespace of our own: {(error.strerror or '').lower()}",
             hint="a seccomp profile forbids pivot_root: run with seccomp=unconfined",
         ) from error
-    return changes
 
 
 def find_changes(place: str, uid: int) -> str:

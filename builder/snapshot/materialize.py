@@ -43,14 +43,19 @@ def materialize(
     store: SeekableLayers,
     *,
     keep_owner: bool,
+    keep_modes: bool = False,
     present: Tree | None = None,
 ) -> None:
     """Make a directory, empty or holding the tree `present`, hold `tree`.
 
+    Without `keep_owner` files are open to us, unless `keep_modes` says that we need no leave.
+
     Raises:
         ArchiveError: a payload ends early. OSError: the disk refuses.
     """
-    _Maker(root_fd, layers, store, keep_owner=keep_owner).run(tree, present)
+    maker = _Maker(root_fd, layers, store, keep_owner=keep_owner)
+    maker.keep_modes = keep_owner or keep_modes
+    maker.run(tree, present)
 
 
 class _Maker:
@@ -60,7 +65,7 @@ class _Maker:
         self._root_fd = root_fd
         self._layers = layers
         self._store = store
-        self._keep_owner = keep_owner
+        self.keep_modes = keep_owner
         self._dress = Dresser(root_fd, keep_owner=keep_owner)
         self._parent: tuple[str, int] | None = None
         self._linked: dict[tuple[int, str], str] = {}  # first path made of a hard link set
@@ -187,7 +192,7 @@ class _Maker:
 
     def _usable(self, entry: Entry) -> Entry:
         """An entry as it can stand on disk: ours to use where owners cannot be kept."""
-        if self._keep_owner:
+        if self.keep_modes:
             return entry
         is_directory = entry.kind is Kind.DIRECTORY
         bits = _OWNER_DOES_ALL if is_directory else _OWNER_READS_AND_WRITES

@@ -22,8 +22,9 @@ from builder.snapshot import attributes, places
 from builder.snapshot.directories import Claim, Directories
 from builder.snapshot.latewriter import LateWriter
 from builder.snapshot.lower import EmptyLower, StackedLower
-from builder.snapshot.recorded import RecordedFiles
+from builder.snapshot.recorded import RecordedFiles, RecordedLower
 from builder.snapshot.remover import Remover
+from builder.snapshot.seeds import Seeds
 from builder.snapshot.snapshotter import Active
 from builder.snapshot.stubs import remove_stubs
 from builder.snapshot.upper import write_upper
@@ -86,6 +87,7 @@ class OverlaySnapshotter:
         self._store = store
         self._names = names
         self._keep_owner = keep_owner
+        self._seeds = Seeds(store, self._merged)
         self._trees = Directories.open(os.path.join(root, "snapshots"))
         self._actives = Directories.open(os.path.join(root, "active"))
         self._apart = os.fstat(self._trees.fd).st_dev != os.fstat(self._actives.fd).st_dev
@@ -173,7 +175,8 @@ class OverlaySnapshotter:
             beneath=() if self._apart or len(lowers) >= MAX_LAYERS else (self._places(),),
         )
         chain = self._chains(layers)[-1] if layers else _SCRATCH
-        return Active(claim.name, chain, overlay)
+        recorded = () if self._keep_owner else self._seeds.of(layers)
+        return Active(claim.name, chain, overlay, recorded)
 
     @_disk()
     def diff(
@@ -194,7 +197,8 @@ class OverlaySnapshotter:
                 remove_stubs(upper, lower, stubs)
             with contextlib.ExitStack() as held:
                 writer = LateWriter(self._store, held)
-                write_upper(upper, lower, writer, RecordedFiles(recorded))
+                files = RecordedFiles(recorded, types_only=not self._keep_owner)
+                write_upper(upper, lower, writer, files)
                 if not writer.is_empty:
                     return writer.commit()
                 if self._nothing is None:
@@ -324,7 +328,8 @@ class OverlaySnapshotter:
         names = active.root.lowers if isinstance(active.root, Overlay) else ()
         if names == (_EMPTY,):
             return EmptyLower()
-        return StackedLower(self._trees.fd, [name.encode() for name in names], self._absent)
+        lower = StackedLower(self._trees.fd, [name.encode() for name in names], self._absent)
+        return RecordedLower(lower, active.recorded) if active.recorded else lower
 
     def _drop(self, key: str) -> None:
         claim = self._held.pop(key, None)
@@ -358,7 +363,7 @@ class _Stack:
 
         layers = self._layers[: count + 1]
         tree = self._merged(layers)
-        materialize(root_fd, tree, layers, self._store, keep_owner=keep_owner)
+        materialize(root_fd, tree, layers, self._store, keep_owner=keep_owner, keep_modes=True)
 
 
 def _next_chain(parent: Digest, diff_id: Digest) -> Digest:

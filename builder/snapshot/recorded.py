@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from builder.sandbox.spec import Recorded
+    from builder.snapshot.attributes import Xattrs
+    from builder.snapshot.lower import LowerDir
 
 _KEPT = -1
 
@@ -36,13 +38,21 @@ class _Shown(NamedTuple):
 
 
 class RecordedFiles:
-    """Records by inode; with `own`, files of this uid and gid are root's in the image."""
+    """Records by inode; with `own`, files of this uid and gid are root's in the image.
+
+    Where files have the modes they are meant to have, records give `types_only`: a device's.
+    """
 
     def __init__(
-        self, recorded: Iterable[Recorded] = (), own: tuple[int, int] | None = None
+        self,
+        recorded: Iterable[Recorded] = (),
+        own: tuple[int, int] | None = None,
+        *,
+        types_only: bool = False,
     ) -> None:
         """Take what a step's outcome says."""
         self._own = own
+        self._types_only = types_only
         self._files = {_key(r.name): r for r in recorded}
 
     def shown(self, status: os.stat_result) -> os.stat_result:
@@ -58,7 +68,9 @@ class RecordedFiles:
             uid = uid if record.uid == _KEPT else record.uid
             gid = gid if record.gid == _KEPT else record.gid
             if record.mode != _KEPT:
-                mode, device = record.mode, os.makedev(*record.device)
+                kept = stat.S_IMODE(mode) if self._types_only else stat.S_IMODE(record.mode)
+                mode = stat.S_IFMT(record.mode) | kept
+                device = os.makedev(*record.device)
         size = status.st_size if stat.S_ISREG(mode) else 0
         shown = _Shown(
             *(mode, uid, gid, size, status.st_nlink, device),
@@ -76,6 +88,41 @@ class RecordedFiles:
         names = {name for name, _ in kept.xattrs}
         rest = (pair for pair in found.xattrs if pair[0] not in names)
         return Attributes(tuple(sorted((*rest, *kept.xattrs))), found.opaque)
+
+
+class RecordedLower:
+    """A tree of lowers (a LowerDir) as the image has it: owners and devices by recorded names."""
+
+    def __init__(self, lower: LowerDir, recorded: Iterable[Recorded]) -> None:
+        """Take what is recorded of a stack."""
+        self._lower = lower
+        self._files = {os.fsencode(r.name if r.name != "." else ""): r for r in recorded}
+
+    def lstat(self, path: bytes) -> os.stat_result | None:
+        """Status of a path, None when there is nothing."""
+        status, record = self._lower.lstat(path), self._files.get(path)
+        if status is None or record is None:
+            return status
+        device = stat.S_ISCHR(record.mode) or stat.S_ISBLK(record.mode)
+        mode = stat.S_IFMT(record.mode) | stat.S_IMODE(status.st_mode) if device else status.st_mode
+        shown = _Shown(
+            *(mode, record.uid, record.gid, 0 if device else status.st_size, status.st_nlink),
+            os.makedev(*record.device) if device else status.st_rdev,
+            *(status.st_dev, status.st_ino, status.st_mtime_ns, status.st_ctime_ns),
+        )
+        return cast("os.stat_result", shown)
+
+    def xattrs(self, path: bytes) -> Xattrs:
+        """Attributes of a path as a layer would show them."""
+        return self._lower.xattrs(path)
+
+    def readlink(self, path: bytes) -> bytes:
+        """Text of a symlink."""
+        return self._lower.readlink(path)
+
+    def open(self, path: bytes) -> int:
+        """Open a regular file for reading."""
+        return self._lower.open(path)
 
 
 def _key(name: str) -> tuple[int, int]:

@@ -59,10 +59,10 @@ _RESTRICTED = {"capabilities": (), "no_new_privileges": True}
 ENVIRONMENTS = {
     "1": Environment("userns", "a workstation", starts_runtimes=True),
     "2a": Environment(
-        "emulate", "a user without subordinate ids", has_account=False, unlocks="/etc/subuid"
+        "single", "a user without subordinate ids", has_account=False, unlocks="/etc/subuid"
     ),
     "2b": Environment(
-        "emulate", "no new privileges", settings={"no_new_privileges": True}, unlocks="no_new_privs"
+        "single", "no new privileges", settings={"no_new_privileges": True}, unlocks="no_new_privs"
     ),
     "2c": Environment(
         "emulate", "user namespaces refused", settings={"filter": "namespaces"}, unlocks="seccomp"

@@ -42,7 +42,7 @@ def note_new(step: Step, task: int, fd: int, parent: int, wanted: int, real: int
     mode, _, directory_gid = step.records.shown(os.fstat(parent))
     if mode & stat.S_ISGID:
         gid = directory_gid
-        if stat.S_ISDIR(status.st_mode):
+        if stat.S_ISDIR(status.st_mode):  # the kernel has seen to it where modes are its own
             wanted |= stat.S_ISGID
     if identity.euid or gid:
         record = step.records.make(key)
@@ -90,8 +90,8 @@ def in_parent_as_written(
 def make_directory(step: Step, request: Request, directory: int, address: int, mode: int) -> int:
     """Make a directory, as mkdir and mkdirat do."""
     task = request.task
-    wanted = mode & 0o1777 & ~step.identities.of(task).umask
-    real = (wanted & 0o777) | _OWNER_DOES_ALL
+    wanted = mode & 0o1777 & ~step.umask(task)
+    real = step.records.usable(wanted, _OWNER_DOES_ALL)
 
     def act(parent: int, name: bytes) -> None:
         permissions.require_new(step, task, parent, name)

@@ -101,15 +101,25 @@ def _chmod(step: Step, fd: int, mode: int) -> None:
         step.records.make(key).mode = kind | wanted
 
 
-def _chown(step: Step, task: int, fd: int, uid: int, gid: int) -> None:
-    key, status = key_of(fd)
-    identity = step.identities.of(task)
-    mode, owner, _ = step.records.shown(status)
-    uid, gid = signed(uid), signed(gid)
-    if identity.euid:
+def require_owner_change(step: Step, task: int, fd: int, uid: int, gid: int) -> None:
+    """Ask for the right to give a file to somebody.
+
+    Raises:
+        PermissionError: EPERM.
+    """
+    identity = permissions.restricted(step, task)
+    if identity is not None:
+        owner = step.records.shown(os.fstat(fd))[1]
         mine = owner == identity.euid and uid in {_UNCHANGED, owner}
         if not mine or gid not in {_UNCHANGED, identity.egid, *identity.groups}:
             fail(errno.EPERM)
+
+
+def _chown(step: Step, task: int, fd: int, uid: int, gid: int) -> None:
+    key, status = key_of(fd)
+    mode = step.records.shown(status)[0]
+    uid, gid = signed(uid), signed(gid)
+    require_owner_change(step, task, fd, uid, gid)
     touch(fd)
     record = step.records.make(key)
     if uid != _UNCHANGED:
@@ -126,8 +136,8 @@ def _make_node(step: Step, request: Request, directory: int, rest: tuple[int, in
     address, mode, device = rest
     task = request.task
     kind = stat.S_IFMT(mode) or stat.S_IFREG
-    wanted = mode & 0o7777 & ~step.identities.of(task).umask
-    real = wanted & 0o777 | 0o600
+    wanted = mode & 0o7777 & ~step.umask(task)
+    real = step.records.usable(wanted, 0o600)
 
     def act(parent: int, name: bytes, written: bytes) -> None:
         made = stat.S_IFREG if is_device(mode) else kind

@@ -131,9 +131,9 @@ def _open_existing(step: Step, task: int, path: bytes, flags: int, _mode: int) -
 
 def _create(step: Step, task: int, path: bytes, flags: int, mode: int) -> int:
     """Open with O_CREAT or O_TMPFILE; what is new gets its owner and mode."""
-    view, identity = step.view(task), step.identities.of(task)
-    wanted = mode & 0o7777 & ~identity.umask
-    real = (wanted & 0o777) | _OWNER_READS_AND_WRITES
+    view = step.view(task)
+    wanted = mode & 0o7777 & ~step.umask(task)
+    real = step.records.usable(wanted, _OWNER_READS_AND_WRITES)
     flags_asked = flags
     if permissions.restricted(step, task) is not None:
         _require_place(step, task, path, flags)

@@ -38,6 +38,7 @@ class Plan:
     bits: tuple[tuple[str, int, int], ...] = ()
     traced_bits: tuple[tuple[str, int, int], ...] = ()
     known: int = 0  # numbers above this one are notified as well; 0 for none
+    foreign: bool = False  # whether programs of other architectures, such as 32 bits, run as usual
 
 
 CREATING = (("openat", 2, os.O_CREAT), ("open", 1, os.O_CREAT))
@@ -48,7 +49,7 @@ def program(abi: Abi, plan: Plan) -> bytes:
     code: list[Instruction] = [
         (_LOAD, 0, 0, _ARCHITECTURE),
         (_EQUAL, 1, 0, abi.audit),
-        (_RETURN, 0, 0, _ERRNO | _NOT_IMPLEMENTED),
+        (_RETURN, 0, 0, _ALLOW if plan.foreign else _ERRNO | _NOT_IMPLEMENTED),
         (_LOAD, 0, 0, _NUMBER),
         (_ANY_BIT, 0, 1, _OTHER_WAY),
         (_RETURN, 0, 0, _ERRNO | _NOT_IMPLEMENTED),

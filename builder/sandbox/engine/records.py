@@ -77,6 +77,11 @@ class Records:
             if record != Record():
                 yield told(key, record)
 
+    @property
+    def count(self) -> int:
+        """How many inodes are recorded."""
+        return len(self._table)
+
     def get(self, key: Key) -> Record | None:
         """What is recorded of an inode."""
         return self._table.get(key)
@@ -90,6 +95,18 @@ class Records:
         record = self.make(key)
         record.mode, record.device = mode, device
         self.devices.add(key)
+
+    def put(self, key: Key, record: Record) -> None:
+        """Let an inode have a record that another one may have, too."""
+        self._table[key] = record
+
+    def known(self, fd: int) -> Record | None:
+        """What is recorded of the inode of an fd."""
+        return self.get(key_of(fd)[0])
+
+    def usable(self, wanted: int, needed: int) -> int:
+        """The mode that a new file gets from the kernel: one that lets us in, where all is ours."""
+        return wanted & 0o777 | needed
 
     def move(self, old: Key, new: Key) -> None:
         """A copy-up gave a file another inode."""
@@ -112,10 +129,14 @@ class Records:
         if record is None:
             return status.st_mode, uid, gid
         return (
-            status.st_mode if record.mode == KEPT else record.mode,
+            self._mode(record, status.st_mode),
             uid if record.uid == KEPT else record.uid,
             gid if record.gid == KEPT else record.gid,
         )
+
+    def _mode(self, record: Record, actual: int) -> int:
+        """The mode to show of a recorded inode, given what the kernel says."""
+        return actual if record.mode == KEPT else record.mode
 
     def patched(self, data: bytes) -> bytes:
         """A struct stat as the step is to see it."""
@@ -125,7 +146,8 @@ class Records:
         result = bytearray(data)
         _IDS.pack_into(result, _UID, uid, gid)
         if record is not None and record.mode != KEPT:
-            struct.pack_into("<I", result, _MODE, record.mode)
+            (actual,) = struct.unpack_from("<I", data, _MODE)
+            struct.pack_into("<I", result, _MODE, self._mode(record, actual))
             struct.pack_into("<Q", result, _RDEV, record.device)
         return bytes(result)
 
@@ -138,7 +160,8 @@ class Records:
         result = bytearray(data)
         _IDS.pack_into(result, _STATX_UID, uid, gid)
         if record is not None and record.mode != KEPT:
-            struct.pack_into("<H", result, _STATX_MODE, record.mode & 0xFFFF)
+            (actual,) = struct.unpack_from("<H", data, _STATX_MODE)
+            struct.pack_into("<H", result, _STATX_MODE, self._mode(record, actual) & 0xFFFF)
             numbers = os.major(record.device), os.minor(record.device)
             _IDS.pack_into(result, _STATX_RDEV, *numbers)
         return bytes(result)

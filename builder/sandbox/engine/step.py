@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from builder.sandbox.engine.kernel import Request
     from builder.sandbox.engine.records import Records
 
+_STATUS = 4096  # bytes of /proc/PID/status, enough for its first lines
 CONTINUE = -(1 << 62)  # a handler's answer: the kernel is to do the call as it stands
 
 # Gives the result of a call, CONTINUE, or None when it was answered already.
@@ -40,6 +41,14 @@ class Step:
     stops: bool = False  # whether a tracer heeds `returning`
     returning: dict[int, Request] = field(default_factory=dict)  # to be looked at, by task
     told: set[object] = field(default_factory=set)  # what was said already
+    has_umasks: bool = True  # whether umasks are virtual, too
+
+    def umask(self, task: int) -> int:
+        """The umask of a task."""
+        if self.has_umasks:
+            return self.identities.of(task).umask
+        with open(f"/proc/{task}/status", "rb", buffering=0) as file:
+            return int(file.read(_STATUS).partition(b"\nUmask:")[2].split(None, 1)[0], 8)
 
     def view(self, task: int) -> View:
         """What a task sees."""

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 _PR_SET_CHILD_SUBREAPER = 36
 _EVENT = 1  # POLLIN
+_CREDENTIALS = struct.Struct("=3i")  # struct ucred
 
 
 class Tasks(Protocol):
@@ -44,7 +45,7 @@ class Tasks(Protocol):
     """How those of our children that ended did."""
 
     def begin(self, child: int) -> None:
-        """Take in the first process, which waits."""
+        """Take in the process that the engine is handed, which waits."""
 
     def reap(self) -> bool:
         """Handle everything that has happened to them; whether any are left."""
@@ -58,7 +59,8 @@ class Ready:
     """A step that can be started: `become` turns a fork of ours into its program.
 
     `become` calls hand_over() where the engine is to take over; `finish` gives the report when
-    every process has ended, `close` gives back what was taken for the step.
+    every process has ended, and says why when none was handed over; `close` gives back what was
+    taken for the step.
     """
 
     step: Step
@@ -67,6 +69,7 @@ class Ready:
     become: Callable[[socket.socket], NoReturn]
     finish: Callable[[], wire.Report]
     close: Callable[[], None]
+    fork: Callable[[], int] = os.fork
 
 
 def serve(
@@ -119,7 +122,8 @@ def hand_over(channel: socket.socket, plan: Plan, confine: Callable[[], None]) -
 def _supervise(ready: Ready, report: int) -> int:
     """Start the program and answer its calls until the last process is gone."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-    child = os.fork()
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+    child = ready.fork()
     if child == 0:
         try:
             ours.close()
@@ -132,18 +136,31 @@ def _supervise(ready: Ready, report: int) -> int:
     # Taken over with signalfd: a notification and a signal are waited for together.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
     signals = _signal_fd()
-    ours.recv(1)  # it waits
-    ready.tasks.begin(child)
+    ready.tasks.begin(_caller(ours) or _give_up(ready))
     ours.sendall(b"1")
     _wait_for(ours, signals, ready.tasks)
     _, fds, _, _ = socket.recv_fds(ours, 1, 1)
     if not fds:
-        ready.tasks.kill()
-        raise SandboxError("the step's first process ended before it could be supervised")
+        _give_up(ready)
     ready.step.listener = fds[0]
     ours.sendall(b"2")
     _answer_calls(ready, abi.abi_of(syscalls.MACHINE), child, signals)
     return _exit_code(ready.tasks.status.get(child, 0))
+
+
+def _caller(channel: socket.socket) -> int:
+    """The process, as we number it, that says that it waits; 0 when it ended instead."""
+    data, credentials, _, _ = channel.recvmsg(1, socket.CMSG_SPACE(_CREDENTIALS.size))
+    pid: int = _CREDENTIALS.unpack(credentials[0][2])[0] if data else 0
+    channel.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 0)
+    return pid
+
+
+def _give_up(ready: Ready) -> NoReturn:
+    """Say why the first process ended before it could be supervised."""
+    ready.tasks.kill()
+    why = ready.finish().error
+    raise why or SandboxError("the step's first process ended before it could be supervised")
 
 
 def _wait_for(channel: socket.socket, signals: int, tasks: Tasks) -> None:

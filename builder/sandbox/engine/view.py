@@ -86,10 +86,12 @@ class View:
         is_ours: Callable[[int], bool],
         process_of: Callable[[int], int],
         program_of: Callable[[int], bytes | None] = lambda _: None,
+        known_as: bytes | None = None,
     ) -> None:
         """`is_ours` says whether a process belongs to the step, `process_of` whose a thread is.
 
-        `program_of` gives the guest path of what a process executes.
+        `program_of` gives the guest path of what a process executes; `known_as` is what the kernel
+        calls the root, where that is not the path it is opened by.
         """
         self.root = root
         self.root_fd = os.open(root, _REFERENCE | os.O_DIRECTORY)
@@ -106,7 +108,8 @@ class View:
         self._program_of = program_of
         # What a host path of a descriptor or working directory is called in the step.
         pairs = [(place.host, place.guest) for place in places]
-        self._names = sorted([(root, b""), *pairs], key=lambda pair: -len(pair[0]))
+        own = root if known_as is None else known_as
+        self._names = sorted([(own, b""), *pairs], key=lambda pair: -len(pair[0]))
 
     def close(self) -> None:
         """Give the root and what lies elsewhere back."""

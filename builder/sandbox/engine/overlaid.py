@@ -1,0 +1,208 @@
+"""Records of a step whose root is an overlay: they outlive copy-up, and end as the upper's.
+
+An overlay shows a file of a lower by the lower's inode number until the file is copied up, and
+from then on by the upper's; which one is seen after a copy-up depends on what the kernel still
+remembers. So a record is known by both numbers. Modes are the kernel's, only a device's type is
+recorded.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from typing import TYPE_CHECKING
+
+from builder.sandbox.engine import kernel
+from builder.sandbox.engine.records import KEPT, Key, Record, Records, is_device, key_of, touch
+from builder.sandbox.engine.view import fd_path
+from builder.sandbox.spec import Recorded
+from cache.value import replace
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+_REFERENCE = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+_COPIED = "user.overlay.origin"  # what overlayfs leaves on what it copied up
+_MARKED = (stat.S_ISREG, stat.S_ISDIR)  # what can have it
+_GONE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
+
+
+class OverlaidRecords(Records):
+    """Records by the inodes that the merged tree shows."""
+
+    def __init__(self, root_fd: int, upper_fd: int, started: int) -> None:
+        """`started` is a change time that nothing in the lowers is after."""
+        super().__init__(0, 0)
+        self._upper_fd = upper_fd
+        self._root_fd = root_fd
+        self._device = os.fstat(root_fd).st_dev
+        self._started = started
+        self._seeds: dict[bytes, Recorded] = {}
+        self._lower: set[Key] = set()  # numbers of lowers: no upper has them
+        self._twins: dict[Key, Key] = {}  # the other number of a file that was copied up
+        self.inheriting: set[Key] = set()  # directories of another group, which their files get
+
+    def seed(self, root_fd: int, seeds: Iterable[Recorded]) -> None:
+        """Record owners and devices; everything else is as it is meant to be."""
+        for known in seeds:
+            seed = replace(known, mode=known.mode if is_device(known.mode) else KEPT, xattrs=())
+            name = os.fsencode(known.name)
+            self._seeds[name] = seed
+            try:
+                status = os.stat(name, dir_fd=root_fd, follow_symlinks=False)
+            except OSError:
+                continue
+            key = (status.st_dev, status.st_ino)
+            if status.st_dev != self._device:
+                continue  # something is mounted there
+            _fill(self.make(key), seed)
+            if status.st_ctime_ns < self._started:
+                self._lower.add(key)
+            self.note_group(key, status)
+
+    def known(self, fd: int) -> Record | None:
+        """What is recorded of the inode of an fd."""
+        return self.known_by(fd, os.fstat(fd))
+
+    def known_by(self, fd: int, status: os.stat_result) -> Record | None:
+        """What is recorded of the inode of an fd that has this status."""
+        record = self.get((status.st_dev, status.st_ino))
+        if record is not None or status.st_ctime_ns < self._started or not self._seeds:
+            return record
+        return self._adopt(fd, status)
+
+    def settle(self, fd: int) -> Key:
+        """Have a file copied up, unchanged, before something is recorded of it; its number."""
+        shown, status = key_of(fd)
+        self.known_by(fd, status)
+        if stat.S_ISLNK(status.st_mode):
+            touch(fd)
+        else:
+            os.chmod(fd_path(fd), stat.S_IMODE(status.st_mode))
+        if status.st_dev == self._device:
+            upper = self._upper(os.readlink(fd_path(fd))[1:] or b".")
+            if upper is not None and upper.st_ino != status.st_ino:
+                self._join(shown, (self._device, upper.st_ino))
+        return shown
+
+    def note_group(self, key: Key, status: os.stat_result) -> None:
+        """Remember whether what is made in a directory gets its group."""
+        record = self.get(key)
+        inherits = stat.S_ISDIR(status.st_mode) and status.st_mode & stat.S_ISGID
+        if inherits and record is not None and record.gid > 0:
+            self.inheriting.add(key)
+
+    def forget(self, key: Key) -> None:
+        """The last name of an inode is gone; its number may come back."""
+        for number in (key, self._twins.pop(key, key)):
+            self._twins.pop(number, None)
+            self._lower.discard(number)
+            super().forget(number)
+
+    @property
+    def can_return(self) -> bool:
+        """Whether anything is recorded by a number that may become another file's."""
+        return self.count > len(self._lower)
+
+    def usable(self, wanted: int, needed: int) -> int:
+        """Modes are the kernel's."""
+        del needed
+        return wanted
+
+    def told(self) -> Iterator[Recorded]:
+        """Everything that differs from what the files say themselves, by the upper's inodes."""
+        device = os.fstat(self._upper_fd).st_dev
+        found = {
+            key[1]: record
+            for key, record in self
+            if key[0] == self._device and key not in self._lower
+        }
+        for inode, seed in self._copied():
+            found.setdefault(inode, _fill(Record(), seed))
+        for inode, record in found.items():
+            if record != Record():
+                yield _told(device, inode, record)
+
+    def _copied(self) -> Iterator[tuple[int, Recorded]]:
+        """Upper inodes of seeded files that were copied up without our knowing."""
+        missing = b""
+        for name in sorted(self._seeds):
+            if missing and name.startswith(missing):
+                continue
+            status = self._upper(name)
+            if status is None:
+                missing = self._missing(name) + b"/"
+            elif self._is_copy(name, status):
+                yield status.st_ino, self._seeds[name]
+
+    def _missing(self, name: bytes) -> bytes:
+        """The topmost part of a path that the upper does not have."""
+        parts = name.split(b"/")
+        for count in range(1, len(parts)):
+            if self._upper(b"/".join(parts[:count])) is None:
+                return b"/".join(parts[:count])
+        return name
+
+    def _adopt(self, fd: int, status: os.stat_result) -> Record | None:
+        """Look whether a changed file is one that was seeded, known by a new number."""
+        name = os.readlink(fd_path(fd))[1:] or b"."
+        seed = self._seeds.get(name)
+        if seed is None or status.st_dev != self._device:
+            return None
+        upper = self._upper(name)
+        if upper is None or not self._is_copy(name, upper):
+            return None
+        shown = (status.st_dev, status.st_ino)
+        record = _fill(self.make(shown), seed)
+        if upper.st_ino != status.st_ino:
+            self._join(shown, (self._device, upper.st_ino))
+        return record
+
+    def _is_copy(self, name: bytes, status: os.stat_result) -> bool:
+        """Whether the upper's file of a seeded name is the lower's, copied up."""
+        try:
+            if any(is_kind(status.st_mode) for is_kind in _MARKED):
+                fd = kernel.open_in(self._upper_fd, name, _REFERENCE)
+                try:
+                    os.getxattr(fd_path(fd), _COPIED)
+                finally:
+                    os.close(fd)
+                return True
+            merged = os.stat(name, dir_fd=self._root_fd, follow_symlinks=False)
+        except OSError:
+            return False
+        return (merged.st_dev, merged.st_ino) in self._lower
+
+    def _upper(self, name: bytes) -> os.stat_result | None:
+        try:
+            fd = kernel.open_in(self._upper_fd, name, _REFERENCE)
+        except OSError as error:
+            if error.errno in _GONE:
+                return None
+            raise
+        try:
+            return os.fstat(fd)
+        finally:
+            os.close(fd)
+
+    def _join(self, lower: Key, upper: Key) -> None:
+        """Let what is recorded be known by both numbers."""
+        self._lower.add(lower)
+        self.put(upper, self.make(lower))
+        self._twins[lower], self._twins[upper] = upper, lower
+
+    def _mode(self, record: Record, actual: int) -> int:
+        """Only the type is ours."""
+        return actual if record.mode == KEPT else stat.S_IFMT(record.mode) | stat.S_IMODE(actual)
+
+
+def _fill(record: Record, seed: Recorded) -> Record:
+    record.uid, record.gid, record.mode = seed.uid, seed.gid, seed.mode
+    record.device = os.makedev(*seed.device)
+    return record
+
+
+def _told(device: int, inode: int, record: Record) -> Recorded:
+    numbers = os.major(record.device), os.minor(record.device)
+    return Recorded(f"{device}:{inode}", record.uid, record.gid, record.mode, numbers)
