@@ -6,6 +6,7 @@ administrator can paste.
 
 from __future__ import annotations
 
+import textwrap
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -30,6 +31,11 @@ profile pybuild /{usr/,usr/local/,home/*/.local/}bin/pybuild flags=(unconfined) 
 }
 """
 _POD = "in the pod's container"
+# What steps do as root where the kernel does it for them; containers have it unless it was dropped.
+_OF_ROOT = {
+    "CHOWN": 0, "DAC_OVERRIDE": 1, "FOWNER": 3, "FSETID": 4, "KILL": 5, "SETGID": 6, "SETUID": 7,
+    "SYS_CHROOT": 18, "MKNOD": 27, "SETFCAP": 31,
+}  # fmt: skip
 _HOST = "as root on the host"
 
 
@@ -282,11 +288,19 @@ def volume(where: Surroundings, obstacle: str) -> _Setting:
 
 
 def _no_root(case: Case) -> _Setting:
+    """Root, with the rights over files and ids that it has in a container as it comes."""
+    lacking = [name for name, bit in _OF_ROOT.items() if not case.facts.bounding >> bit & 1]
     obstacle = "chroot, chown and setuid need the rights of a container's root"
     if case.surroundings is Surroundings.POD:
-        text = "securityContext: {runAsUser: 0, runAsNonRoot: false}"
+        text = "securityContext:\n"
+        text += "  runAsUser: 0\n  runAsNonRoot: false\n" if case.facts.uid else ""
+        if lacking:
+            joined = "\n    ".join(textwrap.wrap(", ".join(lacking), 44))
+            text += f"  capabilities: {{add: [{joined}]}}\n"
         return _Setting(obstacle, _POD, text)
-    return _Setting(obstacle, "when the container is started", "--user 0")
+    words = ["--user 0"] if case.facts.uid else []
+    words += [f"--cap-add {name}" for name in lacking]
+    return _Setting(obstacle, "when the container is started", " ".join(words))
 
 
 def _engine(case: Case) -> Iterator[_Setting]:

@@ -25,8 +25,8 @@ from cache.value import replace
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PROMISED = """
-    sandbox userns|sandbox emulate|user|own ids|subuid|subgid|newuidmap|newgidmap|capabilities
-    |new privileges|seccomp profile|apparmor|chroot|chown|setuid|mknod|mount|user namespace
+    sandbox userns|sandbox chroot|sandbox emulate|user|own ids|subuid|subgid|newuidmap|newgidmap
+    |capabilities|new privileges|seccomp profile|apparmor|chroot|chown|setuid|mknod|mount|user namespace
     |id map: direct|id map: newuidmap|id map: single|private mounts|tmpfs|overlay on disk
     |overlay in memory|fresh proc|shared proc|shared devices|devpts|pivot_root|chroot inside
     |chown inside|setgroups inside|own network|own binfmt_misc|yama|seccomp notification
@@ -262,6 +262,8 @@ NO_MAP = ("id map: direct", "id map: newuidmap")
         (case("overlay on disk", "overlay in memory"), "export PYBUILD_ROOT="),
         (case("chroot", surroundings=POD), "runAsUser: 0"),
         (case("chroot", surroundings=CONTAINER), "--user 0"),
+        (case("chroot", surroundings=POD, bounding=0), "runAsNonRoot: false\n  capabilities: {add: ["),
+        (case("chroot", surroundings=CONTAINER, uid=0, bounding=~(1 << 18)), "--cap-add SYS_CHROOT"),
     ],
 )  # fmt: skip
 def test_what_unlocks_a_better_tier_is_a_text_to_paste(given, setting):
