@@ -167,9 +167,9 @@ class LaunchedSandbox:
             raise SandboxError("the launcher of the sandbox is gone") from error
 
 
-def _settle(control: socket.socket, tools: Tools, parent: int, last: int = signal.SIGKILL) -> None:
-    """Die with the builder, by a signal; keep nothing of it open that steps could inherit."""
-    syscalls.prctl(syscalls.PR_SET_PDEATHSIG, last)
+def _settle(control: socket.socket, tools: Tools, parent: int) -> None:
+    """Die with the builder; keep nothing of it open that steps could inherit."""
+    syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)
     os.setsid()  # the terminal's signals are for the builder, which cancels
@@ -196,10 +196,10 @@ def _keep_plain(
 
 
 def _keep_chroot(control: socket.socket, scratch: str, tools: Tools, parent: int) -> NoReturn:
-    """Be the launcher itself, which ends what it started before it dies with the builder."""
+    """Be the launcher itself: without a PID namespace nothing has to be held."""
     from builder.sandbox.engine import chroot  # noqa: PLC0415 - rarely needed
 
-    _settle(control, tools, parent, signal.SIGTERM)
+    _settle(control, tools, parent)
     syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)  # steps have our uid
     launcher.serve(control, scratch, tools, chroot.run, namespaces=False)
 

@@ -18,7 +18,7 @@ import struct
 from collections.abc import Callable
 from typing import NoReturn
 
-from builder.sandbox import direct, init, lineage, process, seccomp, syscalls, trampoline, wire
+from builder.sandbox import direct, init, process, seccomp, syscalls, trampoline, wire
 from cache.value import field, value
 
 StepRunner = Callable[["init.Descriptors", str, "process.Tools"], NoReturn]
@@ -75,14 +75,10 @@ def serve(
 ) -> NoReturn:
     """Serve requests until the builder's end of the socket closes; never returns.
 
-    With `namespaces` each step is forked into a PID namespace of its own. Without, what a step's
-    supervisor leaves behind when it is killed comes to us, and ends.
+    With `namespaces` each step is forked into a PID namespace of its own.
     """
     gc.disable()  # the builder's objects must not be finalised here
     _settle()
-    if not namespaces:
-        lineage.adopt_orphans()
-        signal.signal(signal.SIGTERM, _end)  # sent when the builder dies
     own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC) if namespaces else -1
     usual = namespaces and run_step is init.run
     quick = direct.Direct.make(scratch, tools) if usual else None
@@ -121,18 +117,10 @@ def _forget_command_line() -> None:
         stream.write(_TITLE)
 
 
-def _end(_number: int, _frame: object) -> NoReturn:
-    """End with every process of every step."""
-    lineage.end_children()
-    os._exit(0)
-
-
 def _take(launcher: _Launcher) -> None:
     data, fds, _, _ = socket.recv_fds(launcher.control, REQUEST.size, MAX_FDS)
-    if not data:  # the builder is gone or done; the kernel ends every step with us
-        if launcher.own_namespace < 0:
-            lineage.end_children()
-        os._exit(0)
+    if not data:
+        os._exit(0)  # the builder is gone or done; the kernel ends every step with us
     operation, number = REQUEST.unpack(data)
     if operation == KILL:
         for pidfd, step in launcher.steps.items():
@@ -193,8 +181,6 @@ def _finish(launcher: _Launcher, pidfd: int) -> None:
     launcher.poll.unregister(pidfd)
     step = launcher.steps.pop(pidfd)
     _, status = os.waitpid(step.pid, 0)
-    if launcher.own_namespace < 0:
-        _end_orphans(launcher)
     code = os.waitstatus_to_exitcode(status)
     if step.running is not None:
         code = direct.finish(step.running, code)
@@ -202,15 +188,3 @@ def _finish(launcher: _Launcher, pidfd: int) -> None:
         os.write(step.status, STATUS.pack(code if code >= 0 else 128 - code))
     os.close(step.status)
     os.close(pidfd)
-
-
-def _end_orphans(launcher: _Launcher) -> None:
-    """Kill and reap whoever a killed supervisor has left to us, and wait for their end."""
-    supervisors = {step.pid for step in launcher.steps.values()}
-    own = os.getpid()
-    while orphans := set(lineage.children_of(own)) - supervisors:
-        for orphan in orphans:
-            lineage.kill_below(orphan)
-            lineage.kill(orphan)
-        for orphan in orphans:
-            os.waitpid(orphan, 0)

@@ -244,7 +244,9 @@ def _changed_root(place: str) -> None:
         raise HostUnsupportedError(
             "only root may change its root and its ids", hint="run the container as root"
         )
+    try_programs(place)
     table = abi.abi_of(syscalls.MACHINE)
+    _trace()
     with _explained("give a file to somebody else", "CHOWN"):
         os.chown(place, _SOMEBODY, _SOMEBODY)
     with _explained("change the root directory", "SYS_CHROOT"):
@@ -276,9 +278,18 @@ def _emulation(place: str) -> None:
     """Notifications of system calls, and a child that may be traced."""
     try_programs(place)
     from builder.sandbox import syscalls  # noqa: PLC0415 - in the child only
-    from builder.sandbox.engine import abi, kernel, program, registers  # noqa: PLC0415
+    from builder.sandbox.engine import abi, kernel, program  # noqa: PLC0415 - the same
 
     table = abi.abi_of(syscalls.MACHINE)
+    _trace()
+    syscalls.prctl(_NO_NEW_PRIVILEGES, 1)
+    _listen(kernel.listen, program.program(table, program.Plan(notify=("mknodat",))))
+
+
+def _trace() -> None:
+    """A child may be traced."""
+    from builder.sandbox.engine import registers  # noqa: PLC0415 - in the child only
+
     traced = os.fork()
     if traced == 0:
         signal.pause()
@@ -291,8 +302,6 @@ def _emulation(place: str) -> None:
         ) from error
     finally:
         os.kill(traced, signal.SIGKILL)
-    syscalls.prctl(_NO_NEW_PRIVILEGES, 1)
-    _listen(kernel.listen, program.program(table, program.Plan(notify=("mknodat",))))
 
 
 def _listen(install: Callable[[bytes], int], code: bytes) -> None:

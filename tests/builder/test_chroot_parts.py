@@ -1,23 +1,18 @@
-"""The parts of steps in a changed root by themselves: links, lineage, owners, trials."""
+"""The parts of steps in a changed root by themselves: links, owners, trials."""
 
 from __future__ import annotations
 
 import os
 import posixpath
-import signal
-import subprocess
-import sys
-import time
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from builder.sandbox import lineage
 from builder.sandbox.engine.abi import abi_of
-from builder.sandbox.engine.descendants import Descendants, owner_of
 from builder.sandbox.engine.links import Links
 from builder.sandbox.engine.natively import CHANGES
+from builder.sandbox.engine.taskowners import owner_of
 from builder.sandbox.host import Tier
 from builder.sandbox.trial import Answer, try_tier
 
@@ -80,44 +75,6 @@ def test_no_link_that_leads_to_a_place_is_missed(tree):
             assert met(links, path)
 
 
-def test_all_that_descends_from_a_process_is_killed():
-    """Orphans and sessions of their own included, and nobody else (D23)."""
-    text = "sleep 7711 & (setsid sleep 7712 &); sleep 7713"
-    other = subprocess.Popen(["sleep", "60"])
-    child = os.fork()
-    if child == 0:
-        lineage.adopt_orphans()
-        subprocess.Popen(["sh", "-c", text])
-        while len(lineage.below(os.getpid())) < 4:
-            time.sleep(0.01)
-        lineage.end_children()
-        os._exit(len(lineage.below(os.getpid())))
-    assert os.waitpid(child, 0)[1] == 0
-    assert other.poll() is None
-    other.kill()
-    other.wait()
-
-
-def test_lineage_is_told_by_parents():
-    """A child and its child descend from us; we do not descend from ourselves."""
-    child = subprocess.Popen(
-        [sys.executable, "-c", "import subprocess; subprocess.run(['sleep', '60'])"]
-    )
-    try:
-        deadline = time.monotonic() + 20
-        while len(found := lineage.below(child.pid)) < 1 and time.monotonic() < deadline:
-            time.sleep(0.01)
-        assert lineage.parent_of(found[0]) == child.pid
-        assert lineage.is_below(found[0], os.getpid())
-        assert not lineage.is_below(os.getpid(), os.getpid())
-        assert not lineage.is_below(os.getpid(), child.pid)
-        assert Descendants().are_ours(child.pid)
-        assert not Descendants().are_ours(os.getppid())
-    finally:
-        lineage.kill_below(child.pid)
-        child.wait()
-
-
 def test_owners_are_the_kernels():
     """Ids, groups and umask of a task are read; one that is gone is no process."""
     old = os.umask(0o027)
@@ -147,20 +104,3 @@ def test_root_can_change_its_root(tmp_path):
     """The trial does what a step does, and leaves nothing behind (C1)."""
     assert try_tier(Tier.CHROOT, str(tmp_path)) == Answer(works=True)
     assert list(tmp_path.iterdir()) == []
-
-
-def test_a_child_that_was_stopped_has_not_ended():
-    """Only the end of the first process is its status."""
-    tasks = Descendants()
-    child = os.fork()
-    if child == 0:
-        signal.pause()
-    tasks.begin(child)
-    assert tasks.reap()
-    tasks.ended(child, 0x137F)
-    assert tasks.status == {}
-    os.kill(child, signal.SIGKILL)
-    deadline = time.monotonic() + 20
-    while tasks.reap() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert os.WTERMSIG(tasks.status[child]) == signal.SIGKILL

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, NoReturn
 from builder.errors import HostUnsupportedError, SandboxError
 from builder.sandbox import host, init, limits, process, seccomp_table, syscalls, targets, wire
 from builder.sandbox.engine import abi, landlock, refusals, supervisor
-from builder.sandbox.engine.descendants import Descendants, owner_of
 from builder.sandbox.engine.identities import Identities, Identity
 from builder.sandbox.engine.links import Links
 from builder.sandbox.engine.ownhand import OwnHand
@@ -23,6 +22,7 @@ from builder.sandbox.engine.places import Places
 from builder.sandbox.engine.program import Plan
 from builder.sandbox.engine.records import Records
 from builder.sandbox.engine.step import Step
+from builder.sandbox.engine.tracer import Tracer
 from builder.sandbox.engine.view import View
 from builder.sandbox.spec import NetworkMode, PlainRoot
 from cache.value import value
@@ -39,18 +39,22 @@ _LAST_CAPABILITY = 63  # the kernel says EINVAL above its own last one
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
-class ChrootStep(Step):
-    """A step whose processes are told by descent."""
+class _Programs(dict[int, bytes]):
+    """What processes execute, by the paths that the step knows: the kernel's to tell."""
 
-    tasks: Descendants
+    def __init__(self, root: bytes) -> None:
+        super().__init__()
+        self._root = root
 
-    def process_of(self, task: int) -> int:
-        """The process of a thread."""
-        return owner_of(task).process
+    def get(self, process: int, default: bytes | None = None) -> bytes | None:  # type: ignore[override] # nothing else is asked for
+        try:
+            name = os.readlink(b"/proc/%d/exe" % process)
+        except OSError:
+            return default
+        return name[len(self._root) :] if name.startswith(self._root + b"/") else default
 
-    def is_ours(self, process: int) -> bool:
-        """Whether a process or thread belongs to the step."""
-        return self.tasks.are_ours(process)
+    def __setitem__(self, process: int, name: bytes) -> None:
+        """Not kept: the kernel knows better."""
 
 
 @value
@@ -80,52 +84,45 @@ def _prepare(spec: SandboxSpec, scratch: str, tools: process.Tools) -> superviso
     path = os.fsencode(spec.root.path)
     root = targets.Root(os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
     owner = init.owner_of(spec, root)
-    places = Places(root, path, os.fsencode(scratch), None)
-    places.add_system(spec)
-    for mount in spec.mounts:
-        places.add(mount)
-    tasks = Descendants()
+    places = _filled(Places(root, path, os.fsencode(scratch), None), spec)
     records = Records(os.geteuid(), os.getegid())
     records.seed(root.fd, spec.recorded)
-    step = ChrootStep(-1, {}, records, Identities(Identity()), hostname=spec.hostname.encode())
-    step.tasks = tasks
-    view = View(path, places.table, step.is_ours, step.process_of, _Programs(path).of)
+    step = Step(-1, {}, records, Identities(Identity()), hostname=spec.hostname.encode())
+    step.programs = _Programs(path)
+    view = View(path, places.table, step.is_ours, step.process_of, step.programs.get)
     step.views[b""] = view
     links = Links([place.guest for place in places.table], _links(spec.root))
-    passing = Passthrough(view, links, tasks, OwnHand(tasks, abi.abi_of(syscalls.MACHINE).numbers))
+    table = abi.abi_of(syscalls.MACHINE)
+    hand = OwnHand(lambda *end: tracer.ended(*end), table.numbers)  # noqa: PLW0108 - made below
+    passing = Passthrough(view, links, hand)
     rights = host.probe().capabilities
     handlers = {**passing.calls(ids=not rights & _SYS_PTRACE), **refusals.CALLS}
+    tracer = Tracer(step, table, handlers)
     plan = Plan(notify=tuple(handlers), known=seccomp_table.LAST_KNOWN)
     directory = _working_directory(places, view, passing, spec, owner)
     reachable = _reachable(path, places)
     start = _Start(spec, root.fd, directory, owner, reachable, tools, plan, rights)
 
     def close() -> None:
+        tracer.close()
         view.close()
         places.close()
 
     return supervisor.Ready(
         step,
         handlers,
-        tasks,
+        tracer,
         lambda channel: _become(start, channel),
         lambda: wire.Report(tuple(reversed(root.stubs)), tuple(records.told())),
         close,
     )
 
 
-class _Programs:
-    """What processes of a step execute, by the paths that it knows them by."""
-
-    def __init__(self, root: bytes) -> None:
-        self._root = root
-
-    def of(self, task: int) -> bytes | None:
-        try:
-            name = os.readlink(b"/proc/%d/exe" % task)
-        except OSError:
-            return None
-        return name[len(self._root) :] if name.startswith(self._root + b"/") else None
+def _filled(places: Places, spec: SandboxSpec) -> Places:
+    places.add_system(spec)
+    for mount in spec.mounts:
+        places.add(mount)
+    return places
 
 
 def _links(root: PlainRoot) -> list[tuple[bytes, bytes]]:

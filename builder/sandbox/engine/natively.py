@@ -16,17 +16,17 @@ import struct
 from typing import TYPE_CHECKING
 
 from builder.sandbox.engine import files, kernel, metadata, opening
-from builder.sandbox.engine.descendants import owner_of
 from builder.sandbox.engine.kernel import AT_EMPTY_PATH, AT_FDCWD, AT_SYMLINK_NOFOLLOW, fail
 from builder.sandbox.engine.records import is_device
+from builder.sandbox.engine.taskowners import owner_of
 from builder.sandbox.engine.view import fd_path, signed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from builder.sandbox.engine.descendants import Owner
     from builder.sandbox.engine.kernel import Request
     from builder.sandbox.engine.step import Handler, Step
+    from builder.sandbox.engine.taskowners import Owner
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _REMOVE_DIRECTORY = 0x200

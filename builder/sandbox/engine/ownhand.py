@@ -12,22 +12,21 @@ import struct
 from typing import TYPE_CHECKING
 
 from builder.sandbox.engine import kernel
-from builder.sandbox.engine.descendants import owner_of
 from builder.sandbox.engine.kernel import fail
 from builder.sandbox.engine.natively import acting_as
 from builder.sandbox.engine.registers import RESTART
 from builder.sandbox.engine.remote import borrowed
-from builder.sandbox.engine.step import CONTINUE
+from builder.sandbox.engine.taskowners import owner_of
 from builder.sandbox.engine.view import fd_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from contextlib import AbstractContextManager
 
-    from builder.sandbox.engine.descendants import Descendants, Owner
     from builder.sandbox.engine.kernel import Request
     from builder.sandbox.engine.remote import Borrowed
     from builder.sandbox.engine.step import Step
+    from builder.sandbox.engine.taskowners import Owner
 
 _SET_DUMPABLE = 4
 _MOST_SCRIPTS = 5  # that are run by scripts, as the kernel's
@@ -39,13 +38,13 @@ _RED_ZONE = 256  # bytes below the stack pointer that are the task's
 class OwnHand:
     """Calls of one step's tasks."""
 
-    def __init__(self, tasks: Descendants, numbers: Mapping[str, int]) -> None:
-        """`numbers` are those of calls by name."""
-        self._tasks = tasks
+    def __init__(self, ended: Callable[[int, int], None], numbers: Mapping[str, int]) -> None:
+        """`ended` is told of tasks that end meanwhile, `numbers` are those of calls by name."""
+        self._ended = ended
         self._numbers = numbers
 
     def reach(self, task: int) -> None:
-        """Be allowed to read and trace a task that changed its ids: the kernel looks at our real ones.
+        """Be allowed to read a task that changed its ids: the kernel looks at our real ones.
 
         Raises:
             ProcessLookupError: it is gone.
@@ -73,18 +72,14 @@ class OwnHand:
         finally:
             os.close(readable)
 
-    def change_ids(self, step: Step, request: Request) -> int | None:
+    def change_ids(self, step: Step, request: Request) -> None:
         """Let a task change its ids, and be read nevertheless."""
 
         def release() -> None:
             kernel.proceed(step.listener, request.id)
 
-        try:
-            with self._borrowed(request, release, anew=False) as task:
-                task.call(self._numbers["prctl"], _SET_DUMPABLE, 1)
-        except PermissionError:  # it is traced, or was closed to us before
-            return CONTINUE
-        return None
+        with self._borrowed(request, release, anew=False) as task:
+            task.call(self._numbers["prctl"], _SET_DUMPABLE, 1)
 
     def execute(self, step: Step, request: Request, path: bytes, at: int) -> int | None:
         """Have a task execute what lies in a place; `at` is the position of the path."""
@@ -143,7 +138,7 @@ class OwnHand:
     def _borrowed(
         self, request: Request, release: Callable[[], None], *, anew: bool
     ) -> AbstractContextManager[Borrowed]:
-        return borrowed(request.task, release, self._tasks.ended, anew=anew, reach=self.reach)
+        return borrowed(request.task, release, self._ended, anew=anew)
 
 
 def _put(step: Step, request: Request, fd: int) -> int:

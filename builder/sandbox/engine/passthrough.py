@@ -13,18 +13,16 @@ import stat
 from typing import TYPE_CHECKING, NamedTuple
 
 from builder.sandbox.engine import files, kernel, metadata, natively, processes, xattrs
-from builder.sandbox.engine.descendants import owner_of
 from builder.sandbox.engine.kernel import AT_FDCWD, AT_SYMLINK_NOFOLLOW, fail
 from builder.sandbox.engine.natively import acting_as
-from builder.sandbox.engine.neighbours import Neighbours
 from builder.sandbox.engine.records import is_device, key_of
 from builder.sandbox.engine.step import CONTINUE
+from builder.sandbox.engine.taskowners import owner_of
 from builder.sandbox.engine.view import fd_path, signed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from builder.sandbox.engine.descendants import Descendants
     from builder.sandbox.engine.kernel import Request
     from builder.sandbox.engine.links import Links
     from builder.sandbox.engine.ownhand import OwnHand
@@ -35,6 +33,8 @@ if TYPE_CHECKING:
 _FOLLOWS_LINKS = 0x400  # AT_SYMLINK_FOLLOW, of linkat alone
 _NAMES_ONLY = frozenset({"lstat", "readlink", "readlinkat", "mkdir", "mkdirat", "mknod", "mknodat",
                          "lchown", "lsetxattr", "lgetxattr", "llistxattr", "lremovexattr"})  # fmt: skip
+_OTHERS = ("uname", "kill", "tkill", "tgkill", "rt_sigqueueinfo", "rt_tgsigqueueinfo", "pidfd_open",
+           "process_vm_readv", "process_vm_writev", "ptrace")  # fmt: skip
 _IDS = ("setuid", "setgid", "setreuid", "setregid", "setresuid", "setresgid")
 
 
@@ -84,11 +84,10 @@ _NOT_SIMPLE = {*_REMOVES, *_PAIRS, *_MODES, "mknod", "mknodat", "symlink", "syml
 class Passthrough:
     """Handlers of one step."""
 
-    def __init__(self, view: View, links: Links, tasks: Descendants, hand: OwnHand) -> None:
+    def __init__(self, view: View, links: Links, hand: OwnHand) -> None:
         """Nobody has gone anywhere yet."""
         self._view = view
         self._links = links
-        self._tasks = tasks
         self._hand = hand
         self._below = view.root + b"/"
         self._entered = False  # whether a task may hold or work in a directory of a place
@@ -122,8 +121,8 @@ class Passthrough:
         found["chdir"] = self._looking(_ALONE, self._chdir)
         found["execve"] = self._executing(_ALONE)
         found["execveat"] = self._executing(_BESIDE)
-        found |= {"chroot": self._chroot, "getcwd": self._getcwd, "uname": processes.CALLS["uname"]}
-        found |= Neighbours(self._tasks).calls()
+        found |= {"chroot": self._chroot, "getcwd": self._getcwd}
+        found |= {name: processes.CALLS[name] for name in _OTHERS} | {"prlimit64": _limits}
         return found | (dict.fromkeys(_IDS, self._hand.change_ids) if ids else {})
 
     def _path(self, task: int, address: int) -> bytes | None:
@@ -374,6 +373,14 @@ def _name_of(call: str) -> _Name:
     directory = call.endswith("at") and call not in {"stat", "lstat", "creat"}
     flags = -1 if call in _NAMES_ONLY else -2
     return _Name(0, 1, flags) if directory else _Name(-1, 0, flags)
+
+
+def _limits(step: Step, request: Request) -> int:
+    """Let prlimit64 through for the step's own."""
+    target = signed(request.arguments[0])
+    if target and not step.is_ours(target):
+        fail(errno.ESRCH)
+    return CONTINUE
 
 
 def _base(task: int, directory: int) -> bytes:

@@ -1,7 +1,7 @@
 """Calls that only a task itself can make, made by it while it waits for the engine's answer.
 
-For tasks that nobody traces: one is traced from the moment a call needs it until that is done.
-Needs the right to trace the task; knows nothing of paths.
+The tracer's side of it is waited for here, so that nothing else happens meanwhile. Knows nothing
+of paths.
 """
 
 from __future__ import annotations
@@ -54,20 +54,12 @@ def borrowed(
     ended: Callable[[int, int], None],
     *,
     anew: bool,
-    reach: Callable[[int], None],
 ) -> Iterator[Borrowed]:
     """A task that waits for an answer, which `release` gives; with `anew` it is to call again.
 
-    `reach` is to get us the right to trace it, where we have it not.
-
     Raises:
-        OSError: it may not be traced; nothing was answered then.
+        ProcessLookupError: it was killed meanwhile.
     """
-    try:
-        ptrace(registers.SEIZE, task, 0, registers.O_SYSGOOD)
-    except PermissionError:
-        reach(task)
-        ptrace(registers.SEIZE, task, 0, registers.O_SYSGOOD)
     ptrace(registers.INTERRUPT, task)
     release()
     wait(task, ended)
@@ -80,7 +72,7 @@ def borrowed(
     finally:
         with contextlib.suppress(ProcessLookupError):  # killed meanwhile
             ptrace(registers.SETSIGMASK, task, _MASK_SIZE, ctypes.addressof(mask))
-            ptrace(registers.DETACH, task)
+            ptrace(registers.CONT, task)
 
 
 def wait(task: int, ended: Callable[[int, int], None]) -> int:

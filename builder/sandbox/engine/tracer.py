@@ -113,7 +113,7 @@ class Tracer:
 
     def _happened(self, task: int, status: int) -> None:
         if os.WIFEXITED(status) or os.WIFSIGNALED(status):
-            self._ended(task, status)
+            self.ended(task, status)
             return
         number, event = os.WSTOPSIG(status), status >> 16
         if event == _SECCOMP:
@@ -129,7 +129,8 @@ class Tracer:
         else:
             self._signalled(task, number)
 
-    def _ended(self, task: int, status: int) -> None:
+    def ended(self, task: int, status: int) -> None:
+        """Forget a task that ended, but how it did."""
         self.status[task] = status
         tables: tuple[dict[int, Any], ...] = (
             *(self._step.processes, self._step.programs, self._memory, self._scratch),
