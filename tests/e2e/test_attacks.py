@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+from pathlib import Path
+
 import pytest
 
 SANDBOXES = ["userns", "emulate"]
@@ -51,3 +54,126 @@ RUN --mount=type=cache,id=x,target=/m,source={source.format(outside=outside)} ca
     done, shown = _run(pybuild, sandbox, pybuild.context("links", text))
     assert done.code == 1
     assert "HOSTCANARY" not in shown
+
+
+PAIRS = [
+    ("RUN echo a && RUN echo b > /x || true\n", "RUN echo a\nRUN echo b > /x || true\n"),
+    ('RUN ["sh", "-c", "echo $0 $1 > /x"]\n', 'RUN ["sh", "-c", "echo $0 $1 > /x", "q", "r"]\n'),
+    ("RUN <<E\necho a > /x\nE\n", "RUN <<E\necho b > /x\nE\n"),
+    ("ENV V=1\nRUN echo $V > /x\n", "ENV V=2\nRUN echo $V > /x\n"),
+    ("RUN echo x$V > /x\nARG V=1\n", "ARG V=1\nRUN echo x$V > /x\n"),
+    ("ARG V\nRUN echo ${V-no} > /x\n", "ARG V=\nRUN echo ${V-no} > /x\n"),
+    ('SHELL ["sh", "-c"]\nRUN echo $- > /x\n', 'SHELL ["sh", "-ec"]\nRUN echo $- > /x\n'),
+    (
+        "RUN --mount=target=/m cat /m/f1 > /x\n",
+        "RUN --mount=target=/m cat /m/f1 > /x\nRUN --mount=target=/m,source=f2 cat /m > /y\n",
+    ),
+    ("RUN --network=none grep -c : /proc/net/dev > /x\n", "RUN grep -c : /proc/net/dev > /x\n"),
+    (
+        "RUN mkdir /d && touch /d/1 /d/2\nRUN rm /d/1\nRUN ls /d > /x\n",
+        "RUN mkdir /d && touch /d/1 /d/2\nRUN rm -r /d && mkdir /d\nRUN ls /d > /x\n",
+    ),
+]
+
+
+@pytest.mark.parametrize("pybuild", ["user"], indirect=True)
+@pytest.mark.parametrize(("first", "second"), PAIRS)
+def test_steps_that_differ_share_no_result(pybuild, busybox, first, second):
+    """S-J01, S-J05, S-J06, S-J11, S-J12, S-J13: the second is as if the first had never been."""
+    flags = ("-o", f"type=oci,dest={pybuild.home}/o.tar,rewrite-timestamp=true")
+    epoch = {"SOURCE_DATE_EPOCH": "1700000000"}
+    digests = []
+    for name, text in (("first", first), ("second", second)):
+        context = pybuild.context(name, f"FROM {busybox}\n{text}", {"f1": "one", "f2": "two"})
+        digests.append(pybuild.good(*flags, context, env=epoch).manifest)
+    cold = pybuild.with_state("cold").good(*flags, context, env=epoch).manifest
+    assert digests[0] != digests[1] == cold
+
+
+ODD = [
+    *(("userns", "passwd", kind) for kind in ("link", "up", "environ", "zero", "fifo", "big")),
+    *(("userns", "group", kind) for kind in ("link", "fifo", "dir", "loop")),
+    *(("emulate", "passwd", kind) for kind in ("link", "environ", "fifo")),
+]
+
+
+@pytest.mark.parametrize(("sandbox", "name", "kind"), ODD)
+@pytest.mark.parametrize("pybuild", ["user"], indirect=True)
+def test_odd_user_files_name_nobody(pybuild, busybox, sandbox, name, kind):
+    """S-E12: links lead inside the image, nothing but a small file is read, nothing is waited for."""
+    outside = _canary(pybuild)
+    (outside / "secret").write_text("evil:x:0:0::/:/bin/sh\nevil:x:0:\n")
+    made = {
+        "link": f"ln -sf {outside}/secret $F",
+        "up": f"ln -sf ../../../../../../..{outside}/secret $F",
+        "environ": "ln -sf /proc/self/environ $F",
+        "zero": "ln -sf /dev/zero $F",
+        "fifo": "rm -f $F; mkfifo $F",
+        "dir": "rm -f $F; mkdir $F",
+        "loop": f"ln -sf {name} $F",
+        "big": "dd if=/dev/zero of=$F bs=1M count=30 2>/dev/null",
+    }
+    user = "evil" if name == "passwd" else "7:evil"
+    text = f"FROM {busybox}\nRUN F=/etc/{name}; {made[kind]}\nUSER {user}\nRUN echo as $(id -u)\n"
+    done, shown = _run(pybuild, sandbox, pybuild.context("users", text))
+    assert done.code == 1
+    assert "as 0" not in shown
+    assert "Traceback" not in done.err
+
+
+@pytest.mark.parametrize("sandbox", SANDBOXES)
+def test_targets_are_cleaned_up_inside(pybuild, busybox, sandbox):
+    """S-C06, S-C11: a stub's parent swapped for a link to the host costs the host nothing."""
+    outside = _canary(pybuild)
+    (outside / "empty").write_text("")
+    (outside / "directory").mkdir()
+    pybuild.own(outside)
+    text = f"""\
+FROM {busybox}
+RUN --mount=type=tmpfs,target=/p/directory mv /p /old; ln -s {outside} /p; true
+RUN --mount=type=secret,id=s,target=/q/empty mv /q /old2; ln -s {outside} /q; true
+RUN mkdir -p /usr/deep && touch -d '2001-01-01 00:00:00' /usr/deep
+RUN --mount=type=cache,target=/usr/deep/cache echo data > /usr/deep/cache/f
+RUN ls -A /usr/deep; echo time $(stat -c %Y /usr/deep)
+"""
+    context = pybuild.context("targets", text, {"s": "hidden"})
+    done, shown = _run(pybuild, sandbox, context, "--secret", f"id=s,src={context}/s")
+    assert done.code == 0, done.err
+    assert sorted(path.name for path in outside.iterdir()) == ["directory", "empty", "secret"]
+    assert "time 978307200" in shown
+
+
+ABUSES = [
+    "sleep 1000 & echo over",
+    "(setsid sh -c 'sleep 1000 </dev/null >/dev/null 2>&1 &' &) ; echo over",
+    "trap '' HUP TERM INT; nohup sleep 1000 >/dev/null 2>&1 & echo over",
+    "sh -c 'kill -STOP $$' & echo over",
+    "mkfifo /f; cat /f & cat /f & echo over",
+    "i=0; while [ $i -lt 500 ]; do (exec true) & i=$((i+1)); done; echo over",
+    "kill -STOP 1; kill -9 1; kill -9 $PPID; echo over",
+    'exec 3<&0; i=4; while [ $i -lt 1500 ]; do eval "exec $i</dev/null"; i=$((i+1)); done; echo over',
+]
+
+
+@pytest.mark.parametrize("sandbox", SANDBOXES)
+@pytest.mark.parametrize("pybuild", ["user"], indirect=True)
+@pytest.mark.parametrize("number", range(len(ABUSES)))
+def test_a_step_ends_with_its_program(pybuild, busybox, sandbox, number):
+    """S-D23: whatever it left running, stopped or waiting; nobody outlives it, nobody else is hurt."""
+    mark = f"MARK=abuse-{sandbox}-{number}"
+    text = f"FROM {busybox}\nENV {mark}\nRUN {ABUSES[number]}\nRUN echo next\n"
+    done, shown = _run(pybuild, sandbox, pybuild.context("abuse", text))
+    assert done.code == 0, done.err
+    assert "over" in shown
+    assert "next" in shown
+    assert not _processes_with(mark)
+
+
+def _processes_with(mark):
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):
+                if mark.encode() in (entry / "environ").read_bytes():
+                    found.append(entry.name)
+    return found
