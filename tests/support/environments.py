@@ -115,13 +115,13 @@ ENVIRONMENTS = {
         starts_runtimes=True,
     ),
     "5n": Environment(
-        "emulate",
+        "single",
         "a pod of a user in a user namespace",
         _worker(user_namespace=True, **_RESTRICTED),
         unlocks="allowPrivilegeEscalation: true",
     ),
     "6": Environment(
-        "emulate",
+        "single",
         "a pod of a user, set-user-id newuidmap",
         _worker(),
         unlocks="setcap cap_setuid+ep",
@@ -130,7 +130,7 @@ ENVIRONMENTS = {
         "userns", "a pod of a user, newuidmap with file capabilities", _worker(), helpers="file"
     ),
     "6n": Environment(
-        "emulate",
+        "single",
         "a pod of a user without rights",
         _worker(**_RESTRICTED),
         unlocks="allowPrivilegeEscalation: true",
