@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import threading
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 from cache.errors import ContentNotFoundError, DigestMismatchError, PybuildError
-from cache.spec import oci
+from cache.spec import hashes, oci
 from cache.spec.digest import Digest
 from cache.spec.oci import Descriptor, Layer
 from cache.value import replace
@@ -328,7 +327,7 @@ def _unpacked(stream: BinaryIO, layer: Layer) -> Iterator[bytes]:
     from cache import compress  # noqa: PLC0415 - a cached build reads no layer
 
     diff_id = layer.diff_id
-    state = hashlib.new(diff_id.algorithm)
+    state = hashes.new(diff_id.algorithm)
     plain = compress.decompressed(stream, layer.blob.media_type)
     while data := plain.read(_PLAIN):
         state.update(data)

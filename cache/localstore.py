@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import io
 import os
 from typing import TYPE_CHECKING, BinaryIO
@@ -15,6 +14,7 @@ from cache.errors import (
     SizeMismatchError,
     StoreError,
 )
+from cache.spec import hashes
 from cache.spec.digest import Digest
 from cache.spec.oci import Descriptor
 
@@ -38,7 +38,7 @@ class VerifiedReader(io.RawIOBase):
         super().__init__()
         self._stream = stream
         self._descriptor = descriptor
-        self._state = hashlib.new(descriptor.digest.algorithm)
+        self._state = hashes.new(descriptor.digest.algorithm)
         self._left = descriptor.size
 
     def readable(self) -> bool:
@@ -75,7 +75,7 @@ class BlobWriter:
         self._root = root
         self._path = os.path.join(root, "tmp", os.urandom(16).hex())
         self._file: BinaryIO | None = open(self._path, "xb", opener=_private)  # noqa: SIM115 - owned by close
-        self._state = hashlib.sha256()
+        self._state = hashes.Sha256()
         self._size = 0
         self._written_out: Callable[[int, int], None] | None = None
 
@@ -218,7 +218,7 @@ class LocalStore:
         """Read a blob to see whether its bytes are those of its name."""
         try:
             with open(self.path(digest), "rb", opener=_not_a_link) as stream:
-                return hashlib.file_digest(stream, digest.algorithm).hexdigest() == digest.hex
+                return hashes.of_file(stream, digest.algorithm) == digest.hex
         except OSError:
             return False
 
@@ -237,7 +237,7 @@ def _holds(path: str, digest: Digest) -> bool:
     """Whether a small blob is stored already and undamaged."""
     try:
         with open(path, "rb", opener=_not_a_link) as stream:
-            return hashlib.sha256(stream.read(_DOCUMENT + 1)).hexdigest() == digest.hex
+            return hashes.Sha256(stream.read(_DOCUMENT + 1)).hexdigest() == digest.hex
     except OSError:
         return False
 

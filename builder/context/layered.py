@@ -6,12 +6,12 @@ Must not know how layers are stored, compressed or fetched.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import io
 from typing import TYPE_CHECKING, BinaryIO, Protocol, Self, cast
 
 from builder.context.source import CopyError, join, resolve, shown
 from cache.archive.entry import Kind
+from cache.spec import hashes
 from cache.spec.digest import framed
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ class LayerTree:
         _, layer, offset, _ = self._locate(path)
         known = self._digests.get((layer, offset))
         if known is None:
-            state = hashlib.sha256()
+            state = hashes.sha256()
             with self.open(path) as stream:
                 while chunk := stream.read(_CHUNK):
                     state.update(chunk)

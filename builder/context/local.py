@@ -6,7 +6,6 @@ Owns reading the host's files for COPY, ADD and bind mounts. Must not know what 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import operator
 import os
 import stat
@@ -20,6 +19,7 @@ from builder.context.source import CopyError, join, resolve, shown
 from cache.archive.entry import Entry, Kind
 from cache.archive.mould import make_entry
 from cache.errors import PybuildError
+from cache.spec import hashes
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterator, Mapping, Sequence
@@ -188,7 +188,7 @@ class LocalContext:
             return b""
         data = self._read(path, status)
         expected = self._digests.get(path) if path in self._young else None
-        if expected is not None and hashlib.sha256(data).digest() != expected:
+        if expected is not None and hashes.sha256(data).digest() != expected:
             raise changed(path)
         return data
 
@@ -212,13 +212,13 @@ class LocalContext:
             return known
         status = self._regular(path)
         if status is None:
-            return hashlib.sha256().digest()
+            return hashes.Sha256().digest()
         key = _stat_key(status)
         known = self._remembered(path, key)
         if known is not None:
             return known
         small = status.st_size <= _CHUNK
-        found = hashlib.sha256(self._read(path, status)).digest() if small else self._hash(path)
+        found = hashes.sha256(self._read(path, status)).digest() if small else self._hash(path)
         with self._lock:
             digest = self._digests.setdefault(path, found)
             if digest != found:
@@ -235,7 +235,7 @@ class LocalContext:
         return self._digests.get(path) or self._remembered(path, _stat_key(status))
 
     def _hash(self, path: str) -> bytes:
-        state = hashlib.sha256()
+        state = hashes.sha256()
         with self.open(path) as stream:
             while chunk := stream.read(_CHUNK):
                 state.update(chunk)
@@ -254,7 +254,7 @@ class LocalContext:
         if status is None:
             return None
         numbers = [status.st_mode, *(_stat_key(status) if path else ())]
-        state = hashlib.sha256(_text([self.place, path, repr(numbers)]))
+        state = hashes.Sha256(_text([self.place, path, repr(numbers)]))
         pending = [path] if stat.S_ISDIR(status.st_mode) else []
         while pending:
             here = pending.pop()

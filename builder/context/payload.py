@@ -5,12 +5,12 @@ Must not know how files are found.
 
 from __future__ import annotations
 
-import hashlib
 import io
 import os
 from typing import Self
 
 from builder.context.source import CopyError, shown
+from cache.spec import hashes
 
 
 def changed(path: str) -> CopyError:
@@ -38,7 +38,7 @@ class PayloadReader(io.RawIOBase):
         self._path = path
         self._left = status.st_size if status is not None else 0
         self._expected = expected
-        self._hash = hashlib.sha256() if expected is not None else None
+        self._hash = hashes.sha256() if expected is not None else None
         self._checked = status is None
 
     @classmethod

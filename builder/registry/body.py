@@ -5,7 +5,6 @@ Owns the reading side of a transfer. How a part of a blob is requested is handed
 
 from __future__ import annotations
 
-import hashlib
 import io
 import re
 from typing import TYPE_CHECKING, BinaryIO, Protocol, cast
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, BinaryIO, Protocol, cast
 from builder.errors import RegistryError
 from builder.registry.retry import TemporaryError
 from cache.errors import DigestMismatchError, SizeMismatchError
+from cache.spec import hashes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -149,7 +149,7 @@ class VerifiedReader(io.RawIOBase):
         """Own the source; `seen` is told the count of bytes after each read."""
         self._source = source
         self._descriptor = descriptor
-        self._state = hashlib.new(descriptor.digest.algorithm)
+        self._state = hashes.new(descriptor.digest.algorithm)
         self._count = 0
         self._checked = False
         self._seen = seen

@@ -15,7 +15,7 @@ from builder.registry.platforms import is_image, rank, shown
 from builder.registry.reply import RefusedError
 from builder.registry.transport import Request
 from cache.errors import DigestMismatchError, InvalidDocumentError, SizeMismatchError
-from cache.spec import oci
+from cache.spec import hashes, oci
 from cache.spec.config import ImageConfig
 from cache.spec.digest import Digest
 from cache.spec.manifest import Image, Index, Manifest, pair_layers
@@ -138,9 +138,8 @@ def _checked(reply: Reply, data: bytes, digest: Digest | None) -> _Document:
 
 
 def _same_algorithm(wanted: Digest, data: bytes) -> Digest:
-    import hashlib  # noqa: PLC0415 - for digests other than sha256 only
 
-    return Digest(wanted.algorithm, hashlib.new(wanted.algorithm, data).hexdigest())
+    return Digest(wanted.algorithm, hashes.new(wanted.algorithm, data).hexdigest())
 
 
 def _stated_type(reply: Reply) -> str:

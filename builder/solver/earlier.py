@@ -7,12 +7,12 @@ or foreign layer costs time, never correctness. Must not know how layers are kep
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 from cache.archive.entry import Kind, encode
 from cache.errors import PybuildError
+from cache.spec import hashes
 from cache.spec.digest import Digest, framed
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class EarlierLayer:
             return None
         self._tar.seek(at)
         data = self._tar.read(entry.size)
-        return data if hashlib.sha256(data).digest() == digest else None
+        return data if hashes.sha256(data).digest() == digest else None
 
     def stream(self, entry: Entry, digest: bytes | None) -> BinaryIO | None:
         """The same for a file of any size: looked through first, then given as a stream."""
@@ -62,7 +62,7 @@ class EarlierLayer:
         if at is None:
             return None
         self._tar.seek(at)
-        state, left = hashlib.sha256(), entry.size
+        state, left = hashes.sha256(), entry.size
         while left and (piece := self._tar.read(min(left, _PIECE))):
             state.update(piece)
             left -= len(piece)

@@ -6,7 +6,6 @@ Owns patterns, links and excludes on the source side (C20-C24, CP05, CP06) and c
 
 from __future__ import annotations
 
-import hashlib
 from struct import Struct
 from typing import TYPE_CHECKING, Protocol
 
@@ -14,6 +13,7 @@ from builder.context.source import CopyError, carried, clean, join, shown
 from builder.solver.missing import hint, not_found
 from builder.solver.wildcard import Wildcard, is_wildcard, unescape
 from cache.archive.entry import Entry, Kind, encode
+from cache.spec import hashes
 from cache.spec.digest import Digest, frame, framed
 from cache.value import value
 
@@ -273,7 +273,7 @@ def content_digest(selection: Selection, memo: StatCache | None = None) -> Diges
     known = memo.selection(key) if memo is not None and key is not None else None
     if known is not None:
         return Digest("sha256", known.hex())
-    state = hashlib.sha256(frame(_DOMAIN.encode()))
+    state = hashes.sha256(frame(_DOMAIN.encode()))
     for match in selection.matches:
         state.update(b"match" + frame(encode(match.name if selection.wildcard else "")))
         if match.entry.kind is not Kind.DIRECTORY:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from typing import TYPE_CHECKING, Self
 
 from cache.errors import InvalidDocumentError
+from cache.spec import hashes
 from cache.value import value
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class Digest:
     @classmethod
     def of(cls, data: bytes) -> Self:
         """Digest bytes with sha256."""
-        return cls("sha256", hashlib.sha256(data).hexdigest())
+        return cls("sha256", hashes.Sha256(data).hexdigest())
 
     def __lt__(self, other: Digest) -> bool:
         """Order by algorithm, then by hex."""
@@ -60,7 +60,7 @@ def frame(data: bytes) -> bytes:
 
 def framed(domain: str, parts: Iterable[bytes]) -> Digest:
     """Digest a sequence of byte strings under a domain tag; equal only for equal sequences."""
-    state = hashlib.sha256(frame(domain.encode()))
+    state = hashes.Sha256(frame(domain.encode()))
     for part in parts:
         state.update(frame(part))
     return Digest("sha256", state.hexdigest())
