@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from cache.archive.entry import Kind, encode
@@ -23,6 +24,7 @@ _OVERLAY_XATTRS = "user.overlay."
 _SETTABLE = frozenset(
     {"security.capability", "system.posix_acl_access", "system.posix_acl_default"}
 )
+_PERMISSIONS, _PRIVATE = 0o777, 0o600
 _UNSETTABLE = frozenset({errno.EOPNOTSUPP, errno.EPERM, errno.EINVAL, errno.E2BIG, errno.ERANGE})
 
 
@@ -40,9 +42,25 @@ class Dresser:
         inherits = os.fstat(root_fd).st_mode & stat.S_ISGID
         # New files belong to this pair, so most need no chown.
         self._own = None if inherits else (os.geteuid(), os.getegid())
+        self._plain_bits = _PERMISSIONS & ~_masked(root_fd)
 
     def _needs_owner(self, entry: Entry) -> bool:
         return self._keep_owner and (entry.uid, entry.gid) != self._own
+
+    def _is_plain(self, entry: Entry) -> bool:
+        """Whether a file can be made with its mode: then it need not be changed."""
+        return not entry.mode & ~self._plain_bits and not entry.xattrs
+
+    def first_mode(self, entry: Entry) -> int:
+        """The mode to make a file with that `created` gets."""
+        return entry.mode if self._is_plain(entry) else _PRIVATE
+
+    def created(self, fd: int, entry: Entry) -> None:
+        """Dress a file that was just made with its `first_mode`."""
+        if self._is_plain(entry) and not self._needs_owner(entry):
+            os.utime(fd, ns=(entry.mtime, entry.mtime))
+        else:
+            self.opened(fd, entry)
 
     def opened(self, fd: int, entry: Entry) -> None:
         """Dress a file or directory by its descriptor."""
@@ -84,6 +102,23 @@ class Dresser:
             self.opened(fd, entry)
         finally:
             os.close(fd)
+
+
+def _masked(root_fd: int) -> int:
+    """The permissions that something made below a directory may come to lack.
+
+    All of them where they are not known: a default ACL decides instead of the umask.
+    """
+    try:
+        if "system.posix_acl_default" in os.listxattr(root_fd):
+            return _PERMISSIONS
+    except OSError:
+        return _PERMISSIONS
+    with suppress(OSError, ValueError), open("/proc/self/status", "rb") as status:
+        for line in status:
+            if line.startswith(b"Umask:"):
+                return int(line[6:], 8)
+    return _PERMISSIONS
 
 
 def _set_xattr(fd: int, name: str, value: bytes) -> None:

@@ -235,18 +235,20 @@ class _Unpacker:
         self._make_directory(place, name, entry).holds_entry = True
 
     def _file(self, place: Place, entry: Entry, name: str, payload: BinaryIO) -> None:
-        self._clear(place, name)
-        fd = os.open(encode(name), _NEW, 0o600, dir_fd=self._at(place))
+        children = _children(place)
+        if name in children:
+            self._clear(place, name)
+        fd = os.open(encode(name), _NEW, self._dress.first_mode(entry), dir_fd=self._at(place))
         try:
             left = entry.size
             while left:
                 data = payload.read(min(left, _PIECE))
                 left -= len(data)
                 _write_all(fd, data)
-            self._dress.opened(fd, entry)
+            self._dress.created(fd, entry)
         finally:
             os.close(fd)
-        _children(place)[name] = Node(entry)
+        children[name] = Node(entry)
 
     def _symlink(self, place: Place, entry: Entry, name: str, payload: BinaryIO) -> None:
         del payload

@@ -20,6 +20,7 @@ MAX_XATTR_NAME = 255  # the kernel's limits
 MAX_XATTR_VALUE = 65536
 XATTR = b"SCHILY.xattr."
 _SPARSE = b"GNU.sparse."
+_TIME = b" mtime="
 _MAX_DIGITS = 30
 _SECOND = 1_000_000_000
 _NANO_DIGITS = 9
@@ -48,6 +49,9 @@ def parse_extended(data: bytes) -> Extended:
     found = Extended()
     xattrs: dict[str, bytes] = {}
     try:
+        if _is_time_alone(data):
+            found.mtime = parse_time(data[len(_TIME) + 2 : -1])
+            return found
         for key, value in _records(data):
             if key.startswith(XATTR):
                 _take_xattr(xattrs, key[len(XATTR) :], value)
@@ -59,6 +63,17 @@ def parse_extended(data: bytes) -> Extended:
         raise ArchiveError(f"bad extended tar header: {error}") from error
     found.xattrs = tuple(sorted(xattrs.items()))
     return found
+
+
+def _is_time_alone(data: bytes) -> bool:
+    """Whether a time is all there is, as for most entries of most layers."""
+    digits = data[:2]
+    return (
+        data[2 : 2 + len(_TIME)] == _TIME
+        and digits.isdigit()
+        and int(digits) == len(data) > len(_TIME) + 3
+        and data[-1:] == b"\n"
+    )
 
 
 def _take(found: Extended, key: bytes, value: bytes) -> None:

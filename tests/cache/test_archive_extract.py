@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import stat
+import struct
 from hashlib import shake_128
 
 import pytest
@@ -649,3 +650,26 @@ def compare_overlays(base):
         unmount(target)
         compared += 1
     assert compared > 150
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o022, 0o077])
+@pytest.mark.parametrize("mode", [0o000, 0o444, 0o600, 0o644, 0o755, 0o777, 0o4755, 0o1666])
+def test_modes_do_not_depend_on_the_umask(tmp_path, umask, mode):
+    """A file has the mode its entry says, whether it was made with it or changed to it."""
+    before = os.umask(umask)
+    try:
+        Lab(tmp_path, keep=False).unpack(archive((Entry("f", Kind.FILE, mode, mtime=5), b"")))
+    finally:
+        os.umask(before)
+    status = (tmp_path / "root" / "f").stat()
+    assert (stat.S_IMODE(status.st_mode), status.st_mtime_ns) == (mode, 5)
+
+
+def test_modes_do_not_depend_on_a_default_acl(tmp_path):
+    """A state directory whose ACL closes what is made in it holds files as open as they should."""
+    entries = ((0x01, 7), (0x04, 0), (0x20, 0))  # owner, group, others
+    acl = struct.pack("<I", 2) + b"".join(struct.pack("<HHi", *entry, -1) for entry in entries)
+    lab = Lab(tmp_path, keep=False)
+    os.setxattr(lab.top, "system.posix_acl_default", acl)
+    lab.unpack(archive(directory("d"), file("d/f", b"")))
+    assert stat.S_IMODE((lab.top / "d" / "f").stat().st_mode) == 0o644
