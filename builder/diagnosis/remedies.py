@@ -101,7 +101,7 @@ def _obstacles(tier: Tier, case: Case) -> Iterator[_Setting]:
                 yield _no_namespace(case)
             elif not case["id map: single"].works:
                 yield _apparmor("no id can be mapped into a user namespace")
-            yield from _mounts(case)
+            yield from _mounts(case, on_disk=True)
         case Tier.CHROOT:
             rights = all(case[name].works for name in ("chroot", "setuid", "chown"))
             if not rights and case.surroundings is not Surroundings.HOST:
@@ -241,8 +241,8 @@ def _powerless_helper(obstacle: str, case: Case) -> _Setting:
     return _Setting(obstacle, "as root, in the image", text)
 
 
-def _mounts(case: Case) -> Iterator[_Setting]:
-    """What stands in the way once there is a namespace."""
+def _mounts(case: Case, *, on_disk: bool = False) -> Iterator[_Setting]:
+    """What stands in the way once there is a namespace; `on_disk` if memory does not serve."""
     if not case["user namespace"].works:
         return
     slave, pivot = case["private mounts"], case["pivot_root"]
@@ -263,7 +263,7 @@ def _mounts(case: Case) -> Iterator[_Setting]:
         yield _seccomp("mounts are refused", case)
     elif slave.works and not pivot.works:
         yield _seccomp(f"pivot_root is refused: {pivot.detail}", case)
-    elif slave.works and not (disk.works or memory.works):
+    elif slave.works and not (disk.works or (memory.works and not on_disk)):
         yield volume(case.surroundings, disk.detail)
 
 

@@ -181,6 +181,7 @@ def _single(place: str) -> None:
     enter_namespace(Tier.SINGLE)
     table = abi.abi_of(syscalls.MACHINE)
     if find_changes(place, os.geteuid()):
+        # owners are recorded by inode, which a file copied up from another file system changes
         raise HostUnsupportedError(
             "the state directory's file system cannot hold what steps change",
             hint="set PYBUILD_ROOT to a directory on ext4, xfs, btrfs or tmpfs",

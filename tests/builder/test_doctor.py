@@ -260,6 +260,7 @@ NO_MAP = ("id map: direct", "id map: newuidmap")
         (case("overlay on disk", "overlay in memory", surroundings=CONTAINER),
          "-v pybuild:/state -e PYBUILD_ROOT=/state"),
         (case("overlay on disk", "overlay in memory"), "export PYBUILD_ROOT="),
+        (case("overlay on disk", surroundings=POD), "emptyDir: {}"),
         (case("chroot", surroundings=POD), "runAsUser: 0"),
         (case("chroot", surroundings=CONTAINER), "--user 0"),
         (case("chroot", surroundings=POD, bounding=0), "runAsNonRoot: false\n  capabilities: {add: ["),

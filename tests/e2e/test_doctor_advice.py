@@ -35,10 +35,10 @@ def diagnosis(user_pybuild):
     """What doctor says in a pod with a volume for the state."""
     for directory in (user_pybuild.home, user_pybuild.home.parent):
         directory.chmod(0o755)
-    env = {"PYTHONPATH": "/opt/pybuild", "PYBUILD_ROOT": "/data/state"}
     volumes = (Volume(user_pybuild.path, "/opt/pybuild", ("ro",)), Volume("", "/data"))
 
-    def ask(pod):
+    def ask(pod, state="/data/state"):
+        env = {"PYTHONPATH": "/opt/pybuild", "PYBUILD_ROOT": state}
         pod = replace(pod, volumes=volumes, env=env)
         return json.loads(pod.good(user_pybuild.python, "-P", "-m", "builder", "doctor", "--json"))
 
@@ -55,6 +55,16 @@ def test_the_first_remedy_unlocks_the_best_sandbox(name, diagnosis):
     after = diagnosis(advised(pod, before["remedies"][0]["setting"]))
     assert after["tier"] == "userns"
     assert after["remedies"] == []
+
+
+def test_a_pod_with_one_id_is_told_to_mount_a_volume(diagnosis):
+    """Owners are recorded on a disk only: without a volume such steps are emulated."""
+    pod = ENVIRONMENTS["6n"].pod
+    found = diagnosis(pod, state="/var/tmp/state")
+    assert found["tier"] == "emulate"
+    (remedy,) = [row for row in found["remedies"] if row["tier"] == "single"]
+    assert "emptyDir" in remedy["setting"]
+    assert diagnosis(pod)["tier"] == "single"
 
 
 @pytest.mark.parametrize("name", ["4", "4u", "6n"])

@@ -17,6 +17,7 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can take ri
 
 EMPTY = Volume("", "/data")
 OWN = {"PYBUILD_ROOT": "/state"}  # on the container's own file system
+OWN_TMP = {"PYBUILD_ROOT": "/var/tmp/state"}  # there, where everybody may write
 # The context's volume is no place for state: it holds what is being built.
 BUILD = "type=oci,tar=false,dest=/vol/out"
 
@@ -79,8 +80,9 @@ def start(user_pybuild, home):
         (Pod(env={"PYBUILD_ROOT": "/data/s"}, volumes=(EMPTY,)), "userns", ""),
         (Pod(volumes=(EMPTY,), read_only=True), "userns", ""),
         (Pod(volumes=(EMPTY,), env={"HOME": "/root"}, read_only=True), "userns", ""),
-        (Pod(uid=SOMEBODY, volumes=(EMPTY,), read_only=True, no_new_privileges=True), "emulate", ""),
+        (Pod(uid=SOMEBODY, volumes=(EMPTY,), read_only=True, no_new_privileges=True), "single", ""),
         (Pod(uid=SOMEBODY, no_new_privileges=True), "emulate", ""),
+        (Pod(uid=SOMEBODY, env=OWN_TMP, volumes=(EMPTY,), no_new_privileges=True), "emulate", ""),
         (Pod(env=OWN, apparmor=True, no_new_privileges=True, capabilities=()), "emulate", ""),
     ],
     ids=[
@@ -93,11 +95,12 @@ def start(user_pybuild, home):
         "read-only home",
         "nobody's uid, read-only",
         "nobody's uid",
+        "nobody's uid, own file system and a volume",
         "own file system, no rights",
     ],
 )  # fmt: skip
 def test_a_place_is_found_and_the_layers_are_the_same(pod, tier, says, start, home, expected):
-    """No step is emulated for want of a volume; where memory stands in, one line says so (F7)."""
+    """With all ids no volume is needed: where memory stands in, one line says so (F7)."""
     done = start(
         pod,
         f"$pybuild -o {BUILD} /vol/context; $pybuild -q /vol/context >&2;"
