@@ -29,7 +29,7 @@ from builder.sandbox import (
     trampoline,
     wire,
 )
-from builder.sandbox.script import NEXT, Filter, Script, Slot, Texts
+from builder.sandbox.script import NEXT, Filter, Label, Script, Slot, Texts
 from builder.sandbox.spec import NetworkMode, Overlay
 from cache.value import value
 
@@ -57,7 +57,7 @@ _SPAWNED_IGNORING = (32, 33)  # signals that the C library ignores in what it sp
 _ACTION, _MASK = 32, 8  # bytes of what the kernel takes for a signal's action, and of its mask
 _RECORD = struct.Struct("=Qq")
 _PROGRAM, _END = 1, 2  # records besides those of errors, which begin with an address
-_STATUS, _WAITED, _CHILD, _FILE, _REFUSED, _ANSWER = 24, 32, 40, 48, 56, 64  # slots
+_STATUS, _WAITED, _CHILD, _FILE, _REFUSED, _ANSWER, _OWN = 24, 32, 40, 48, 56, 64, 72  # slots
 _GO_ON = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
 _SETUP_FAILED = "cannot set up the process"
 
@@ -100,8 +100,8 @@ class Direct:
     home: Home
     program: int
     null: int
-    filter: bytes
-    dropped: tuple[int, ...]
+    becoming: Script
+    becoming_built: bytes
     scratch: str
 
     @classmethod
@@ -109,8 +109,10 @@ class Direct:
         """Prepare in the launcher; None where it cannot be had."""
         if not interpreter.runs_on(syscalls.MACHINE):
             return None
-        known = syscalls.known_capabilities(_LAST_CAPABILITY) & ~process.CAPABILITIES
-        dropped = tuple(bit for bit in range(_LAST_CAPABILITY + 1) if known >> bit & 1)
+        becoming = _becoming(bytes(tools.filter))
+        built = becoming.build(syscalls.MACHINE, interpreter.SECOND)
+        if len(built) > interpreter.THIRD_AT:
+            return None
         try:
             files = (
                 trampoline.sealed(interpreter.image(syscalls.MACHINE)),
@@ -119,7 +121,7 @@ class Direct:
             program, null = (fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _FREE) for fd in files)
             for fd in files:
                 os.close(fd)
-            return cls(Home.here(), program, null, bytes(tools.filter), dropped, scratch)
+            return cls(Home.here(), program, null, becoming, built, scratch)
         except (OSError, HostUnsupportedError):
             return None
 
@@ -133,7 +135,7 @@ class Running:
     report: int
     stderr: int
     program: str
-    script: Script
+    scripts: tuple[tuple[int, Script], ...]  # by the address each lies at
     is_prepared: bool
 
 
@@ -184,7 +186,8 @@ def start(direct: Direct, spec: SandboxSpec, descriptors: Descriptors) -> Runnin
         theirs.close()
         os.close(text)
     report, stderr = (os.dup(fd) for fd in (descriptors.report, descriptors.stderr))
-    return Running(pid, results, report, stderr, spec.process.argv[0], script, is_prepared)
+    scripts = ((interpreter.SECOND, direct.becoming), (interpreter.THIRD, script))
+    return Running(pid, results, report, stderr, spec.process.argv[0], scripts, is_prepared)
 
 
 def finish(running: Running, code: int) -> int:
@@ -217,7 +220,8 @@ def _outcome(running: Running, code: int) -> int:
 
 def _report_failure(running: Running, address: int, number: int) -> None:
     """Replace the report by one of an error."""
-    name = running.script.name_at(interpreter.SECOND, address) or "start"
+    names = [script.name_at(base, address) for base, script in running.scripts]
+    name = "".join(names) or "start"
     error = SandboxError(f"{_SETUP_FAILED}: {name}: {os.strerror(-number).lower()}")
     os.ftruncate(running.report, 0)
     os.lseek(running.report, 0, os.SEEK_SET)
@@ -248,7 +252,7 @@ class _Talk:
         script.call("read", interpreter.GO, interpreter.SLOTS, 1, on_zero="end")
         room = interpreter.SECOND_ROOM
         script.call("pread64", interpreter.SCRIPT, interpreter.SECOND, room, interpreter.FIRST_ROOM)
-        script.call("jump", 0, 0, interpreter.SECOND)
+        script.call("jump", 0, 0, interpreter.THIRD)
         script.label("end")
         script.call("exit_group", process.NOT_EXECUTABLE)
         os.pwrite(self.text, script.build(syscalls.MACHINE, interpreter.FIRST), 0)
@@ -293,10 +297,11 @@ def _prepare(
     os.close(ready.root.fd)
     _init(script, spec, root_path)
     script.label("child")
-    _become(script, direct, ready.credentials)
+    _take_ids(script, ready.credentials)
     _execute(script, spec, ready.credentials)
-    data = script.build(syscalls.MACHINE, interpreter.SECOND)
-    os.pwrite(talk.text, data, interpreter.FIRST_ROOM)
+    data = script.build(syscalls.MACHINE, interpreter.THIRD)
+    os.pwrite(talk.text, direct.becoming_built, interpreter.FIRST_ROOM)
+    os.pwrite(talk.text, data, interpreter.FIRST_ROOM + interpreter.THIRD_AT)
     init.report(report, wire.Report(stubs=tuple(reversed(ready.root.stubs))))
 
 
@@ -315,7 +320,8 @@ def _init(script: Script, spec: SandboxSpec, root_path: str) -> None:
     script.call("chdir", os.fsencode(spec.process.cwd) + b"\0")
     script.call("prctl", syscalls.PR_SET_NAME, b"init\0")
     script.call("prctl", syscalls.PR_SET_DUMPABLE, 0)
-    script.call("clone", signal.SIGCHLD, store=_CHILD, on_zero="child")
+    script.store(_OWN, Label("child"))
+    script.call("clone", signal.SIGCHLD, store=_CHILD, on_zero=interpreter.SECOND)
     script.label("reap")
     script.call("wait4", -1, slots + _STATUS, store=_WAITED)
     script.jump("ended", Slot(_WAITED), Slot(_CHILD))
@@ -331,8 +337,9 @@ def _tell(script: Script, which: int, number: Slot) -> None:
     script.call("write", interpreter.RESULTS, interpreter.SLOTS + interpreter.REPORT, _RECORD.size)
 
 
-def _become(script: Script, direct: Direct, credentials: Credentials) -> None:
-    """What process.become() does: keyring, filter, capabilities and ids."""
+def _becoming(filter_code: bytes) -> Script:
+    """What process.become() does first: limits, keyring, filter, capabilities. For any step."""
+    script = Script()
     script.call("close_range", interpreter.GO, 0xFFFFFFFF, 0)
     for number in _SPAWNED_IGNORING:
         script.call("rt_sigaction", number, bytes(_ACTION), 0, _MASK)
@@ -341,10 +348,17 @@ def _become(script: Script, direct: Direct, credentials: Credentials) -> None:
     number, soft, hard = limits.usual()
     script.call("prlimit64", 0, number, struct.pack("=qq", soft, hard), 0)
     script.call("keyctl", syscalls.KEYCTL_JOIN_SESSION_KEYRING, 0, on_error=NEXT)
-    script.call("seccomp", syscalls.SECCOMP_SET_MODE_FILTER, 0, Filter(direct.filter))
-    for capability in direct.dropped:
-        script.call("prctl", syscalls.PR_CAPBSET_DROP, capability)
+    script.call("seccomp", syscalls.SECCOMP_SET_MODE_FILTER, 0, Filter(filter_code))
+    dropped = syscalls.known_capabilities(_LAST_CAPABILITY) & ~process.CAPABILITIES
+    for capability in range(_LAST_CAPABILITY + 1):
+        if dropped >> capability & 1:
+            script.call("prctl", syscalls.PR_CAPBSET_DROP, capability)
     script.call("capset", *syscalls.capability_sets(process.CAPABILITIES))
+    script.jump(Slot(_OWN))
+    return script
+
+
+def _take_ids(script: Script, credentials: Credentials) -> None:
     groups = credentials.groups
     script.call("setgroups", len(groups), struct.pack(f"={len(groups)}I", *groups))
     script.call("setresgid", *(credentials.gid,) * 3)

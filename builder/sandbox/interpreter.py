@@ -29,6 +29,8 @@ NONE, REPORT = 0, 8  # slots: results nobody wants, and two that are told of
 SLOTS = 0x10000000
 FIRST, SECOND = SLOTS + 0x1000, SLOTS + 0x11000  # where scripts are read to
 FIRST_ROOM, SECOND_ROOM = 0x10000, 0x400000  # bytes
+THIRD_AT = 0x8000  # within what is read second: room for a script that is always the same
+THIRD = SECOND + THIRD_AT
 _FAILED = 126
 
 _CODE = {

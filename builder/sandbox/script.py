@@ -58,7 +58,7 @@ class _Entry:
     arguments: tuple[Argument, ...]
     store: int
     on_error: str
-    on_zero: str
+    on_zero: str | int
 
 
 @state
@@ -74,18 +74,21 @@ class Script:
         *arguments: Argument,
         store: int = interpreter.NONE,
         on_error: str = "",
-        on_zero: str = "",
+        on_zero: str | int = "",
     ) -> None:
-        """Append a system call; bytes are passed by address. Errors are fatal by default."""
+        """Append a system call; bytes are passed by address. Errors are fatal by default.
+
+        Elsewhere is a label, or for `on_zero` an address in another script.
+        """
         self.entries.append(_Entry(name, arguments, store, on_error, on_zero))
 
     def label(self, name: str) -> None:
         """Name the next entry."""
         self.labels[name] = len(self.entries)
 
-    def jump(self, label: str, left: Argument = 0, right: Argument = 0) -> None:
-        """Go on elsewhere when two values are equal."""
-        self.call("jump", left, right, Label(label))
+    def jump(self, label: str | Slot, left: Argument = 0, right: Argument = 0) -> None:
+        """Go on elsewhere when two values are equal: at a label, or at an address in a slot."""
+        self.call("jump", left, right, Label(label) if isinstance(label, str) else label)
 
     def store(self, slot: int, wanted: Argument) -> None:
         """Put a value into a slot."""
@@ -136,8 +139,13 @@ def _packed(entry: _Entry, machine: str, addresses: Mapping[str, int], data: _Da
             if position >= _FROM_SLOTS:
                 raise ValueError(entry.name)
             marks |= 1 << position
-    targets = (addresses[name] if name else 0 for name in (entry.on_error, entry.on_zero))
+    on_zero = entry.on_zero if isinstance(entry.on_zero, int) else _target(entry.on_zero, addresses)
+    targets = (_target(entry.on_error, addresses), on_zero)
     return interpreter.ENTRY.pack(number, marks, entry.store, *targets, *words)
+
+
+def _target(label: str, addresses: Mapping[str, int]) -> int:
+    return addresses[label] if label else 0
 
 
 def _word(argument: Argument, addresses: Mapping[str, int], data: _Data) -> int:
