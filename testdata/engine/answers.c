@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <linux/capability.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -430,6 +431,36 @@ int main(int c, char **v, char **env) {
     fexecve(m, av, env);
     T("fexecve memfd", -1);
     _exit(1);
+  }
+  waitpid(p, 0, 0);
+  p = fork();
+  if (!p) {
+    h.version = _LINUX_CAPABILITY_VERSION_3;
+    T("bounding", prctl(PR_CAPBSET_READ, 7, 0, 0, 0));
+    T("bounding admin", prctl(PR_CAPBSET_READ, 21, 0, 0, 0));
+    T("bounding none", prctl(PR_CAPBSET_READ, 99, 0, 0, 0));
+    T("drop", prctl(PR_CAPBSET_DROP, 5, 0, 0, 0));
+    T("keep", prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0));
+    T("kept", prctl(PR_GET_KEEPCAPS, 0, 0, 0, 0));
+    T("uid", syscall(SYS_setresuid, 5, 5, 5));
+    T("caps", syscall(SYS_capget, &h, d));
+    printf("caps %x %x\n", d[0].effective, d[0].permitted);
+    d[0].effective = d[0].permitted;
+    T("raise", syscall(SYS_capset, &h, d));
+    T("groups", syscall(SYS_setgroups, 0, NULL));
+    T("gid", syscall(SYS_setresgid, 6, 6, 6));
+    T("ids", getuid() * 100 + getgid());
+    _exit(0);
+  }
+  waitpid(p, 0, 0);
+  p = fork();
+  if (!p) {
+    T("uid", syscall(SYS_setresuid, 5, 5, 5));
+    T("caps", syscall(SYS_capget, &h, d));
+    printf("caps %x %x\n", d[0].effective, d[0].permitted);
+    T("groups", syscall(SYS_setgroups, 0, NULL));
+    T("drop", prctl(PR_CAPBSET_DROP, 5, 0, 0, 0));
+    _exit(0);
   }
   waitpid(p, 0, 0);
   return 0;

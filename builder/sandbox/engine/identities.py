@@ -31,6 +31,8 @@ class Identity(NamedTuple):
     groups: tuple[int, ...] = ()
     umask: int = 0o022
     root: bytes = b""
+    keeps: bool = False  # capabilities stay when root's ids go (PR_SET_KEEPCAPS)
+    capable: bool = False  # they did: ids and groups can still be changed, until exec
 
     @classmethod
     def of(cls, owner: Credentials) -> Identity:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from builder.sandbox import process
 from builder.sandbox.engine import kernel
+from builder.sandbox.engine.step import CONTINUE
 from builder.sandbox.engine.view import fail, signed
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 _SAME = -1
 _USERS, _GROUPS = 0, 1  # kinds of ids
 _MAX_GROUPS = 65536
+_LAST = 40  # the last capability, CHECKPOINT_RESTORE
 _VERSIONS = (0x19980330, 0x20071026, 0x20080522)  # of struct __user_cap_header_struct
 
 
@@ -31,14 +33,20 @@ def _own(identity: Identity, first: int) -> tuple[int, int, int]:
 def _changed(identity: Identity, first: int, wanted: tuple[int, int, int]) -> Identity:
     """Set real, effective and saved ids; who is not root may only swap its own."""
     own = _own(identity, first)
-    if identity.euid and any(number not in (_SAME, *own) for number in wanted):
+    if (
+        identity.euid
+        and not identity.capable
+        and any(number not in (_SAME, *own) for number in wanted)
+    ):
         fail(errno.EPERM)
     real, effective, saved = (
         old if number == _SAME else number & 0xFFFFFFFF
         for old, number in zip(own, wanted, strict=True)
     )
     if first == _USERS:
-        return identity._replace(ruid=real, euid=effective, suid=saved)
+        left = 0 in own and 0 not in (real, effective, saved)
+        capable = identity.keeps if left else identity.capable
+        return identity._replace(ruid=real, euid=effective, suid=saved, capable=capable)
     return identity._replace(rgid=real, egid=effective, sgid=saved)
 
 
@@ -82,7 +90,7 @@ def _get_three(step: Step, request: Request, first: int) -> int:
 def _set_groups(step: Step, request: Request) -> int:
     count, address = signed(request.arguments[0]), request.arguments[1]
     identity = step.identities.of(request.task)
-    if identity.euid:
+    if identity.euid and not identity.capable:
         fail(errno.EPERM)
     if not 0 <= count <= _MAX_GROUPS:
         fail(errno.EINVAL)
@@ -112,13 +120,36 @@ def _get_capabilities(step: Step, request: Request) -> int:
     if target and not step.is_ours(target):
         fail(errno.ESRCH)
     identity = step.identities.of(target or request.task)
-    permitted = 0 if all((identity.ruid, identity.euid, identity.suid)) else process.CAPABILITIES
+    left = all((identity.ruid, identity.euid, identity.suid)) and not identity.capable
+    permitted = 0 if left else process.CAPABILITIES
     effective = 0 if identity.euid else permitted
     data = struct.pack("<III", effective, permitted, 0)
     if version != _VERSIONS[0]:
         data += struct.pack("<III", effective >> 32, permitted >> 32, 0)
     kernel.write(request.task, place, data)
     return 0
+
+
+def _control(step: Step, request: Request) -> int:
+    """prctl, as far as it is about capabilities."""
+    option, value = request.arguments[:2]
+    identity = step.identities.of(request.task)
+    match option & 0xFFFFFFFF:
+        case 7:  # PR_GET_KEEPCAPS
+            return int(identity.keeps)
+        case 8:  # PR_SET_KEEPCAPS
+            if value > 1:
+                fail(errno.EINVAL)
+            step.identities.become(request.task, identity._replace(keeps=bool(value)))
+            return 0
+        case 23:  # PR_CAPBSET_READ
+            return process.CAPABILITIES >> value & 1 if value <= _LAST else fail(errno.EINVAL)
+        case 24:  # PR_CAPBSET_DROP
+            if value > _LAST:
+                fail(errno.EINVAL)
+            return fail(errno.EPERM) if identity.euid and not identity.capable else 0
+        case _:
+            return CONTINUE
 
 
 def _get(first: int, position: int = 0) -> Handler:
@@ -143,5 +174,6 @@ CALLS: dict[str, Handler] = {
     "setgroups": _set_groups,
     "getgroups": _get_groups,
     "capget": _get_capabilities,
+    "prctl": _control,
     "capset": lambda _s, _r: 0,
 }

@@ -192,7 +192,9 @@ class Tracer:
             identity = identity._replace(euid=execution.uid)
         if execution.gid >= 0:
             identity = identity._replace(egid=execution.gid)
-        identity = identity._replace(suid=identity.euid, sgid=identity.egid)
+        identity = identity._replace(
+            suid=identity.euid, sgid=identity.egid, keeps=False, capable=False
+        )
         if identity != self._step.identities.of(task):
             self._step.identities.become(task, identity)
 
