@@ -77,7 +77,7 @@ def _prepare(
     places.add_system(spec)
     for mount in spec.mounts:
         places.add(mount)
-    identities = Identities(Identity.of(owner))
+    identities = Identities(Identity.of(owner), followed=True)
     hostname = spec.hostname.encode()
     step = Step(-1, {}, records, identities, hostname=hostname, emulators=emulators)
     step.views[b""] = View(path, places.table, step.is_ours, step.process_of, step.programs.get)

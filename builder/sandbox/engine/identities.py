@@ -43,8 +43,13 @@ class Identity(NamedTuple):
 class Identities:
     """Identities by process."""
 
-    def __init__(self, first: Identity) -> None:
-        """Give every process the first identity until it changes."""
+    def __init__(self, first: Identity, *, followed: bool = False) -> None:
+        """Give every process the first identity until it changes.
+
+        `followed` says that forget() is called for every task that begins or ends.
+        """
+        self._followed = followed
+        self._seen: dict[int, Identity] = {}  # by task, while nobody changes
         self._known = [first]
         self._numbers = {first: 0}
         self.restricted = first.euid != 0  # whether anybody ever was not root
@@ -57,8 +62,17 @@ class Identities:
         """Who a task is."""
         if len(self._known) == 1:
             return self._known[0]
-        number = self._base - resource.prlimit(task, LIMIT)[0]
-        return self._known[number] if 0 <= number < len(self._known) else self._known[0]
+        identity = self._seen.get(task)
+        if identity is None:
+            number = self._base - resource.prlimit(task, LIMIT)[0]
+            identity = self._known[number] if 0 <= number < len(self._known) else self._known[0]
+            if self._followed:
+                self._seen[task] = identity
+        return identity
+
+    def forget(self, task: int) -> None:
+        """A task is new, or gone."""
+        self._seen.pop(task, None)
 
     def become(self, task: int, identity: Identity) -> None:
         """Change who a task's process is.
@@ -74,4 +88,5 @@ class Identities:
             self._known.append(identity)
             self.restricted = self.restricted or identity.euid != 0
             self._numbers[identity] = number
+        self._seen.clear()  # threads are the same process
         resource.prlimit(task, LIMIT, (self._base - number, self._hard))

@@ -173,6 +173,9 @@ CALLS: dict[str, Handler] = {
     "setfsgid": _get(_GROUPS, 1),
     "setgroups": _set_groups,
     "getgroups": _get_groups,
+}
+# Where the kernel gives a step no capabilities at all.
+CAPABILITIES: dict[str, Handler] = {
     "capget": _get_capabilities,
     "prctl": _control,
     "capset": lambda _s, _r: 0,

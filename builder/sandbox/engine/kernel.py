@@ -6,8 +6,10 @@ One thread at a time: buffers are shared between calls.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
+import fcntl
 import os
 import struct
 from typing import Any, NamedTuple, NoReturn
@@ -15,7 +17,7 @@ from typing import Any, NamedTuple, NoReturn
 from builder.sandbox import syscalls
 
 _RECEIVE, _SEND, _ADD_FD = 0xC0502100, 0xC0182101, 0x40182103
-_REQUEST = struct.Struct("<QIIiIQ6Q")
+_REQUEST = struct.Struct("<QI4xi12x6Q")  # id, task, number, arguments; flags and the like skipped
 _ANSWER = struct.Struct("<QqiI")
 _FD = struct.Struct("<QIIII")
 _CONTINUE, _ADD_AND_SEND = 1, 2
@@ -25,6 +27,7 @@ _GUESS = 256  # most paths are shorter
 _MAX_STRING = 128 * 1024 + 1  # MAX_ARG_STRLEN
 _MAX_MEMORY = 1 << 20  # bytes of one piece read from a step
 _IN_ROOT, _BENEATH_WITHOUT_MAGIC = 0x10, 0x08 | 0x02
+_NO_LINKS = 0x04 | _IN_ROOT
 AT_FDCWD = -100
 AT_EMPTY_PATH = 0x1000
 AT_SYMLINK_NOFOLLOW = 0x100
@@ -45,20 +48,33 @@ _OPENAT2 = 437
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _SYSCALL = _LIBC.syscall
 _SYSCALL.restype = ctypes.c_long
-_IOCTL = _LIBC.ioctl
-_IOCTL.argtypes = (ctypes.c_int, ctypes.c_ulong, ctypes.c_void_p)
+_LONG, _POINTER = ctypes.c_long, ctypes.c_void_p
+# The same with types that are known: a third of the time, for what is called most.
+_OPEN_CALL, _STAT_CALL = _LIBC["syscall"], _LIBC["syscall"]
+_OPEN_CALL.restype = _STAT_CALL.restype = _LONG
+_OPEN_CALL.argtypes = _STAT_CALL.argtypes = (_LONG, _LONG, ctypes.c_char_p, _POINTER, _LONG)
 _READV, _WRITEV = _LIBC.process_vm_readv, _LIBC.process_vm_writev
 _READV.restype = _WRITEV.restype = ctypes.c_ssize_t
-_LONG = ctypes.c_long
+_READV.argtypes = _WRITEV.argtypes = (ctypes.c_int, *(_POINTER, ctypes.c_ulong) * 2, ctypes.c_ulong)
 
 
-_BUFFER = ctypes.create_string_buffer(_PAGE)
+def _shared(size: int) -> tuple[bytearray, int]:
+    """A buffer of ours and where it is."""
+    buffer = bytearray(size)
+    return buffer, ctypes.addressof((ctypes.c_char * size).from_buffer(buffer))
+
+
+_BUFFER, _BUFFER_AT = _shared(_PAGE)
 _VECTOR = ctypes.c_uint64 * 2  # struct iovec: address, length
-_HERE, _THERE = _VECTOR(ctypes.addressof(_BUFFER), _PAGE), _VECTOR()
-_HERE_AT, _THERE_AT = ctypes.byref(_HERE), ctypes.byref(_THERE)
+_HERE, _THERE = _VECTOR(_BUFFER_AT, _PAGE), _VECTOR()
+_HERE_AT, _THERE_AT = ctypes.addressof(_HERE), ctypes.addressof(_THERE)
 _HOW = (ctypes.c_uint64 * 3)()
-_STAT = ctypes.create_string_buffer(_STATX_SIZE)
-_INCOMING = ctypes.create_string_buffer(_REQUEST.size)
+_HOW_AT = ctypes.addressof(_HOW)
+STATUS, _STATUS_AT = _shared(_STATX_SIZE)  # a struct stat or statx, on its way to a step
+_STATUS_HERE = _VECTOR(_STATUS_AT, 0)
+_STATUS_HERE_AT = ctypes.addressof(_STATUS_HERE)
+_INCOMING = bytearray(80)  # struct seccomp_notif
+_NOTHING = bytes(len(_INCOMING))
 
 
 class Request(NamedTuple):
@@ -102,38 +118,41 @@ def listen(code: bytes) -> int:
 
 def receive(listener: int) -> Request | None:
     """The next notification; None when its sender is gone already."""
-    ctypes.memset(_INCOMING, 0, _REQUEST.size)
-    if _IOCTL(listener, _RECEIVE, ctypes.addressof(_INCOMING)) < 0:
+    _INCOMING[:] = _NOTHING
+    try:
+        fcntl.ioctl(listener, _RECEIVE, _INCOMING)
+    except OSError:
         return None
-    number, task, _, call, _, _, *arguments = _REQUEST.unpack(_INCOMING.raw)
-    return Request(number, task, call, tuple(arguments))
+    fields = _REQUEST.unpack(_INCOMING)
+    return Request(fields[0], fields[1], fields[2], fields[3:])
 
 
 def answer(listener: int, request: int, result: int, error: int = 0) -> None:
     """Let a call return `result`, or fail with an errno."""
     data = _ANSWER.pack(request, 0 if error else result, -error, 0)
-    _IOCTL(listener, _SEND, data)  # the caller may be dead: nobody waits then
+    with contextlib.suppress(OSError):  # the caller may be dead: nobody waits then
+        fcntl.ioctl(listener, _SEND, data)
 
 
 def proceed(listener: int, request: int) -> None:
     """Let the kernel do the call as it stands."""
-    _IOCTL(listener, _SEND, _ANSWER.pack(request, 0, 0, _CONTINUE))
+    with contextlib.suppress(OSError):
+        fcntl.ioctl(listener, _SEND, _ANSWER.pack(request, 0, 0, _CONTINUE))
 
 
 def give_fd(listener: int, request: int, fd: int, flags: int) -> None:
     """Let a call return a copy of our fd, with O_CLOEXEC or not."""
     data = _FD.pack(request, _ADD_AND_SEND, fd, 0, flags & os.O_CLOEXEC)
-    if _IOCTL(listener, _ADD_FD, data) < 0 and ctypes.get_errno() != errno.ENOENT:
-        raise _failed()
+    try:
+        fcntl.ioctl(listener, _ADD_FD, data)
+    except FileNotFoundError:
+        return  # the caller is gone
 
 
 def put_fd(listener: int, request: int, fd: int, flags: int) -> int:
     """Give a task that waits a copy of our fd; its number there. The call still waits."""
-    data = _FD.pack(request, 0, fd, 0, flags & os.O_CLOEXEC)
-    number = int(_IOCTL(listener, _ADD_FD, data))
-    if number < 0:
-        raise _failed()
-    return number
+    data = bytearray(_FD.pack(request, 0, fd, 0, flags & os.O_CLOEXEC))
+    return int(fcntl.ioctl(listener, _ADD_FD, data))
 
 
 def read(task: int, address: int, size: int) -> bytes:
@@ -143,12 +162,12 @@ def read(task: int, address: int, size: int) -> bytes:
         got = _READV(task, _HERE_AT, 1, _THERE_AT, 1, 0)
         if got < 0:
             raise _failed()
-        return _BUFFER.raw[:got]
+        return bytes(_BUFFER[:got])
     if size > _MAX_MEMORY:
         raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
     buffer = ctypes.create_string_buffer(size)
     here, there = _VECTOR(ctypes.addressof(buffer), size), _VECTOR(address, size)
-    got = _READV(task, ctypes.byref(here), 1, ctypes.byref(there), 1, 0)
+    got = _READV(task, ctypes.addressof(here), 1, ctypes.addressof(there), 1, 0)
     if got < 0:
         raise _failed()
     return buffer.raw[:got]
@@ -167,10 +186,14 @@ def read_path(task: int, address: int) -> bytes:
     if not address:
         raise OSError(errno.EFAULT, os.strerror(errno.EFAULT))
     left = _PAGE - (address & (_PAGE - 1))
-    data = read(task, address, min(left, _GUESS) if left > _GUESS else left)
-    end = data.find(b"\0")
+    size = min(left, _GUESS)
+    _HERE[1], _THERE[0], _THERE[1] = size, address, size
+    got = _READV(task, _HERE_AT, 1, _THERE_AT, 1, 0)
+    if got < 0:
+        raise _failed()
+    end = _BUFFER.find(b"\0", 0, got)
     if end >= 0:
-        return data[:end]
+        return bytes(_BUFFER[:end])
     text = read_string(task, address)
     if len(text) >= _PAGE:
         raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
@@ -215,13 +238,23 @@ def write(task: int, address: int, data: bytes) -> None:
         return
     buffer = ctypes.create_string_buffer(data, len(data))
     here, there = _VECTOR(ctypes.addressof(buffer), len(data)), _VECTOR(address, len(data))
-    if _WRITEV(task, ctypes.byref(here), 1, ctypes.byref(there), 1, 0) != len(data):
+    if _WRITEV(task, ctypes.addressof(here), 1, ctypes.addressof(there), 1, 0) != len(data):
         raise OSError(errno.EFAULT, os.strerror(errno.EFAULT))
 
 
 def open_in(root: int, path: bytes, flags: int, mode: int = 0) -> int:
     """openat2 with links and `..` held inside `root`; the fd is close-on-exec."""
     return _open(root, path, (flags, mode, _IN_ROOT))
+
+
+def open_without_links(root: int, path: bytes, flags: int, mode: int = 0) -> int:
+    """The same where no part of the path may be a link: an fd, or an errno as a negative number.
+
+    ELOOP says that there is a link on the way.
+    """
+    _HOW[0], _HOW[1], _HOW[2] = flags | os.O_CLOEXEC, mode, _NO_LINKS
+    fd: int = _OPEN_CALL(_OPENAT2, root, path, _HOW_AT, 24)
+    return fd if fd >= 0 else -ctypes.get_errno()
 
 
 def open_beneath(tree: int, path: bytes, flags: int) -> int:
@@ -232,33 +265,43 @@ def open_beneath(tree: int, path: bytes, flags: int) -> int:
 def _open(root: int, path: bytes, how: tuple[int, int, int]) -> int:
     _HOW[0], _HOW[1], _HOW[2] = how[0] | os.O_CLOEXEC, how[1], how[2]
     while True:
-        fd = _SYSCALL(_LONG(_OPENAT2), _LONG(root), ctypes.c_char_p(path), _HOW, _LONG(24))
+        fd: int = _OPEN_CALL(_OPENAT2, root, path, _HOW_AT, 24)
         if fd >= 0:
-            return int(fd)
+            return fd
         if ctypes.get_errno() != errno.EAGAIN:  # a rename elsewhere: look again
             raise _failed()
 
 
 def stat_bytes(fd: int, path: bytes = b"", flags: int = AT_EMPTY_PATH) -> bytes:
     """Give struct stat as the kernel writes it."""
-    name = ctypes.c_char_p(path) if path else _EMPTY
-    if _SYSCALL(_LONG(_FSTATAT), _LONG(fd), name, _STAT, _LONG(flags)) < 0:
+    take_status(fd, path, flags)
+    return bytes(STATUS[:STAT_SIZE])
+
+
+def take_status(fd: int, path: bytes = b"", flags: int = AT_EMPTY_PATH) -> None:
+    """Put a struct stat into STATUS."""
+    if _STAT_CALL(_FSTATAT, fd, path, _STATUS_AT, flags) < 0:
         raise _failed()
-    return _STAT.raw[:STAT_SIZE]
+
+
+def give_status(task: int, address: int, size: int = STAT_SIZE) -> None:
+    """Put what is in STATUS into a task's memory, EFAULT otherwise."""
+    _STATUS_HERE[1], _THERE[0], _THERE[1] = size, address, size
+    if _WRITEV(task, _STATUS_HERE_AT, 1, _THERE_AT, 1, 0) != size:
+        raise OSError(errno.EFAULT, os.strerror(errno.EFAULT))
 
 
 def statx_bytes(fd: int, path: bytes, flags: int, mask: int) -> bytes:
     """Give struct statx as the kernel writes it."""
     name = ctypes.c_char_p(path) if path else _EMPTY
-    if _SYSCALL(_LONG(_STATX), _LONG(fd), name, _LONG(flags), _LONG(mask), _STAT) < 0:
-        raise _failed()
-    return _STAT.raw
+    _call(_STATX, fd, name, flags, mask, ctypes.c_void_p(_STATUS_AT))
+    return bytes(STATUS)
 
 
 def statfs_bytes(fd: int) -> bytes:
     """Give struct statfs of the file system an fd is on."""
-    _call(_STATFS, ctypes.c_char_p(b"/proc/self/fd/%d" % fd), _STAT)
-    return _STAT.raw[:120]
+    _call(_STATFS, ctypes.c_char_p(b"/proc/self/fd/%d" % fd), ctypes.c_void_p(_STATUS_AT))
+    return bytes(STATUS[:120])
 
 
 def rename(old: int, old_name: bytes, new: int, new_name: bytes, flags: int) -> None:

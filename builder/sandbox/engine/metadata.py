@@ -45,13 +45,36 @@ def _named(step: Step, request: Request, directory: int, address: int, flags: in
 
 def _stat(step: Step, request: Request, directory: int, rest: tuple[int, int], flags: int) -> int:
     address, buffer = rest
-    fd = _named(step, request, directory, address, flags)
-    try:
-        data = step.records.patched(kernel.stat_bytes(fd))
-    finally:
-        os.close(fd)
-    kernel.write(request.task, buffer, data)
+    task = request.task
+    if flags & 0xFFFFFFFF & ~_KNOWN_FLAGS:
+        fail(errno.EINVAL)
+    path = kernel.read_path(task, address) if address else b""
+    if path:
+        follow = not flags & AT_SYMLINK_NOFOLLOW
+        name = permissions.named(step, task, directory, path, follow=follow)
+        fd = step.view(task).reference(task, name, follow=follow)
+        try:
+            kernel.take_status(fd)
+        finally:
+            os.close(fd)
+    elif flags & AT_EMPTY_PATH:
+        _take_open(step, task, signed(directory))
+    else:
+        fail(errno.ENOENT)
+    step.records.patch(kernel.STATUS)
+    kernel.give_status(task, buffer)
     return 0
+
+
+def _take_open(step: Step, task: int, number: int) -> None:
+    """Take the status of what a task has open, or works in."""
+    if step.unsure:  # whether it is the step's
+        os.close(files.descriptor(step, task, number))
+    link = b"/proc/%d/cwd" % task if number == AT_FDCWD else b"/proc/%d/fd/%d" % (task, number)
+    try:
+        kernel.take_status(AT_FDCWD, link, 0)
+    except FileNotFoundError:
+        fail(errno.EBADF)
 
 
 def _statx(step: Step, request: Request) -> int:

@@ -28,6 +28,7 @@ HANDLERS: dict[str, Handler] = {
     **metadata.CALLS,
     **xattrs.CALLS,
     **ids.CALLS,
+    **ids.CAPABILITIES,
     **processes.CALLS,
     **listings.CALLS,
     **refusals.CALLS,

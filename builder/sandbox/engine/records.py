@@ -140,16 +140,19 @@ class Records:
 
     def patched(self, data: bytes) -> bytes:
         """A struct stat as the step is to see it."""
+        result = bytearray(data)
+        self.patch(result)
+        return bytes(result)
+
+    def patch(self, data: bytearray) -> None:
+        """Make a struct stat what the step is to see."""
         record = self._table.get(_KEY.unpack_from(data))
         uid, gid = _IDS.unpack_from(data, _UID)
-        uid, gid = self._ids(record, uid, gid)
-        result = bytearray(data)
-        _IDS.pack_into(result, _UID, uid, gid)
+        _IDS.pack_into(data, _UID, *self._ids(record, uid, gid))
         if record is not None and record.mode != KEPT:
             (actual,) = struct.unpack_from("<I", data, _MODE)
-            struct.pack_into("<I", result, _MODE, self._mode(record, actual))
-            struct.pack_into("<Q", result, _RDEV, record.device)
-        return bytes(result)
+            struct.pack_into("<I", data, _MODE, self._mode(record, actual))
+            struct.pack_into("<Q", data, _RDEV, record.device)
 
     def patched_statx(self, data: bytes) -> bytes:
         """A struct statx as the step is to see it."""

@@ -37,7 +37,7 @@ _RIGHTS: dict[str, Handler] = {
     **{name: names.changing(files.CALLS[name]) for name in ("truncate",)},
 }
 HANDLERS: dict[str, Handler] = {
-    **{name: act for name, act in ids.CALLS.items() if name != "capset"},
+    **ids.CALLS,
     "stat": owners.status(at(None, 0), 1),
     "lstat": owners.status(at(None, 0, fixed=_LINK), 1),
     "fstat": owners.status(at(0, None, fixed=_FD), 1),

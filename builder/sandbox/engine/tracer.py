@@ -140,6 +140,7 @@ class Tracer:
             table.pop(task, None)
         self._rewrites.forget(task)
         self._step.returning.pop(task, None)
+        self._step.identities.forget(task)
         self._held.discard(task)
 
     def _born(self, parent: int, event: int) -> None:
@@ -147,6 +148,7 @@ class Tracer:
         process = _process_of(child) if event == _CLONE else child
         step = self._step
         step.processes[child] = process
+        step.identities.forget(child)
         if process == child:
             step.programs[child] = step.programs.get(step.process_of(parent), b"/")
         if event == _VFORK:
@@ -179,6 +181,7 @@ class Tracer:
         step = self._step
         step.processes.pop(former, None)
         step.processes[task] = task
+        step.identities.forget(former)
         self._memory.pop(task, None)
         self._scratch.pop(task, None)
         if execution is not None:
