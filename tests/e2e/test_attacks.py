@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -177,3 +180,28 @@ def _processes_with(mark):
                 if mark.encode() in (entry / "environ").read_bytes():
                     found.append(entry.name)
     return found
+
+
+@pytest.mark.parametrize("sandbox", SANDBOXES)
+@pytest.mark.parametrize("pybuild", ["user"], indirect=True)
+def test_others_keep_their_priority_and_processors(pybuild, busybox, sandbox):
+    """S-D06: a step changes how its own processes are scheduled, and nobody else's of its user."""
+    other = subprocess.Popen(pybuild.as_account(["sleep", "60"]))
+    try:
+        time.sleep(0.5)
+        text = f"""\
+FROM {busybox}
+ARG OTHER
+RUN for p in $OTHER; do renice -n 7 -p $p; taskset -p 1 $p; kill $p; done; \\
+    renice -n 7 -u 0; sleep 5 & renice -n 3 -p $! && echo nice $(cut -d' ' -f19 /proc/$!/stat)
+"""
+        flags = ("--build-arg", f"OTHER={other.pid}")
+        done, shown = _run(pybuild, sandbox, pybuild.context("nice", text), *flags)
+        assert done.code == 0, done.err
+        assert "nice 3" in shown
+        assert other.poll() is None
+        assert os.getpriority(os.PRIO_PROCESS, other.pid) == os.getpriority(os.PRIO_PROCESS, 0)
+        assert os.sched_getaffinity(other.pid) == os.sched_getaffinity(0)
+    finally:
+        other.kill()
+        other.wait()

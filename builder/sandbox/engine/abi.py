@@ -36,7 +36,8 @@ getresuid:118:148 setresgid:119:149 getresgid:120:150 setfsuid:122:151 setfsgid:
 capget:125:90 capset:126:91 prctl:157:167 kill:62:129 tkill:200:130 tgkill:234:131 rt_sigqueueinfo:129:138
 rt_tgsigqueueinfo:297:240 pidfd_open:434:434 ptrace:101:117 process_vm_readv:310:270
 process_vm_writev:311:271 prlimit64:302:261 setrlimit:160:164 uname:63:160 mmap:9:222
-fchdir:81:50 close:3:57
+fchdir:81:50 close:3:57 setpriority:141:140 ioprio_set:251:30 sched_setaffinity:203:122
+sched_setscheduler:144:119 sched_setparam:142:118 sched_setattr:314:274
 """
 _AUDIT = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 _COLUMNS = {"x86_64": 0, "aarch64": 1}

@@ -34,7 +34,8 @@ _FOLLOWS_LINKS = 0x400  # AT_SYMLINK_FOLLOW, of linkat alone
 _NAMES_ONLY = frozenset({"lstat", "readlink", "readlinkat", "mkdir", "mkdirat", "mknod", "mknodat",
                          "lchown", "lsetxattr", "lgetxattr", "llistxattr", "lremovexattr"})  # fmt: skip
 _OTHERS = ("uname", "kill", "tkill", "tgkill", "rt_sigqueueinfo", "rt_tgsigqueueinfo", "pidfd_open",
-           "process_vm_readv", "process_vm_writev", "ptrace")  # fmt: skip
+           "process_vm_readv", "process_vm_writev", "ptrace", "setpriority", "ioprio_set",
+           "sched_setaffinity", "sched_setscheduler", "sched_setparam", "sched_setattr")  # fmt: skip
 _IDS = ("setuid", "setgid", "setreuid", "setregid", "setresuid", "setresgid")
 
 

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 _EVERYONE = -1
 _PTRACE_TRACEME = 0
+_PRIO_USER, _IOPRIO_WHO_USER = 2, 3
+_PROCESS_BEFORE_USER = 2  # process, group, user: in both numberings
 _NAME = 65  # bytes of a field of struct utsname; the domain name after them stays as it is
 
 
@@ -29,6 +31,29 @@ def _one(position: int) -> Handler:
         return CONTINUE
 
     return handle
+
+
+def _priority(user: int) -> Handler:
+    """A process, a group or, as the kind `user`, all of a user by number; 0 is the caller."""
+
+    def handle(step: Step, request: Request) -> int:
+        kind, who = (signed(number) for number in request.arguments[:2])
+        if kind == user:
+            fail(errno.EPERM)
+        is_process = kind == user - _PROCESS_BEFORE_USER
+        if who and not (step.is_ours(who) if is_process else _is_our_group(step, who)):
+            fail(errno.ESRCH)
+        return CONTINUE
+
+    return handle
+
+
+def _scheduling(step: Step, request: Request) -> int:
+    """Where and when a process of the step runs; 0 is the caller."""
+    target = signed(request.arguments[0])
+    if target and not step.is_ours(target):
+        fail(errno.ESRCH)
+    return CONTINUE
 
 
 def _limits(step: Step, request: Request) -> int:
@@ -97,6 +122,12 @@ CALLS: dict[str, Handler] = {
     "pidfd_open": _one(0),
     "process_vm_readv": _one(0),
     "process_vm_writev": _one(0),
+    "setpriority": _priority(_PRIO_USER),
+    "ioprio_set": _priority(_IOPRIO_WHO_USER),
+    "sched_setaffinity": _scheduling,
+    "sched_setscheduler": _scheduling,
+    "sched_setparam": _scheduling,
+    "sched_setattr": _scheduling,
     "prlimit64": _limits,
     "setrlimit": _set_limit,
     "ptrace": _ptrace,
