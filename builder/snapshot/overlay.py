@@ -153,6 +153,10 @@ class OverlaySnapshotter:
         ]
         return tuple(reversed(names))
 
+    def lent(self, layers: Sequence[Layer]) -> contextlib.nullcontext[tuple[str, ...]]:
+        """The same trees: the overlay mounted of them keeps changes apart."""
+        return contextlib.nullcontext(self.lowers(layers))
+
     @_disk()
     def prepare(self, layers: Sequence[Layer]) -> Active:
         """Begin a writable snapshot on a stack."""

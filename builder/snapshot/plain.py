@@ -114,6 +114,19 @@ class PlainSnapshotter:
             self._shared[chain] = claim
         return (f"{claim.name}/{_ROOT}",)
 
+    @contextlib.contextmanager
+    def lent(self, layers: Sequence[Layer]) -> Iterator[tuple[str, ...]]:
+        """A directory of its own, as nothing keeps changes apart; it goes afterwards."""
+        with _disk():
+            claim = self._made(tuple(layers)).claim
+            os.unlink(_CHAIN, dir_fd=claim.fd)  # it stands for nothing from now on
+        try:
+            yield (f"{claim.name}/{_ROOT}",)
+        finally:
+            with _disk():
+                self._directories.remove(claim.name)
+            os.close(claim.fd)
+
     @_disk()
     def prepare(self, layers: Sequence[Layer]) -> Active:
         """Begin a step: an unused directory of this stack or of its beginning, or a new one."""

@@ -8,6 +8,7 @@ from cache.value import value
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from contextlib import AbstractContextManager
 
     from builder.sandbox.spec import Overlay, PlainRoot, Recorded
     from cache.spec.digest import Digest
@@ -40,6 +41,9 @@ class Snapshotter(Protocol):
 
     def lowers(self, layers: Sequence[Layer]) -> tuple[str, ...]:
         """Names under `base` of the committed trees of a stack, topmost first."""
+
+    def lent(self, layers: Sequence[Layer]) -> AbstractContextManager[tuple[str, ...]]:
+        """The same for a mount that a step may change: its changes are thrown away (S-C09)."""
 
     def prepare(self, layers: Sequence[Layer]) -> Active:
         """Begin a writable snapshot on a stack."""

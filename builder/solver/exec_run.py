@@ -122,7 +122,7 @@ class Step:
     ) -> StepMount | None:
         match mount:
             case BindMount():
-                return self._bind(mount)
+                return self._bind(mount, held)
             case CacheMount(target):
                 inside = mount.source.strip("/")
                 return Bind(next(caches), target, inside, readonly=mount.readonly)
@@ -133,7 +133,7 @@ class Step:
             case SshMount():
                 return self._agent(mount, held)
 
-    def _bind(self, mount: BindMount) -> BindOverlay:
+    def _bind(self, mount: BindMount, held: contextlib.ExitStack) -> BindOverlay:
         output = self._inputs[mount.input]
         layers: Sequence[Layer]
         path = mount.source
@@ -142,9 +142,9 @@ class Step:
         else:
             layer, path = self._content.layer(output, mount.source)
             layers = (layer,)
-        lowers = self._runtime.snapshotter.lowers(layers)
-        base = self._runtime.snapshotter.base
-        return BindOverlay(base, lowers, mount.target, path.strip("/"), mount.readonly)
+        trees = self._runtime.snapshotter
+        lowers = trees.lowers(layers) if mount.readonly else held.enter_context(trees.lent(layers))
+        return BindOverlay(trees.base, lowers, mount.target, path.strip("/"), mount.readonly)
 
     def _cache_use(self, mount: CacheMount) -> CacheUse:
         if mount.input < 0:

@@ -205,3 +205,29 @@ RUN for p in $OTHER; do renice -n 7 -p $p; taskset -p 1 $p; kill $p; done; \\
     finally:
         other.kill()
         other.wait()
+
+
+@pytest.mark.parametrize("sandbox", SANDBOXES)
+@pytest.mark.parametrize("pybuild", ["user"], indirect=True)
+def test_changes_of_a_bind_stay_in_its_step(pybuild, busybox, sandbox):
+    """S-C09, S-J17: neither the context, nor a stage, nor a base becomes another for later steps."""
+    text = f"""\
+FROM {busybox} AS a
+RUN mkdir /s && echo kept > /s/f && echo kept > /s/g
+FROM {busybox} AS changing
+RUN --mount=from=a,source=/s,target=/m,rw echo HACK >> /m/f && rm /m/g && touch /m/n && ls /m
+RUN --mount=target=/m,rw echo HACK > /m/file && rm /m/Dockerfile && cat /m/file
+RUN --mount=from={busybox},target=/m,rw echo HACK >> /m/etc/passwd
+RUN --mount=from=a,source=/s,target=/m cat /m/f /m/g > /o && ! ls /m/n
+RUN --mount=target=/m cat /m/file >> /o && ls /m/Dockerfile && ! grep HACK /o
+FROM a AS after
+RUN ! grep HACK /s/f && ls /s/g && ! ls /s/n
+FROM {busybox} AS base
+RUN ! grep HACK /etc/passwd
+"""
+    context = pybuild.context("binds", text, {"file": "kept"})
+    for target in ("changing", "after", "base"):
+        done, _ = _run(pybuild, sandbox, context, "--target", target)
+        assert done.code == 0, done.err
+    assert (context / "file").read_text() == "kept"
+    assert (context / "Dockerfile").read_text() == text

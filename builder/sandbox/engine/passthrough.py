@@ -33,9 +33,7 @@ if TYPE_CHECKING:
 _FOLLOWS_LINKS = 0x400  # AT_SYMLINK_FOLLOW, of linkat alone
 _NAMES_ONLY = frozenset({"lstat", "readlink", "readlinkat", "mkdir", "mkdirat", "mknod", "mknodat",
                          "lchown", "lsetxattr", "lgetxattr", "llistxattr", "lremovexattr"})  # fmt: skip
-_OTHERS = ("uname", "kill", "tkill", "tgkill", "rt_sigqueueinfo", "rt_tgsigqueueinfo", "pidfd_open",
-           "process_vm_readv", "process_vm_writev", "ptrace", "setpriority", "ioprio_set",
-           "sched_setaffinity", "sched_setscheduler", "sched_setparam", "sched_setattr")  # fmt: skip
+_OTHERS = tuple(name for name in processes.CALLS if name not in {"prlimit64", "setrlimit"})
 _IDS = ("setuid", "setgid", "setreuid", "setregid", "setresuid", "setresgid")
 
 
