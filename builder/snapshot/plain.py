@@ -96,6 +96,8 @@ class PlainSnapshotter:
         for key in list(self._active):
             self._drop(key)
         for claim in self._shared.values():
+            if self._keep_owner:
+                self._directories.remove(claim.name)
             os.close(claim.fd)
         self._directories.close()
 
@@ -112,6 +114,9 @@ class PlainSnapshotter:
         if claim is None:
             claim = self._made(tuple(layers)).claim
             self._shared[chain] = claim
+            if self._keep_owner:
+                # Its owners may reach what they have open: it is no tree for other builds.
+                os.unlink(_CHAIN, dir_fd=claim.fd)
         return (f"{claim.name}/{_ROOT}",)
 
     @contextlib.contextmanager

@@ -229,3 +229,40 @@ def test_failed_steps_leave_nothing(world):
     active = world.snapshotter.prepare(world.stack)
     world.snapshotter.discard(active)
     assert os.listdir(f"{world.root}/plain") == []
+
+
+def test_trees_lent_for_changes_are_nobody_elses(world):
+    """S-C09, S-J17: each has a directory of its own, which goes and is no tree for a later step."""
+    with (
+        world.snapshotter.lent(world.stack) as first,
+        world.snapshotter.lent(world.stack) as second,
+    ):
+        assert first != second
+        for names in (first, second):
+            Path(world.snapshotter.base, names[0], "d/a").write_bytes(b"HACK")
+    assert os.listdir(world.snapshotter.base) == []
+    active = world.snapshotter.prepare(world.stack)
+    assert Path(active.root.path, "d/a").read_bytes() == b"a"
+
+
+def test_what_owners_may_reach_is_no_tree_for_others(tmp_path):
+    """S-J17: where files are their owners', a tree mounted for reading goes with its build."""
+    layers = MemoryLayers()
+    own = {"uid": os.geteuid(), "gid": os.getegid()}
+    stack = [layers.make([(entry("f", size=1, **own), b"a")])]
+
+    def opened():
+        return PlainSnapshotter(
+            str(tmp_path),
+            layers,
+            merged=lambda those: Tree.of(layers.index(layer) for layer in those),
+            keep_owner=True,
+        )
+
+    with opened() as snapshotter:
+        (name,) = snapshotter.lowers(stack)
+        assert snapshotter.lowers(stack) == (name,)
+        Path(snapshotter.base, name, "f").chmod(0o777)
+    with opened() as snapshotter:
+        active = snapshotter.prepare(stack)
+        assert Path(active.root.path, "f").stat().st_mode & 0o777 == 0o644
