@@ -25,7 +25,8 @@ from cache.value import replace
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PROMISED = """
-    sandbox userns|sandbox chroot|sandbox emulate|user|own ids|subuid|subgid|newuidmap|newgidmap
+    sandbox userns|sandbox single|sandbox chroot|sandbox emulate|user|own ids|subuid|subgid|newuidmap
+    |newgidmap
     |capabilities|new privileges|seccomp profile|apparmor|chroot|chown|setuid|mknod|mount|user namespace
     |id map: direct|id map: newuidmap|id map: single|private mounts|tmpfs|overlay on disk
     |overlay in memory|fresh proc|shared proc|shared devices|devpts|pivot_root|chroot inside
