@@ -7,18 +7,19 @@ loaded when there is some. Must not know what is hashed.
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, BinaryIO, Protocol, cast
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+# Where Python keeps its own code: looking for the other name would cost a walk of the path.
+_MODULE = "_sha2" if sys.version_info >= (3, 12) else "_sha256"
+
 try:
-    import _sha2 as _own  # type: ignore[import-not-found, unused-ignore]
-except ImportError:
-    try:
-        import _sha256 as _own  # type: ignore[import-not-found, no-redef, unused-ignore] # until 3.11
-    except ImportError:
-        import hashlib as _own  # type: ignore[no-redef, unused-ignore] # built without its own
+    _own = __import__(_MODULE)
+except ImportError:  # built without it
+    import hashlib as _own
 
 
 class Hash(Protocol):
