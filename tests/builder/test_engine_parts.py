@@ -146,6 +146,40 @@ def test_identities_follow_fork(tmp_path):
         os.close(fd)
 
 
+def test_identities_are_remembered_until_somebody_changes():
+    """Asked of the kernel once for a task, where its end is told; threads change together."""
+    identities = Identities(Identity(), followed=True)
+    go_read, go_write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.read(go_read, 1)
+        os._exit(0)
+    identities.become(child, Identity(euid=5))
+    assert identities.of(child).euid == 5
+    identities.become(child, Identity(euid=6))
+    assert identities.of(child).euid == 6
+    assert identities.of(os.getpid()) == Identity()
+    os.write(go_write, b"1")
+    os.waitpid(child, 0)
+    assert identities.of(child).euid == 6  # not asked again
+    identities.forget(child)
+    with pytest.raises(ProcessLookupError):
+        identities.of(child)
+    os.close(go_read)
+    os.close(go_write)
+
+
+def test_links_are_told_apart_from_what_is_missing(view):
+    """A path without links is opened in one call; others are looked at closely (SEC-7)."""
+    how = (os.O_PATH | os.O_CLOEXEC, 0)
+    fd = kernel.open_without_links(view.root_fd, b"/d/f", *how)
+    assert fd > 0
+    os.close(fd)
+    assert kernel.open_without_links(view.root_fd, b"/abs", *how) == -errno.ELOOP
+    assert kernel.open_without_links(view.root_fd, b"/d/none", *how) == -errno.ENOENT
+    assert kernel.open_without_links(view.root_fd, b"/../../../etc/passwd", *how) == -errno.ENOENT
+
+
 @pytest.fixture
 def view(tmp_path):
     """A tree with links, and places beside it."""
@@ -192,6 +226,7 @@ def test_places_are_reached_by_name_and_by_link(view):
     """As if mounted: below the target, through a link in the tree, and no further."""
     assert read(view, "/cache/kept") == b"kept"
     assert read(view, "/into") == b"kept"
+    assert read(view, "/d/../cache/kept") == read(view, "//cache/./kept") == b"kept"
     with pytest.raises(FileNotFoundError):
         read(view, "/cache/escape")
     with pytest.raises(OSError, match="Read-only") as caught:
