@@ -7,9 +7,10 @@ it holds; where births are not told, whiteouts say the same at greater length.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple, cast
 
 from builder.sandbox import syscalls
 from builder.snapshot.attributes import Xattrs, clean
@@ -19,12 +20,14 @@ from cache.archive.entry import Entry, Kind, decode, encode
 from cache.value import field, value
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from collections.abc import Set as AbstractSet
 
+    from builder.snapshot.lower import Read
     from builder.snapshot.recorded import RecordedFiles
     from cache.archive.tree import Tree
-    from cache.layers import LayerWriter
+    from cache.layers import LayerStore, LayerWriter
+    from cache.spec.oci import Layer
 
 _TYPES = {
     Kind.FILE: stat.S_IFREG,
@@ -108,23 +111,22 @@ def _compare(
 
 def write_changes(
     root_fd: int,
-    tree: Tree,
+    lower: TreeLower,
     known: Known,
     recorded: RecordedFiles,
     stubs: Sequence[tuple[str, int]],
     writer: LayerWriter,
 ) -> dict[str, int]:
-    """Write what a step changed about a directory that held `tree`, mount stubs removed first.
+    """Write what a step changed about a directory that held a tree, mount stubs removed first.
 
     Returns the inode of every directory that is there now, by path.
 
     Raises:
         ArchiveError: a name or path that a layer cannot hold.
     """
-    lower = TreeLower(tree)
     if stubs:
         remove_stubs(root_fd, lower, stubs)
-    found = scan(root_fd, tree, known)
+    found = scan(root_fd, lower.tree, known)
     _ChangeWalk(lower, known, found, recorded, writer).run(root_fd)
     return found.directories
 
@@ -139,14 +141,16 @@ class _Status(NamedTuple):
 
 
 class TreeLower:
-    """A LowerDir that is the merged tree of a stack; its files' content is not at hand."""
+    """A LowerDir that is the merged tree of a stack; content is read from the layers' tars."""
 
-    def __init__(self, tree: Tree) -> None:
-        """Look paths up in a tree."""
-        self._tree = tree
+    def __init__(self, tree: Tree, layers: Sequence[Layer], store: LayerStore) -> None:
+        """Look paths up in the tree of some layers."""
+        self.tree = tree
+        self._layers = layers
+        self._store = store
 
     def _entry(self, path: bytes) -> Entry | None:
-        return self._tree.get(decode(path))
+        return self.tree.get(decode(path))
 
     def lstat(self, path: bytes) -> os.stat_result | None:
         """Status of a path, None when there is nothing."""
@@ -173,10 +177,37 @@ class TreeLower:
         entry = self._entry(path)
         return encode(entry.linkname) if entry is not None else b""
 
-    def open(self, path: bytes) -> int:
-        """An empty file: what was touched counts as changed."""
-        del path
-        return os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+    @contextlib.contextmanager
+    def open(self, path: bytes) -> Iterator[Read]:
+        """Open a regular file for reading."""
+        node = self.tree.node(decode(path))
+        if node is None:
+            raise FileNotFoundError(path)
+        with self._store.open_seekable(self._layers[node.layer]) as tar:
+            tar.seek(node.entry.offset)
+            yield _Payload(tar, node.entry.size).read
+
+
+class _Payload:
+    """What is left of a file in a tar."""
+
+    def __init__(self, tar: BinaryIO, left: int) -> None:
+        self._tar = tar
+        self._left = left
+
+    def read(self, size: int) -> bytes:
+        """Give the next bytes; fewer than asked for only at the end."""
+        parts = []
+        left = min(size, self._left)
+        while left:
+            data = self._tar.read(left)
+            if not data:
+                break
+            parts.append(data)
+            left -= len(data)
+        found = b"".join(parts)
+        self._left -= len(found)
+        return found
 
 
 class _ChangeWalk(Walk):

@@ -7,6 +7,8 @@ one by one. It must not know of layers or tar.
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import os
 import stat
 from typing import TYPE_CHECKING, Protocol
@@ -14,9 +16,12 @@ from typing import TYPE_CHECKING, Protocol
 from builder.snapshot import attributes
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterator, Sequence
+    from contextlib import AbstractContextManager
 
     from builder.snapshot.attributes import Xattrs
+
+    Read = Callable[[int], bytes]  # the next bytes; fewer than asked for only at the end
 
 _MOST_ABSENT = 100_000  # paths remembered, of some 50 bytes; a step may change any number
 
@@ -36,8 +41,8 @@ class LowerDir(Protocol):
     def readlink(self, path: bytes) -> bytes:
         """Text of a symlink."""
 
-    def open(self, path: bytes) -> int:
-        """Open a regular file for reading; the caller closes it."""
+    def open(self, path: bytes) -> AbstractContextManager[Read]:
+        """Open a regular file for reading."""
 
 
 class EmptyLower:
@@ -56,7 +61,7 @@ class EmptyLower:
         """Refuse."""
         raise FileNotFoundError(path)
 
-    def open(self, path: bytes) -> int:
+    def open(self, path: bytes) -> AbstractContextManager[Read]:
         """Refuse."""
         raise FileNotFoundError(path)
 
@@ -96,10 +101,15 @@ class StackedLower:
         """Text of a symlink."""
         return os.readlink(self._place(path), dir_fd=self._base_fd)
 
-    def open(self, path: bytes) -> int:
+    @contextlib.contextmanager
+    def open(self, path: bytes) -> Iterator[Read]:
         """Open a regular file for reading."""
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
-        return os.open(self._place(path), flags, dir_fd=self._base_fd)
+        descriptor = os.open(self._place(path), flags, dir_fd=self._base_fd)
+        try:
+            yield functools.partial(read_up_to, descriptor)
+        finally:
+            os.close(descriptor)
 
     def _place(self, path: bytes) -> bytes:
         found = self._find(path)
@@ -161,3 +171,16 @@ def _is_above(directory: bytes, path: bytes) -> bool:
 def is_whiteout(status: os.stat_result) -> bool:
     """Whether overlayfs means "nothing here" by this file."""
     return stat.S_ISCHR(status.st_mode) and status.st_rdev == 0
+
+
+def read_up_to(descriptor: int, size: int) -> bytes:
+    """Read up to a size; less only at the end of the file."""
+    data = os.read(descriptor, size)
+    if len(data) == size:
+        return data
+    parts = [data]
+    left = size - len(data)
+    while left and parts[-1]:
+        parts.append(os.read(descriptor, left))
+        left -= len(parts[-1])
+    return b"".join(parts)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Self
 
 from builder.errors import SandboxError
 from builder.sandbox.spec import PlainRoot, Recorded
-from builder.snapshot.changes import Known, scan, write_changes
+from builder.snapshot.changes import Known, TreeLower, scan, write_changes
 from builder.snapshot.directories import Claim, Directories
 from builder.snapshot.materialize import materialize
 from builder.snapshot.recorded import RecordedFiles
@@ -163,12 +163,12 @@ class PlainSnapshotter:
     ) -> Layer:
         """Write the change as a layer, mount stubs removed first."""
         working = self._working(active)
-        tree = self._merged(working.layers)
+        lower = TreeLower(self._merged(working.layers), working.layers, self._store)
         root_fd = self._open_root(working)
         try:
             files = RecordedFiles(recorded, self._own)
             with self._store.writer() as writer:
-                now = write_changes(root_fd, tree, working.known, files, stubs, writer)
+                now = write_changes(root_fd, lower, working.known, files, stubs, writer)
                 working.known = Known(working.known.moment, now)
                 return writer.commit()
         finally:

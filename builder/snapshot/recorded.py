@@ -14,10 +14,11 @@ from builder.snapshot.attributes import Attributes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from contextlib import AbstractContextManager
 
     from builder.sandbox.spec import Recorded
     from builder.snapshot.attributes import Xattrs
-    from builder.snapshot.lower import LowerDir
+    from builder.snapshot.lower import LowerDir, Read
 
 _KEPT = -1
 
@@ -120,7 +121,7 @@ class RecordedLower:
         """Text of a symlink."""
         return self._lower.readlink(path)
 
-    def open(self, path: bytes) -> int:
+    def open(self, path: bytes) -> AbstractContextManager[Read]:
         """Open a regular file for reading."""
         return self._lower.open(path)
 

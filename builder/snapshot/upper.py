@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from builder.errors import SandboxError
 from builder.snapshot import attributes
-from builder.snapshot.lower import is_whiteout
+from builder.snapshot.lower import is_whiteout, read_up_to
 from builder.snapshot.recorded import AS_THEY_ARE, RecordedFiles
 from cache.archive.entry import MAX_NAME, MAX_PATH, OPAQUE, WHITEOUT, Entry, Kind, decode
 from cache.errors import ArchiveError
@@ -244,7 +244,7 @@ class Walk:
             found = self._recorded.attributes(descriptor, real)
             entry = _entry(path, Kind.FILE, status, found)
             if status.st_size <= _SMALL:
-                self.emit(entry, _read(descriptor, status.st_size))
+                self.emit(entry, read_up_to(descriptor, status.st_size))
                 return
             self._flush()
             os.lseek(descriptor, 0, os.SEEK_SET)
@@ -266,17 +266,14 @@ class Walk:
         )
 
     def _same_content(self, path: bytes, descriptor: int) -> bool:
-        other = self._lower.open(path)
-        try:
+        with self._lower.open(path) as read:
             while True:
-                block = _read(descriptor, _BLOCK)
-                if block != _read(other, _BLOCK):
+                block = read_up_to(descriptor, _BLOCK)
+                if block != read(_BLOCK):
                     os.lseek(descriptor, 0, os.SEEK_SET)
                     return False
                 if not block:
                     return True
-        finally:
-            os.close(other)
 
     def _flush(self) -> None:
         """Write the entries of the directories above, now that something below changed."""
@@ -347,16 +344,3 @@ def check_name(path: bytes, name: bytes) -> None:
 
 def _show(path: bytes) -> str:
     return repr("/" + os.fsdecode(path))
-
-
-def _read(descriptor: int, size: int) -> bytes:
-    """Read up to a size; less only at the end of the file."""
-    data = os.read(descriptor, size)
-    if len(data) == size:
-        return data
-    parts = [data]
-    left = size - len(data)
-    while left and parts[-1]:
-        parts.append(os.read(descriptor, left))
-        left -= len(parts[-1])
-    return b"".join(parts)

@@ -146,10 +146,26 @@ def test_links_stay_links(world):
 
     def change(root):
         os.link(f"{root}/d/a", f"{root}/d/z")
+        os.link(f"{root}/d/z", f"{root}/d/y")
 
     found = world.step(change)
-    assert (found["d/z"].kind, found["d/z"].linkname) == (Kind.HARDLINK, "d/a")
-    assert "h1" not in found
+    assert found.keys() == {"d", "d/y", "d/z"}  # links to the base are not part of a layer (R11)
+    assert (found["d/z"].kind, found["d/z"].linkname) == (Kind.HARDLINK, "d/y")
+    assert world.data("d/y") == b"a"
+
+
+def test_what_is_replaced_by_the_same_is_no_change(world):
+    """As an overlay tells it: a package installed again leaves its files out of the layer (F2)."""
+
+    def change(root):
+        for name in ("d/a", "d/b"):
+            os.unlink(f"{root}/{name}")
+            with open(f"{root}/{name}", "wb") as file:
+                file.write(b"a")
+            os.utime(f"{root}/{name}", ns=(OLD, OLD))
+        os.utime(f"{root}/d", ns=(OLD, OLD))
+
+    assert world.step(change).keys() == {"d", "d/b"}
 
 
 def test_records_replace_what_the_disk_says(world):

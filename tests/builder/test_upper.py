@@ -461,11 +461,10 @@ def test_stacked_lower_merges_like_overlayfs(pair):
         assert lower.lstat(b"f/y") is None
         assert lower.lstat(b"deep/er/z").st_size == 3
         assert stat.S_ISREG(lower.lstat(b"f").st_mode)
-        fd = lower.open(b"d/b")
-        assert os.read(fd, 9) == b"top"
-        os.close(fd)
-        with pytest.raises(FileNotFoundError):
-            lower.open(b"d/a")
+        with lower.open(b"d/b") as read:
+            assert (read(2), read(9), read(9)) == (b"to", b"p", b"")
+        with pytest.raises(FileNotFoundError), lower.open(b"d/a"):
+            pass
 
 
 def test_empty_lower_makes_everything_new(pair):
