@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import subprocess
+import sys
 import tarfile
 import time
 from pathlib import Path
 
 import pytest
+from support.environments import CONFINED
 from support.step_layers import CHANGES, members
+
+from builder.sandbox.process import CAPABILITIES
 
 pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="only root may change its root"),
@@ -187,6 +193,32 @@ def test_chroot_trees_of_other_sandboxes_are_not_mixed_up(pybuild, busybox):
         flags = ("--sandbox", sandbox, "--build-arg", f"N={number}")
         layers = build(pybuild, context, f"out{number}", *flags)
         assert layers[-1][f"o{number}"][8] == b"3:4\n", sandbox
+
+
+def test_chroot_works_with_a_containers_rights(pybuild, busybox):
+    """Without CAP_SYS_ADMIN and CAP_SYS_PTRACE: who changed his ids is still answered (C4)."""
+    text = f"""\
+FROM {busybox}
+RUN su nobody -s /bin/sh -c 'id -u; echo x > /dev/null && test -s /etc/resolv.conf && cd /proc/self && cat status' > /o
+RUN --mount=type=cache,target=/cache,id=rights,mode=0777 cd /cache && mkdir -p s && echo kept > s/k
+USER 1234:567
+RUN --mount=type=cache,target=/cache,id=rights,mode=0777 cd /cache/s && cd .. && cat s/k && touch mine && stat -c %u:%g mine \\
+ && cd s && test "$(/bin/pwd)" = /cache/s && ! touch no 2> /dev/null && ln -s /proc/self/exe /cache/echo && /cache/echo own
+"""
+    context = pybuild.context("rights", text)
+    settings = {"uid": 0, "filter": "default", "capabilities": CAPABILITIES}
+    command = [sys.executable, "-P", CONFINED, json.dumps(settings)]
+    done = subprocess.run(
+        [*command, *pybuild.command("--progress", "plain", context)],
+        env=pybuild.environ(),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    lines = [line.split(" ", 2)[-1] for line in done.stderr.splitlines()]
+    assert lines[lines.index("kept") :][:3] == ["kept", "1234:567", "own"]
 
 
 def test_chroot_devices_are_in_the_layer(pybuild, busybox):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from builder.errors import HostUnsupportedError, SandboxError
 from builder.sandbox import host, init, limits, process, seccomp_table, syscalls, targets, wire
-from builder.sandbox.engine import abi, landlock, refusals, supervisor
+from builder.sandbox.engine import abi, landlock, natively, refusals, supervisor
 from builder.sandbox.engine.identities import Identities, Identity
 from builder.sandbox.engine.links import Links
 from builder.sandbox.engine.ownhand import OwnHand
@@ -47,10 +47,7 @@ class _Programs(dict[int, bytes]):
         self._root = root
 
     def get(self, process: int, default: bytes | None = None) -> bytes | None:  # type: ignore[override] # nothing else is asked for
-        try:
-            name = os.readlink(b"/proc/%d/exe" % process)
-        except OSError:
-            return default
+        name = natively.link_of(process, b"/proc/%d/exe" % process)
         return name[len(self._root) :] if name.startswith(self._root + b"/") else default
 
     def __setitem__(self, process: int, name: bytes) -> None:

@@ -20,6 +20,7 @@ _RECEIVE, _SEND, _ADD_FD = 0xC0502100, 0xC0182101, 0x40182103
 _REQUEST = struct.Struct("<QI4xi12x6Q")  # id, task, number, arguments; flags and the like skipped
 _ANSWER = struct.Struct("<QqiI")
 _FD = struct.Struct("<QIIII")
+_SET_FLAGS, _SYNC_WAKE_UP = 0x40082104, 1
 _CONTINUE, _ADD_AND_SEND = 1, 2
 _NEW_LISTENER, _WAIT_KILLABLE = 0x8, 0x20
 _PAGE = 4096
@@ -114,6 +115,12 @@ def listen(code: bytes) -> int:
         if error.errno != errno.EINVAL:
             raise
         return _call(_SECCOMP, 1, _NEW_LISTENER, header)  # before Linux 5.19
+
+
+def wake_in_turn(listener: int) -> None:
+    """Have who asks and who answers take turns on one processor, where the kernel can (6.6)."""
+    with contextlib.suppress(OSError):
+        fcntl.ioctl(listener, _SET_FLAGS, _SYNC_WAKE_UP)
 
 
 def receive(listener: int) -> Request | None:
@@ -257,9 +264,9 @@ def open_without_links(root: int, path: bytes, flags: int, mode: int = 0) -> int
     return fd if fd >= 0 else -ctypes.get_errno()
 
 
-def open_beneath(tree: int, path: bytes, flags: int) -> int:
+def open_beneath(tree: int, path: bytes, flags: int, mode: int = 0) -> int:
     """openat2 that refuses whatever leads out of `tree`, links of processes in /proc included."""
-    return _open(tree, path, (flags, 0, _BENEATH_WITHOUT_MAGIC))
+    return _open(tree, path, (flags, mode, _BENEATH_WITHOUT_MAGIC))
 
 
 def _open(root: int, path: bytes, how: tuple[int, int, int]) -> int:

@@ -116,7 +116,7 @@ class OwnHand:
         """
         view, leading = step.view(task), list[bytes]()
         for _ in range(_MOST_SCRIPTS):
-            found = path if view.lies_in_place(path) else view.resolved(task, path, follow=True)
+            found = view.resolved(task, path, follow=True)
             if not view.lies_in_place(found):
                 return path, leading, -1
             fd = view.open(task, found, os.O_RDONLY | os.O_NONBLOCK)

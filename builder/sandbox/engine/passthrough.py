@@ -10,11 +10,12 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from builder.sandbox.engine import files, kernel, metadata, natively, processes, xattrs
-from builder.sandbox.engine.kernel import AT_FDCWD, AT_SYMLINK_NOFOLLOW, fail
-from builder.sandbox.engine.natively import acting_as
+from builder.sandbox.engine.callpaths import ALONE, BESIDE, PAIRS, REMOVES, Name, name_of
+from builder.sandbox.engine.kernel import AT_FDCWD, fail
+from builder.sandbox.engine.natively import acting_as, link_of
 from builder.sandbox.engine.records import is_device, key_of
 from builder.sandbox.engine.step import CONTINUE
 from builder.sandbox.engine.taskowners import owner_of
@@ -30,54 +31,12 @@ if TYPE_CHECKING:
     from builder.sandbox.engine.step import Handler, Step
     from builder.sandbox.engine.view import View
 
-_FOLLOWS_LINKS = 0x400  # AT_SYMLINK_FOLLOW, of linkat alone
-_NAMES_ONLY = frozenset({"lstat", "readlink", "readlinkat", "mkdir", "mkdirat", "mknod", "mknodat",
-                         "lchown", "lsetxattr", "lgetxattr", "llistxattr", "lremovexattr"})  # fmt: skip
-_OTHERS = tuple(name for name in processes.CALLS if name not in {"prlimit64", "setrlimit"})
+_OTHERS = tuple(name for name in processes.CALLS if name not in {"prlimit64", "setrlimit", "uname"})
 _IDS = ("setuid", "setgid", "setreuid", "setregid", "setresuid", "setresgid")
-
-
-class _Name(NamedTuple):
-    """Where a call names a file: positions of a directory's fd (-1 for none) and of the path.
-
-    Links are not followed at the end if the argument at `flags` has `bit`, or if that is -1.
-    """
-
-    directory: int
-    path: int
-    flags: int = -2
-    bit: int = 0
-
-    def follows(self, request: Request) -> bool:
-        """Whether a link at the end is followed."""
-        if self.flags < 0:
-            return self.flags != -1
-        return not request.arguments[self.flags] & self.bit
-
-
-_ALONE, _BESIDE = _Name(-1, 0), _Name(0, 1)
-_FLAGGED = {
-    "open": _Name(-1, 0, 1, os.O_NOFOLLOW),
-    "openat": _Name(0, 1, 2, os.O_NOFOLLOW),
-    "newfstatat": _Name(0, 1, 3, AT_SYMLINK_NOFOLLOW),
-    "statx": _Name(0, 1, 2, AT_SYMLINK_NOFOLLOW),
-    "faccessat2": _Name(0, 1, 3, AT_SYMLINK_NOFOLLOW),
-    "fchownat": _Name(0, 1, 4, AT_SYMLINK_NOFOLLOW),
-    "fchmodat2": _Name(0, 1, 3, AT_SYMLINK_NOFOLLOW),
-    "utimensat": _Name(0, 1, 3, AT_SYMLINK_NOFOLLOW),
-}
 _READS = ("readlink", "readlinkat", "statfs", "getxattr", "lgetxattr", "listxattr", "llistxattr")
 _SHOWS = ("stat", "lstat", "newfstatat", "statx")
 _MODES = ("chmod", "fchmodat", "fchmodat2")
-_REMOVES = {"unlink": _Name(-1, 0, -1), "rmdir": _Name(-1, 0, -1), "unlinkat": _Name(0, 1, -1)}
-_PAIRS: dict[str, tuple[_Name, _Name]] = {
-    "rename": (_Name(-1, 0, -1), _Name(-1, 1, -1)),
-    "renameat": (_Name(0, 1, -1), _Name(2, 3, -1)),
-    "renameat2": (_Name(0, 1, -1), _Name(2, 3, -1)),
-    "link": (_Name(-1, 0, -1), _Name(-1, 1, -1)),
-    "linkat": (_Name(0, 1, -1), _Name(2, 3, -1)),
-}
-_NOT_SIMPLE = {*_REMOVES, *_PAIRS, *_MODES, "mknod", "mknodat", "symlink", "symlinkat"}
+_NOT_SIMPLE = {*REMOVES, *PAIRS, *_MODES, "mknod", "mknodat", "symlink", "symlinkat"}
 
 
 class Passthrough:
@@ -88,6 +47,7 @@ class Passthrough:
         self._view = view
         self._links = links
         self._hand = hand
+        self._letters = view.letters
         self._below = view.root + b"/"
         self._entered = False  # whether a task may hold or work in a directory of a place
         self._roams = False  # or in one that is not below its root
@@ -100,27 +60,27 @@ class Passthrough:
     def calls(self, *, ids: bool) -> Mapping[str, Handler]:
         """What is to be answered; with `ids` also changes of them, after which a task is closed to us."""
         known = {**metadata.CALLS, **files.CALLS, **xattrs.CALLS}
-        found = {name: self._looking(_name_of(name), known[name]) for name in _READS}
-        found |= {name: self._showing(_name_of(name), known[name]) for name in _SHOWS}
+        found = {name: self._looking(name_of(name), known[name]) for name in _READS}
+        found |= {name: self._showing(name_of(name), known[name]) for name in _SHOWS}
         found |= {
-            name: self._looking(_name_of(name), act)
+            name: self._looking(name_of(name), act)
             for name, act in natively.CHANGES.items()
             if name not in _NOT_SIMPLE
         }
-        found |= {name: self._dressing(_name_of(name), natively.CHANGES[name]) for name in _MODES}
-        found["mknod"] = self._making(_name_of("mknod"), natively.CHANGES["mknod"])
-        found["mknodat"] = self._making(_name_of("mknodat"), natively.CHANGES["mknodat"])
-        found |= {name: self._looking(_name_of(name), act) for name, act in _ACCESS.items()}
-        found |= {name: self._removing(name, at) for name, at in _REMOVES.items()}
-        found |= {name: self._pairing(name, *pair) for name, pair in _PAIRS.items()}
-        found["symlink"] = self._linking("symlink", _Name(-1, 1, -1))
-        found["symlinkat"] = self._linking("symlinkat", _Name(1, 2, -1))
+        found |= {name: self._dressing(name_of(name), natively.CHANGES[name]) for name in _MODES}
+        found["mknod"] = self._making(name_of("mknod"), natively.CHANGES["mknod"])
+        found["mknodat"] = self._making(name_of("mknodat"), natively.CHANGES["mknodat"])
+        found |= {name: self._looking(name_of(name), act) for name, act in _ACCESS.items()}
+        found |= {name: self._removing(name, at) for name, at in REMOVES.items()}
+        found |= {name: self._pairing(name, *pair) for name, pair in PAIRS.items()}
+        found["symlink"] = self._linking("symlink", Name(-1, 1, -1))
+        found["symlinkat"] = self._linking("symlinkat", Name(1, 2, -1))
         for name, act in self._openings().items():
-            found[name] = self._looking(_name_of(name), act)
-        found["chdir"] = self._looking(_ALONE, self._chdir)
-        found["execve"] = self._executing(_ALONE)
-        found["execveat"] = self._executing(_BESIDE)
-        found |= {"chroot": self._chroot, "getcwd": self._getcwd}
+            found[name] = self._looking(name_of(name), act)
+        found["chdir"] = self._looking(ALONE, self._chdir)
+        found["execve"] = self._executing(ALONE)
+        found["execveat"] = self._executing(BESIDE)
+        found |= {"chroot": self._chroot, "getcwd": self._getcwd, "uname": self._uname}
         found |= {name: processes.CALLS[name] for name in _OTHERS} | {"prlimit64": _limits}
         return found | (dict.fromkeys(_IDS, self._hand.change_ids) if ids else {})
 
@@ -142,13 +102,15 @@ class Passthrough:
         """Whether a name lies elsewhere, or is one the kernel must not be asked for."""
         view, links = self._view, self._links
         if path[:1] == b"/":
-            if self._rooted and self._root_of(task) != view.root:
+            if self._rooted and link_of(task, b"/proc/%d/root" % task) != view.root:
                 return False
         else:
             if not self._roams and links.hot.isdisjoint(path.split(b"/")):
                 return False
             base = _base(task, directory)
-            if self._rooted and not (base + b"/").startswith(self._root_of(task) + b"/"):
+            if self._rooted and not (base + b"/").startswith(
+                link_of(task, b"/proc/%d/root" % task) + b"/"
+            ):
                 return base[:1] == b"/" and bool(path)  # may climb out of what is its root now
             if base != view.root and not base.startswith(self._below):
                 return base[:1] == b"/" and bool(path)
@@ -162,13 +124,7 @@ class Passthrough:
         except OSError:
             return False
 
-    def _root_of(self, task: int) -> bytes:
-        try:
-            return os.readlink(b"/proc/%d/root" % task)
-        except OSError:
-            return b""
-
-    def _named(self, request: Request, name: _Name) -> bytes | None:
+    def _named(self, request: Request, name: Name) -> bytes | None:
         """The path of a call if that lies elsewhere."""
         path = self._path(request.task, request.arguments[name.path])
         if path is None:
@@ -177,8 +133,12 @@ class Passthrough:
         leads = self._leads(request.task, directory, path, follow=name.follows(request))
         return path if leads else None
 
-    def _looking(self, name: _Name, act: Handler) -> Handler:
+    def _looking(self, name: Name, act: Handler) -> Handler:
+        position = name.path
+
         def handle(step: Step, request: Request) -> int | None:
+            if self._is_plain(request.task, request.arguments[position]):
+                return CONTINUE
             if self._named(request, name) is None:
                 return CONTINUE
             with acting_as(owner_of(request.task)):
@@ -186,7 +146,20 @@ class Passthrough:
 
         return handle
 
-    def _showing(self, name: _Name, act: Handler) -> Handler:
+    def _is_plain(self, task: int, address: int) -> bool:
+        """Whether a path surely leads nowhere else: most do, and most time is spent here."""
+        try:
+            path = kernel.read_path(task, address)
+        except OSError:
+            return False
+        links = self._links
+        if path[:1] == b"/":
+            if self._rooted or path.startswith(self._letters):
+                return False
+            return links.names.isdisjoint(path.split(b"/"))
+        return not self._roams and links.hot.isdisjoint(path.split(b"/"))
+
+    def _showing(self, name: Name, act: Handler) -> Handler:
         """Ask what a file is like: one that is recorded, once there are any, is not as it says."""
         look = self._looking(name, act)
 
@@ -198,7 +171,7 @@ class Passthrough:
 
         return handle
 
-    def _dressing(self, name: _Name, act: Handler) -> Handler:
+    def _dressing(self, name: Name, act: Handler) -> Handler:
         """Change a mode: a recorded one, too."""
         look = self._looking(name, act)
 
@@ -211,7 +184,7 @@ class Passthrough:
 
         return handle
 
-    def _record(self, step: Step, request: Request, name: _Name) -> Record | None:
+    def _record(self, step: Step, request: Request, name: Name) -> Record | None:
         """The record of the file that a call names, if it has one."""
         if not step.records:
             return None
@@ -226,7 +199,7 @@ class Passthrough:
         finally:
             os.close(fd)
 
-    def _making(self, name: _Name, act: Handler) -> Handler:
+    def _making(self, name: Name, act: Handler) -> Handler:
         """Make a node: a device is made by us wherever it is to be."""
         look = self._looking(name, act)
 
@@ -240,7 +213,7 @@ class Passthrough:
 
         return handle
 
-    def _removing(self, call: str, name: _Name) -> Handler:
+    def _removing(self, call: str, name: Name) -> Handler:
         act = natively.CHANGES[call]
 
         def handle(step: Step, request: Request) -> int | None:
@@ -254,7 +227,7 @@ class Passthrough:
 
         return handle
 
-    def _forget(self, step: Step, request: Request, name: _Name) -> None:
+    def _forget(self, step: Step, request: Request, name: Name) -> None:
         """The name of a recorded file goes away: its inode may become another's."""
         if not step.records:
             return
@@ -270,14 +243,15 @@ class Passthrough:
         if status.st_nlink <= 1:
             step.records.forget(key)
 
-    def _refuse_busy(self, request: Request, name: _Name, path: bytes) -> None:
+    def _refuse_busy(self, request: Request, name: Name, path: bytes) -> None:
         """What would be a mount can be neither removed nor renamed."""
         directory = AT_FDCWD if name.directory < 0 else request.arguments[name.directory]
-        absolute = self._view.absolute(request.task, directory, path)
+        with acting_as(owner_of(request.task)):
+            absolute = self._view.absolute(request.task, directory, path)
         if self._view.is_place(self._view.resolved(request.task, absolute, follow=False)):
             fail(errno.EBUSY)
 
-    def _pairing(self, call: str, old: _Name, new: _Name) -> Handler:
+    def _pairing(self, call: str, old: Name, new: Name) -> Handler:
         act = natively.CHANGES[call]
 
         def handle(step: Step, request: Request) -> int | None:
@@ -297,7 +271,7 @@ class Passthrough:
 
         return handle
 
-    def _linking(self, call: str, name: _Name) -> Handler:
+    def _linking(self, call: str, name: Name) -> Handler:
         act = natively.CHANGES[call]
 
         def handle(step: Step, request: Request) -> int | None:
@@ -342,7 +316,7 @@ class Passthrough:
             os.close(fd)
         return None
 
-    def _executing(self, name: _Name) -> Handler:
+    def _executing(self, name: Name) -> Handler:
         def handle(step: Step, request: Request) -> int | None:
             path = self._path(request.task, request.arguments[name.path])
             if not path:
@@ -350,8 +324,9 @@ class Passthrough:
             directory = AT_FDCWD if name.directory < 0 else request.arguments[name.directory]
             if not self._leads(request.task, directory, path, follow=True):
                 return CONTINUE
-            absolute = self._view.absolute(request.task, directory, path)
-            return self._hand.execute(step, request, absolute, name.path)
+            with acting_as(owner_of(request.task)):
+                absolute = self._view.absolute(request.task, directory, path)
+                return self._hand.execute(step, request, absolute, name.path)
 
         return handle
 
@@ -362,16 +337,18 @@ class Passthrough:
     def _getcwd(self, step: Step, request: Request) -> int | None:
         if not self._entered or _base(request.task, AT_FDCWD).startswith(self._view.root):
             return CONTINUE
-        return files.CALLS["getcwd"](step, request)
+        with acting_as(owner_of(request.task)):
+            return files.CALLS["getcwd"](step, request)
 
-
-def _name_of(call: str) -> _Name:
-    """Where most calls have their name."""
-    if call in _FLAGGED:
-        return _FLAGGED[call]
-    directory = call.endswith("at") and call not in {"stat", "lstat", "creat"}
-    flags = -1 if call in _NAMES_ONLY else -2
-    return _Name(0, 1, flags) if directory else _Name(-1, 0, flags)
+    def _uname(self, step: Step, request: Request) -> int | None:
+        """Tell the step's own host name, to who can be written to."""
+        for attempt in (True, False):
+            try:
+                return processes.CALLS["uname"](step, request)
+            except OSError:
+                if attempt:
+                    self._hand.reach(request.task)
+        return CONTINUE
 
 
 def _limits(step: Step, request: Request) -> int:
@@ -385,11 +362,9 @@ def _limits(step: Step, request: Request) -> int:
 def _base(task: int, directory: int) -> bytes:
     """The host's name of a descriptor or working directory; empty where there is none."""
     number = signed(directory)
-    name = b"/proc/%d/cwd" % task if number == AT_FDCWD else b"/proc/%d/fd/%d" % (task, number)
-    try:
-        return os.readlink(name)
-    except OSError:
-        return b""
+    if number == AT_FDCWD:
+        return link_of(task, b"/proc/%d/cwd" % task)
+    return link_of(task, b"/proc/%d/fd/%d" % (task, number))
 
 
 _ACCESS: dict[str, Handler] = {

@@ -205,6 +205,7 @@ def _answer_calls(ready: Ready, table: Abi, child: int, signals: int) -> None:
     if log is not None:
         handlers = {number: log.handler(names[number], act) for number, act in handlers.items()}
     listener = step.listener
+    kernel.wake_in_turn(listener)
     poll = select.poll()
     poll.register(listener, _EVENT)
     poll.register(signals, _EVENT)

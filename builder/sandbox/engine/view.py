@@ -79,7 +79,7 @@ class View:
             if place.guest not in _SYSTEM
         }
         # A path that begins otherwise lies in no place, as it is written.
-        self._letters = (b"//", b"/.", *{place.guest[:3] for place in places})
+        self.letters = (b"//", b"/.", *{place.guest[:3] for place in places})
         self._hiding = Hiding(self.root_fd, [place.guest for place in places])
         self._trees = SystemTrees(is_ours, process_of)
         self._program_of = program_of
@@ -179,7 +179,7 @@ class View:
 
         An fd, or an errno as a negative number, which is the answer unless in _LOOK_CLOSER.
         """
-        if path.startswith(self._letters) or b"/.." in path:
+        if path.startswith(self.letters) or b"/.." in path:
             return -errno.ELOOP
         return kernel.open_without_links(self.root_fd, path, flags, mode)
 
@@ -205,7 +205,7 @@ class View:
 
     def passed(self, task: int, path: bytes) -> tuple[Place | None, bytes]:
         """The place that a path lies in as it is written, and the host path it means there."""
-        if not path.startswith(self._letters):
+        if not path.startswith(self.letters):
             return None, b""
         name = plain(path)
         for guest, place in self._places.items():
@@ -215,7 +215,7 @@ class View:
 
     def lies_in_place(self, path: bytes) -> bool:
         """Whether an absolute path, as it is written, is that of a place or of what is in one."""
-        if not path.startswith(self._letters):
+        if not path.startswith(self.letters):
             return False
         name = plain(path)
         return any(name == guest or name.startswith(guest + b"/") for guest in self._places)
@@ -239,11 +239,28 @@ class View:
             return self._open_system(task, host, flags, mode)
         if place.readonly and flags & _WRITES and not flags & os.O_PATH:
             fail(errno.EROFS)
-        inside = host[len(place.host) :]
-        base = self._bases[place.guest]
+        inside, base = host[len(place.host) :], self._bases[place.guest]
         if not inside:
             return os.open(fd_path(base), flags & ~os.O_NOFOLLOW | os.O_CLOEXEC, mode)
-        return kernel.open_in(base, inside, flags, mode)
+        try:
+            return kernel.open_beneath(base, inside.lstrip(b"/") or b".", flags, mode)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+        return self._open_beyond(task, place.guest + inside, flags, mode)
+
+    def _open_beyond(self, task: int, path: bytes, flags: int, mode: int) -> int:
+        """Open a name in a place that leads out of it, over a link or by `..`."""
+        found = self._walk(task, path, follow=not flags & os.O_NOFOLLOW)
+        place, host = self.passed(task, found)
+        if place is None:
+            return kernel.open_in(self.root_fd, found, flags, mode)
+        if place.guest in _SYSTEM:
+            return self._open_system(task, host, flags, mode)
+        if place.readonly and flags & _WRITES and not flags & os.O_PATH:
+            fail(errno.EROFS)
+        base = self._bases[place.guest]
+        return kernel.open_in(base, host[len(place.host) :] or b"/", flags, mode)
 
     def _open_system(self, task: int, name: bytes, flags: int, mode: int) -> int:
         link = self._trees.link(name)
