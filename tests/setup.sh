@@ -8,8 +8,8 @@ python=$2
 
 hello="python3-venv uidmap busybox-static"
 peers="$hello skopeo umoci runc crun podman buildah docker-registry apache2-utils debootstrap mmdebstrap
- libcap2-bin attr strace xz-utils zstd gcc git openssh-client openssl passt slirp4netns
- qemu-user-static"
+ libcap2-bin attr strace xz-utils zstd gcc musl-tools git openssh-client openssl passt
+ slirp4netns qemu-user-static"
 case $what in
   hello) wanted=$hello lock=requirements.txt mark=.venv/installed ;;
   test) wanted=$peers lock=requirements-dev.txt mark=.venv/installed-dev ;;

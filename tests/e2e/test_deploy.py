@@ -46,7 +46,11 @@ MANIFESTS = {
     "nightly.yaml": "emulate",
 }
 # what doctor says to anybody who starts the image, here and where containers are filtered
-ACCOUNTS = {0: ("userns", "emulate"), 1000: ("userns", "emulate"), 1_000_660_000: ("emulate",) * 2}
+ACCOUNTS = {
+    0: ("userns", "chroot"),
+    1000: ("userns", "emulate"),
+    1_000_660_000: ("single", "emulate"),
+}
 
 
 @pytest.fixture(scope="module")
