@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tarfile
@@ -249,3 +250,15 @@ def test_chroot_what_needs_namespaces_is_refused(pybuild, busybox, flag, allowed
     done = pybuild.run(*CHROOT, *allowed, context)
     assert done.code == 3
     assert "pybuild doctor" in done.err
+
+
+def test_chroot_refuses_sockets_of_the_host(pybuild, busybox, tmp_path):
+    """An agent cannot be reached from a changed root: that is said before the step begins (D27)."""
+    context = pybuild.context("agent", f"FROM {busybox}\nRUN --mount=type=ssh true\n")
+    with socket.socket(socket.AF_UNIX) as agent:
+        agent.bind(str(tmp_path / "agent"))
+        agent.listen()
+        done = pybuild.run(*CHROOT, "--ssh", f"default={tmp_path / 'agent'}", context)
+    assert done.code == 3
+    assert "socket" in done.err
+    assert "--sandbox=emulate" in done.err

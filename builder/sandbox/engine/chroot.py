@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import stat
 from typing import TYPE_CHECKING, NoReturn
 
 from builder.errors import HostUnsupportedError, SandboxError
@@ -24,7 +25,7 @@ from builder.sandbox.engine.records import Records
 from builder.sandbox.engine.step import Step
 from builder.sandbox.engine.tracer import Tracer
 from builder.sandbox.engine.view import View
-from builder.sandbox.spec import NetworkMode, PlainRoot
+from builder.sandbox.spec import Bind, NetworkMode, PlainRoot
 from cache.value import value
 
 if TYPE_CHECKING:
@@ -150,11 +151,26 @@ def _refuse_what_needs_namespaces(spec: SandboxSpec) -> None:
             hint="leave --network=none out, or run where user namespaces are allowed:"
             " see `pybuild doctor`",
         )
+    for mount in spec.mounts:
+        if isinstance(mount, Bind) and _is_socket(mount.source):
+            raise HostUnsupportedError(
+                f"a socket cannot be given to a step here (mount at {mount.target})",
+                hint="choose --sandbox=emulate, or run where user namespaces are allowed:"
+                " see `pybuild doctor`",
+            )
     if spec.insecure:
         raise HostUnsupportedError(
             "--security=insecure cannot be had without namespaces",
             hint="leave it out, or run where user namespaces are allowed: see `pybuild doctor`",
         )
+
+
+def _is_socket(path: str) -> bool:
+    """Whether a mount's source is a socket, which the kernel would look for in the step's root."""
+    try:
+        return stat.S_ISSOCK(os.stat(path, follow_symlinks=False).st_mode)
+    except OSError:
+        return False
 
 
 def _become(start: _Start, channel: socket.socket) -> NoReturn:
