@@ -13,6 +13,7 @@ from support.fake_sandbox import FakeSandbox, Program
 
 from builder.errors import SandboxError
 from builder.sandbox import init
+from builder.sandbox.host import Tier
 from builder.sandbox.launch import LaunchedSandbox
 from builder.sandbox.namespace import enter_namespace
 from builder.sandbox.spec import Overlay, Process, SandboxSpec
@@ -45,20 +46,28 @@ def test_the_fake_keeps_the_contract(name):
     contract.CHECKS[name](make_fake)
 
 
-def _check_in_child(state, name, run_step):
-    enter_namespace()
+def _start_single(scratch):
+    return LaunchedSandbox.start_single(scratch)
+
+
+def _start_forked(scratch):
+    return LaunchedSandbox.start(scratch, functools.partial(init.run))
+
+
+def _check_in_child(state, name, start):
+    enter_namespace(Tier.SINGLE if start is _start_single else Tier.USERNS)
 
     def make():
-        sandbox = LaunchedSandbox.start(f"{state}/scratch", run_step)
+        sandbox = start(f"{state}/scratch")
         return sandbox, lambda program: sandbox_driver.make_step(str(state), *COMMANDS[program])
 
     contract.CHECKS[name](make)
 
 
-@pytest.mark.parametrize("run_step", [init.run, functools.partial(init.run)], ids=["", "forked"])
+@pytest.mark.parametrize("start", [LaunchedSandbox.start, _start_forked, _start_single])
 @pytest.mark.parametrize("name", contract.CHECKS)
-def test_the_real_one_keeps_the_contract(name, run_step, tmp_path):
-    """LaunchedSandbox in a forked child, which has no other thread; with and without a Python init."""
+def test_the_real_one_keeps_the_contract(name, start, tmp_path):
+    """LaunchedSandbox in a forked child, which has no other thread; with and without a Python init, with one id."""
     if not (busybox_root.available() and ordinary_user.can_make_users()):
         pytest.skip("needs root and busybox-static")
     state = busybox_root.make_state(tmp_path)
@@ -66,7 +75,7 @@ def test_the_real_one_keeps_the_contract(name, run_step, tmp_path):
     if pid == 0:
         code = 1
         try:
-            _check_in_child(state, name, run_step)
+            _check_in_child(state, name, start)
             code = 0
         except BaseException as error:  # noqa: BLE001 - nothing may escape the child
             print(repr(error), file=sys.__stderr__)

@@ -9,9 +9,10 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
-from builder.sandbox.engine import files
-from builder.sandbox.engine.kernel import AT_FDCWD, AT_SYMLINK_NOFOLLOW
+from builder.sandbox.engine import files, kernel, permissions
+from builder.sandbox.engine.kernel import AT_EMPTY_PATH, AT_FDCWD, AT_SYMLINK_NOFOLLOW
 from builder.sandbox.engine.overlaid import OverlaidRecords
+from builder.sandbox.engine.view import signed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,8 +46,26 @@ def found(step: Step, task: int, named: Named) -> int | None:
         return None
 
 
+def is_plain(step: Step, task: int, named: Named) -> bool:
+    """Whether nothing is recorded of what a call names, as far as can be seen at a glance."""
+    directory, address, flags = named
+    if permissions.restricted(step, task) is not None:
+        return False  # who is to be asked for rights on the way
+    try:
+        path = kernel.read_path(task, address) if address else b""
+        if path:
+            return bool(flags & AT_SYMLINK_NOFOLLOW) and not records_of(step).may_be(path)
+        if not flags & AT_EMPTY_PATH or signed(directory) < 0:
+            return False
+        return records_of(step).is_plain(os.stat(b"/proc/%d/fd/%d" % (task, directory)))
+    except OSError:
+        return False
+
+
 def is_recorded(step: Step, task: int, named: Named) -> bool:
     """Whether anything is recorded of what a call names."""
+    if is_plain(step, task, named):
+        return False
     fd = found(step, task, named)
     if fd is None:
         return False
@@ -56,13 +75,18 @@ def is_recorded(step: Step, task: int, named: Named) -> bool:
         os.close(fd)
 
 
-def settle(step: Step, task: int, named: Named) -> None:
-    """Have what is recorded known by the number that it keeps, whatever it is called."""
+def settle(step: Step, task: int, named: Named, new: Named) -> None:
+    """Have what is recorded known by the number that it keeps, now that it gets another name."""
+    if is_plain(step, task, named):
+        return
     fd = found(step, task, named)
     if fd is None:
         return
     try:
-        if records_of(step).known(fd) is not None and not stat.S_ISDIR(os.fstat(fd).st_mode):
+        if records_of(step).known(fd) is None:
+            return
+        records_of(step).called(kernel.read_path(task, new[1]).rstrip(b"/"))
+        if not stat.S_ISDIR(os.fstat(fd).st_mode):
             records_of(step).settle(fd)
     finally:
         os.close(fd)

@@ -42,6 +42,7 @@ def making(act: Handler, where: Where) -> Handler:
             return CONTINUE
         if _is_kernels(request.task, address):
             return CONTINUE
+        records_of(step).called(kernel.read_path(request.task, address).rstrip(b"/"))
         try:
             return act(step, request)
         except FileNotFoundError:
@@ -53,11 +54,14 @@ def making(act: Handler, where: Where) -> Handler:
 def _gives_group(step: Step, task: int, named: Named) -> bool:
     """Whether what is made at a path gets the group of its directory."""
     records = records_of(step)
-    if not records.inheriting:
+    if not records.gives_groups:
         return False
     directory, address, _ = named
     path = kernel.read_path(task, address)
     above = os.path.dirname(path.rstrip(b"/"))
+    remembered = above if above.startswith(b"/") else b""
+    if remembered and records.gives_none(remembered):
+        return False
     try:
         if above:
             view = step.view(task)
@@ -70,7 +74,10 @@ def _gives_group(step: Step, task: int, named: Named) -> bool:
         return False
     try:
         record = records.known(fd)
-        return record is not None and record.gid > 0 and bool(os.fstat(fd).st_mode & stat.S_ISGID)
+        gives = record is not None and record.gid > 0 and os.fstat(fd).st_mode & stat.S_ISGID
+        if remembered and not gives:
+            records.note_plain(remembered)
+        return bool(gives)
     finally:
         os.close(fd)
 
@@ -80,7 +87,10 @@ def node(where: Where, act: Handler, at: int) -> Handler:
     made = making(act, where)
 
     def handle(step: Step, request: Request) -> int | None:
-        return (act if is_device(request.arguments[at]) else made)(step, request)
+        if not is_device(request.arguments[at]):
+            return made(step, request)
+        records_of(step).called(kernel.read_path(request.task, where(request)[1]))
+        return act(step, request)
 
     return handle
 
@@ -129,7 +139,7 @@ def renaming(act: Handler, old: Where, new: Where) -> Handler:
     """Let what is recorded keep its record under the new name."""
 
     def handle(step: Step, request: Request) -> int | None:
-        settle(step, request.task, old(request))
+        settle(step, request.task, old(request), new(request))
         if permissions.restricted(step, request.task) is not None:
             return act(step, request)
         return act(step, request) if is_recorded(step, request.task, new(request)) else CONTINUE
@@ -137,11 +147,11 @@ def renaming(act: Handler, old: Where, new: Where) -> Handler:
     return handle
 
 
-def linking(act: Handler, old: Where) -> Handler:
+def linking(act: Handler, old: Where, new: Where) -> Handler:
     """Let what is recorded keep its record under both names."""
 
     def handle(step: Step, request: Request) -> int | None:
-        settle(step, request.task, old(request))
+        settle(step, request.task, old(request), new(request))
         restricted = permissions.restricted(step, request.task) is not None
         return act(step, request) if restricted else CONTINUE
 

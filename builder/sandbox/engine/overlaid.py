@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 _REFERENCE = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _COPIED = "user.overlay.origin"  # what overlayfs leaves on what it copied up
 _MARKED = (stat.S_ISREG, stat.S_ISDIR)  # what can have it
+_NO_NAMES = frozenset({b"", b".", b".."})
+_MOST_PLAIN = 100_000  # paths remembered
 _GONE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
 
 
@@ -41,7 +43,10 @@ class OverlaidRecords(Records):
         self._seeds: dict[bytes, Recorded] = {}
         self._lower: set[Key] = set()  # numbers of lowers: no upper has them
         self._twins: dict[Key, Key] = {}  # the other number of a file that was copied up
-        self.inheriting: set[Key] = set()  # directories of another group, which their files get
+        self._names: set[bytes] = set()  # last parts of what recorded inodes are called
+        self._givers: set[Key] = set()  # directories of another group, which their files get
+        self._remembers = True
+        self._plain: set[bytes] = set()  # paths of directories known to be none of these
 
     def seed(self, root_fd: int, seeds: Iterable[Recorded]) -> None:
         """Record owners and devices; everything else is as it is meant to be."""
@@ -49,6 +54,7 @@ class OverlaidRecords(Records):
             seed = replace(known, mode=known.mode if is_device(known.mode) else KEPT, xattrs=())
             name = os.fsencode(known.name)
             self._seeds[name] = seed
+            self.called(name)
             try:
                 status = os.stat(name, dir_fd=root_fd, follow_symlinks=False)
             except OSError:
@@ -72,26 +78,67 @@ class OverlaidRecords(Records):
             return record
         return self._adopt(fd, status)
 
+    def is_plain(self, status: os.stat_result) -> bool:
+        """Whether nothing is recorded of a file, as far as its status can say."""
+        if (status.st_dev, status.st_ino) in self._table:
+            return False
+        return status.st_ctime_ns < self._started or not self._seeds
+
     def settle(self, fd: int) -> Key:
         """Have a file copied up, unchanged, before something is recorded of it; its number."""
         shown, status = key_of(fd)
         self.known_by(fd, status)
+        name = os.readlink(fd_path(fd))
+        self.called(name)
         if stat.S_ISLNK(status.st_mode):
             touch(fd)
         else:
             os.chmod(fd_path(fd), stat.S_IMODE(status.st_mode))
         if status.st_dev == self._device:
-            upper = self._upper(os.readlink(fd_path(fd))[1:] or b".")
+            upper = self._upper(name[1:] or b".")
             if upper is not None and upper.st_ino != status.st_ino:
                 self._join(shown, (self._device, upper.st_ino))
         return shown
+
+    def called(self, path: bytes) -> None:
+        """Something that is recorded has this name now."""
+        self._names.add(path.rpartition(b"/")[2])
+
+    def may_be(self, path: bytes) -> bool:
+        """Whether the name at the end of a path, not followed, may be of something recorded."""
+        name = path.rpartition(b"/")[2]
+        return name in self._names or name in _NO_NAMES
+
+    @property
+    def gives_groups(self) -> bool:
+        """Whether any directory gives its group to what is made in it."""
+        return bool(self._givers)
+
+    def give_group(self, key: Key) -> None:
+        """A directory gives its group to what is made in it from now on."""
+        self._givers.add(key)
+        self._plain.clear()
+
+    def gives_none(self, directory: bytes) -> bool:
+        """Whether a directory was noted to be plain, by this path."""
+        return directory in self._plain
+
+    def note_plain(self, directory: bytes) -> None:
+        """A directory gives its group to nothing."""
+        if self._remembers and len(self._plain) < _MOST_PLAIN:
+            self._plain.add(directory)
+
+    def roots_differ(self) -> None:
+        """From now on a path does not mean the same to every process."""
+        self._remembers = False
+        self._plain.clear()
 
     def note_group(self, key: Key, status: os.stat_result) -> None:
         """Remember whether what is made in a directory gets its group."""
         record = self.get(key)
         inherits = stat.S_ISDIR(status.st_mode) and status.st_mode & stat.S_ISGID
         if inherits and record is not None and record.gid > 0:
-            self.inheriting.add(key)
+            self.give_group(key)
 
     def forget(self, key: Key) -> None:
         """The last name of an inode is gone; its number may come back."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from builder.sandbox.engine import identities, kernel, metadata, permissions
 from builder.sandbox.engine.kernel import AT_EMPTY_PATH
-from builder.sandbox.engine.located import found, records_of
+from builder.sandbox.engine.located import found, is_plain, records_of
 from builder.sandbox.engine.mounted import MountedView
 from builder.sandbox.engine.records import touch
 from builder.sandbox.engine.step import CONTINUE
@@ -33,7 +33,10 @@ def status(where: Where, at: int) -> Handler:
     """Show the status of what is recorded; `at` is the buffer's position."""
 
     def handle(step: Step, request: Request) -> int:
-        fd = found(step, request.task, where(request))
+        named = where(request)
+        if is_plain(step, request.task, named):
+            return CONTINUE
+        fd = found(step, request.task, named)
         if fd is None:
             return CONTINUE
         try:
@@ -51,6 +54,8 @@ def status(where: Where, at: int) -> Handler:
 def statx(step: Step, request: Request) -> int:
     """Show the status of what is recorded, as statx does."""
     directory, address, flags, mask, buffer = request.arguments[:5]
+    if is_plain(step, request.task, (directory, address, flags)):
+        return CONTINUE
     fd = found(step, request.task, (directory, address, flags))
     if fd is None:
         return CONTINUE
@@ -109,7 +114,7 @@ def mode(where: Where, at: int) -> Handler:
                 records = records_of(step)
                 record, status = records.known(fd), os.fstat(fd)
                 if record is not None and record.gid > 0 and stat.S_ISDIR(status.st_mode):
-                    records.inheriting.add((status.st_dev, status.st_ino))
+                    records.give_group((status.st_dev, status.st_ino))
         finally:
             os.close(fd)
         return CONTINUE
@@ -161,6 +166,7 @@ def chroot(step: Step, request: Request) -> int:
     view = step.views[b""]
     assert isinstance(view, MountedView)  # noqa: S101 - what begins such a step sees to it
     view.changed = True
+    records_of(step).roots_differ()
     return CONTINUE
 
 

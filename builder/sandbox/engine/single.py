@@ -87,6 +87,8 @@ class _Single:
         for device, inode, uid, gid in facts["owned"]:
             record = records.make((device, inode))
             record.uid, record.gid = uid, gid
+        for path in (*self._spec.process.cwd.split("/"), *(m.target for m in self._spec.mounts)):
+            records.called(os.fsencode(path))
         uid, gid, groups = facts["user"]
         owner = Credentials(uid, gid, tuple(groups), "")
         self._stubs = tuple((path, mtime) for path, mtime in facts["stubs"])
