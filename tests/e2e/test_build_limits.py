@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -26,15 +27,13 @@ def can_limit():
 
 needs_groups = pytest.mark.skipif(not can_limit(), reason="needs control groups that can be made")
 
+_STEP = re.compile(r"/pybuild-(\d+)-\d+\Z")  # of a builder's process
+
 
 def groups_left():
     """Groups of steps that were not removed, of builders that are gone; others' builds go on."""
-    return [
-        path
-        for path, _, _ in os.walk("/sys/fs/cgroup")
-        if "/pybuild-" in path
-        and not Path("/proc", path.split("/pybuild-")[1].split("-")[0]).exists()
-    ]
+    steps = ((path, _STEP.search(path)) for path, _, _ in os.walk("/sys/fs/cgroup"))
+    return [path for path, found in steps if found and not Path("/proc", found[1]).exists()]
 
 
 @needs_groups
