@@ -273,16 +273,16 @@ def test_no_network(pybuild, busybox, tmp_path):
     assert (root / "two").read_text() == "1\n"
 
 
-def test_two_hundred_layers(pybuild, busybox):
-    """A Dockerfile may have 200 layers, each seen by a last step (E20)."""
-    copies = "".join(f"COPY f{number} /many/\n" for number in range(199))
-    files = {f"f{number}": str(number) for number in range(199)}
+def test_three_hundred_layers(pybuild, busybox):
+    """A Dockerfile may have 300 layers, each seen by a last step (E20, F12)."""
+    copies = "".join(f"COPY f{number} /many/\n" for number in range(299))
+    files = {f"f{number}": str(number) for number in range(299)}
     context = pybuild.context("many", f"FROM {busybox}\n{copies}RUN ls /many | wc -l > /n\n", files)
     layout, _ = _build(pybuild, context)
     base = peers.inspect(f"docker://{busybox}")["Layers"]
-    assert len(layout.manifest["layers"]) == len(base) + 200
+    assert len(layout.manifest["layers"]) == len(base) + 300
     pybuild.good("-t", "many:1", context)
-    assert pybuild.good("run", "many:1", "cat", "/n").out == "199\n"
+    assert pybuild.good("run", "many:1", "cat", "/n").out == "299\n"
 
 
 @pytest.mark.parametrize("kind", ["gzip", "zstd", "uncompressed"])
