@@ -89,6 +89,9 @@ def test_owners_are_the_kernels():
     child = os.fork()
     if child == 0:
         os._exit(0)
+    os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
+    with pytest.raises(ProcessLookupError):  # a zombie, which has no umask any more
+        owner_of(child)
     os.waitpid(child, 0)
     with pytest.raises(ProcessLookupError):
         owner_of(child)

@@ -40,6 +40,8 @@ def owner_of(task: int) -> Owner:
     found = {
         line.partition(b":")[0]: line.split()[1:] for line in lines if line.startswith(_FIELDS)
     }
+    if len(found) < len(_FIELDS):  # it is ending, and has let go of its umask already
+        fail(_NO_SUCH_PROCESS)
     process, uids, gids, groups = (
         tuple(int(word) for word in found[name]) for name in (b"Tgid", b"Uid", b"Gid", b"Groups")
     )
