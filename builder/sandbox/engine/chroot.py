@@ -132,7 +132,7 @@ def _working_directory(
 ) -> int:
     """An fd of WORKDIR, which may lie in a place."""
     path = os.fsencode(spec.process.cwd)
-    if view.lies_in_place(view.resolved(0, path, follow=True)):
+    if places.lead_away(view, path, (owner.uid, owner.gid)):
         passing.enter()
         return view.open(0, path, _DIRECTORY)
     return os.open(places.working_directory(spec.process.cwd, (owner.uid, owner.gid)), _DIRECTORY)

@@ -17,7 +17,7 @@ from builder.sandbox.engine.places import Places
 from builder.sandbox.engine.records import Records
 from builder.sandbox.engine.step import Step
 from builder.sandbox.engine.tracer import Tracer
-from builder.sandbox.engine.view import View
+from builder.sandbox.engine.view import View, fd_path
 from builder.sandbox.spec import NetworkMode, PlainRoot
 from cache.value import value
 
@@ -80,9 +80,10 @@ def _prepare(
     identities = Identities(Identity.of(owner), followed=True)
     hostname = spec.hostname.encode()
     step = Step(-1, {}, records, identities, hostname=hostname, emulators=emulators)
-    step.views[b""] = View(path, places.table, step.is_ours, step.process_of, step.programs.get)
+    view = View(path, places.table, step.is_ours, step.process_of, step.programs.get)
+    step.views[b""] = view
     records.seed(root.fd, spec.recorded)
-    directory = places.working_directory(spec.process.cwd, (owner.uid, owner.gid))
+    directory = _working_directory(places, view, spec, owner)
     readable = (*places.readable(), *(os.fsencode(known.path) for known in emulators))
     start = _Start(spec, places, directory, owner, readable, tools.filter)
     tracer = Tracer(step, abi.abi_of(syscalls.MACHINE), plans.HANDLERS)
@@ -99,6 +100,18 @@ def _prepare(
         lambda: wire.Report(tuple(reversed(root.stubs)), tuple(records.told())),
         close,
     )
+
+
+def _working_directory(places: Places, view: View, spec: SandboxSpec, owner: Credentials) -> bytes:
+    """The host's name of WORKDIR, which may lie in a mount."""
+    path, ids = spec.process.cwd, (owner.uid, owner.gid)
+    if not places.lead_away(view, os.fsencode(path), ids):
+        return places.working_directory(path, ids)
+    fd = view.open(0, os.fsencode(path), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        return os.readlink(fd_path(fd))
+    finally:
+        os.close(fd)
 
 
 def _refuse_what_needs_namespaces(spec: SandboxSpec) -> None:

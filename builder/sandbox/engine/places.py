@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 from builder.errors import SandboxError
 from builder.sandbox import targets
 from builder.sandbox.engine.records import Records, key_of
-from builder.sandbox.engine.view import Place, fd_path
+from builder.sandbox.engine.systemtrees import ROOTS
+from builder.sandbox.engine.view import Place, View, fd_path
 from builder.sandbox.spec import Bind, BindOverlay, MemoryFile, Tmpfs
 from builder.sandbox.syscalls import open_in_root
 
@@ -87,6 +88,23 @@ class Places:
             return os.readlink(fd_path(fd))
         finally:
             os.close(fd)
+
+    def lead_away(self, view: View, path: bytes, owner: tuple[int, int]) -> bool:
+        """Whether WORKDIR lies in a place; what is missing of it in a mount is made (R03)."""
+        resolved = view.resolved(0, path, follow=True)
+        if not view.lies_in_place(resolved):
+            return False
+        place, _ = view.passed(0, resolved)
+        if place is None or place.guest in ROOTS or place.readonly:
+            return True
+        root = targets.Root(os.open(place.source, _DIRECTORY))
+        given = owner if self._records is None else (os.geteuid(), os.getegid())
+        try:
+            name = os.fsdecode(resolved.removeprefix(place.guest))
+            os.close(targets.working_directory(root, f"/{name}", given))
+        finally:
+            os.close(root.fd)
+        return True
 
     def _missing(self, path: str) -> list[str]:
         parts = [part for part in path.split("/") if part]
