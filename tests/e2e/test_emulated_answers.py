@@ -9,6 +9,7 @@ from support.emulated_steps import compiled, outcome
 from support.pybuild_cli import REPOSITORY
 
 ANSWERS = REPOSITORY / "testdata" / "engine" / "answers.c"
+HIDDEN = REPOSITORY / "testdata" / "engine" / "hidden.c"
 FOREIGN = 3000  # files of as many owners
 
 
@@ -27,6 +28,17 @@ def test_calls_answer_as_the_kernel_does(pybuild, busybox, tmp_path):
     assert known.keys() == found.keys()
     for name, entry in known.items():
         assert found[name][:4] == entry[:4], name
+
+
+def test_who_hides_its_memory_is_answered(pybuild, busybox, tmp_path):
+    """PR_SET_DUMPABLE as sudo and ssh-agent do: told, handed down, gone with exec, in no one's way (I06)."""
+    text = f"FROM {busybox}\nCOPY --chmod=755 hidden /hidden\nRUN /hidden > /log 2>&1\n"
+    context = pybuild.context(
+        "hidden", text, {"hidden": compiled(tmp_path, "hidden", HIDDEN.read_text())}
+    )
+    _, log = outcome(pybuild, context, "userns")
+    assert log.count("is 0 ") == 3
+    assert outcome(pybuild, context, "emulate")[1] == log
 
 
 def test_directories_list_devices_as_such(pybuild, busybox):

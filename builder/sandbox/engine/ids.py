@@ -131,10 +131,17 @@ def _get_capabilities(step: Step, request: Request) -> int:
 
 
 def _control(step: Step, request: Request) -> int:
-    """prctl, as far as it is about capabilities."""
+    """prctl, as far as it is about capabilities, or about who may read a task's memory."""
     option, value = request.arguments[:2]
     identity = step.identities.of(request.task)
     match option & 0xFFFFFFFF:
+        case 3:  # PR_GET_DUMPABLE
+            return int(not identity.hidden)
+        case 4:  # PR_SET_DUMPABLE: of the kernel's own, the supervisor could read it no more
+            if value > 1:
+                fail(errno.EINVAL)
+            step.identities.become(request.task, identity._replace(hidden=not value))
+            return 0
         case 7:  # PR_GET_KEEPCAPS
             return int(identity.keeps)
         case 8:  # PR_SET_KEEPCAPS

@@ -196,7 +196,7 @@ class Tracer:
         if execution.gid >= 0:
             identity = identity._replace(egid=execution.gid)
         identity = identity._replace(
-            suid=identity.euid, sgid=identity.egid, keeps=False, capable=False
+            suid=identity.euid, sgid=identity.egid, keeps=False, capable=False, hidden=False
         )
         if identity != self._step.identities.of(task):
             self._step.identities.become(task, identity)
