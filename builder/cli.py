@@ -65,7 +65,6 @@ def _run(words: list[str]) -> int:
     except KeyboardInterrupt as error:
         return _say("interrupted", None, _SIGNAL + getattr(error, "signal", 2))
     except BrokenPipeError:
-        _silence_stdout()
         return _SIGNAL + 13
     except PybuildError as error:
         return _report(error)
@@ -86,6 +85,10 @@ def _dispatch(words: list[str]) -> int:
         _show_help(words[1] if first == "help" and words[1:] else "build")
         return 0 if words else _USAGE
     if first in {"version", "--version"}:
+        if words[1:]:
+            from builder.commandhelp import alone  # noqa: PLC0415 - only when something is wrong
+
+            raise alone(first, words[1])
         print(f"pybuild {VERSION}")
         return 0
     if first in {"-D", "--debug"} and words[1:2] == ["build"]:
@@ -138,14 +141,14 @@ def _report(error: PybuildError) -> int:
 
     match error:
         case DockerfileError():
-            print(error.render(), file=sys.stderr)
+            _tell(error.render())
             return _USAGE
         case LoweringError():
-            print(error.render(), file=sys.stderr)
+            _tell(error.render())
             if not isinstance(error.cause, HostUnsupportedError):
                 return _FAILED
             if "pybuild doctor" not in (error.hint or ""):
-                print(f"hint: {_with_doctor(None)}", file=sys.stderr)
+                _tell(f"hint: {_with_doctor(None)}")
             return _HOST
         case MistakeError():
             return _say(error.message, error.hint, _USAGE)
@@ -174,9 +177,9 @@ def _show_failure(error: SolveError) -> None:
     from builder.progress.summary import failure_text  # noqa: PLC0415 - only when a step failed
 
     if error.log_tail:
-        print(failure_text(error.vertex.name, error.log_tail), file=sys.stderr)
+        _tell(failure_text(error.vertex.name, error.log_tail))
     if error.excerpt:
-        print(error.excerpt, file=sys.stderr)
+        _tell(error.excerpt)
 
 
 def _say(message: str, hint: str | None, status: int) -> int:
@@ -188,17 +191,26 @@ def _say(message: str, hint: str | None, status: int) -> int:
     if hint:
         lines.append(f"hint: {hint}")
     for line in lines:
-        print(printable(line).encode("utf-8", "replace").decode(), file=sys.stderr)
+        _tell(printable(line).encode("utf-8", "replace").decode())
     return status
 
 
+def _tell(text: str) -> None:
+    """Print a message; where nobody can have it, the status alone tells."""
+    with contextlib.suppress(OSError):
+        print(text, file=sys.stderr)
+
+
 def _fill_standard_streams() -> None:
-    """Open /dev/null for descriptors 0 to 2 the caller closed, lest another file takes their number."""
-    for number in range(3):
+    """Open /dev/null for descriptors 0 to 2 the caller closed, lest another file takes their number.
+
+    Messages may get lost there. What a command is for may not: standard output takes nothing.
+    """
+    for number, flags in enumerate((os.O_RDWR, os.O_RDONLY, os.O_RDWR)):
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # the lowest free number is this one
+            os.open(os.devnull, flags)  # the lowest free number is this one
     if sys.stdout is None:
         sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115 - lives as long as the process
     if sys.stderr is None:
@@ -211,26 +223,31 @@ def _flushed(status: int) -> int:
         sys.stdout.flush()
     except BrokenPipeError:
         raise
-    except OSError:
-        _silence_stdout()
-        raise
+    except OSError as error:
+        _silence(1)
+        return _say(f"cannot write to standard output: {error.strerror}", None, status or _FAILED)
     return status
 
 
 def _leave(status: int) -> int:
     """End the process without taking the interpreter apart, which takes a tenth of a cached build."""
+    _settle()
     threads = sys.modules.get("threading")
     if threads is not None and any(not thread.daemon for thread in threads.enumerate()[1:]):
         return status  # the ordinary way, which waits for it
     if "atexit" in sys.modules:
         sys.modules["atexit"]._run_exitfuncs()  # noqa: SLF001 - what others registered, as coverage does
-    try:
-        sys.stdout.flush()
-    except (OSError, ValueError):
-        return status  # the interpreter reports it
-    with contextlib.suppress(OSError, ValueError):  # the status was chosen with that in mind
-        sys.stderr.flush()
+    _settle()
     os._exit(status)
+
+
+def _settle() -> None:
+    """Write what is left, or lose it: where the interpreter fails to, it ends with a status of its own."""
+    for number, stream in ((1, sys.stdout), (2, sys.stderr)):
+        try:
+            stream.flush()
+        except (OSError, ValueError):  # the status was chosen with that in mind
+            _silence(number)
 
 
 def _go_on() -> None:
@@ -240,7 +257,8 @@ def _go_on() -> None:
     signal.setitimer(signal.ITIMER_REAL, 0)
 
 
-def _silence_stdout() -> None:
+def _silence(number: int) -> None:
     """Keep the interpreter's own flush at exit from failing again."""
     null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, 1)
+    os.dup2(null, number)
+    os.close(null)

@@ -156,9 +156,15 @@ def unknown(word: str, commands: Collection[str]) -> UsageError:
     elif close:
         hint = f"did you mean `pybuild {close[0]}`?"
     else:
-        hint = f"commands: {', '.join(commands)}; to build a directory: pybuild -t NAME DIRECTORY"
+        known = ", ".join((*commands, "version"))
+        hint = f"commands: {known}; to build a directory: pybuild -t NAME DIRECTORY"
     msg = f'unable to prepare context: path "{word[:60]}" not found'
     return UsageError(f"{msg}; neither is it a command", hint=hint)
+
+
+def alone(command: str, word: str) -> UsageError:
+    """Say that a command which takes no words was given one."""
+    return UsageError(f"{command} takes no arguments: {word[:60]!r}", hint=f"pybuild {command}")
 
 
 def refuse(words: Sequence[str]) -> None:

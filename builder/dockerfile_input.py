@@ -69,9 +69,18 @@ def is_directory(path: str) -> bool:
         return False
     if not os.path.exists(path):
         msg = f'unable to prepare context: path "{path}" not found'
-        raise UsageError(msg, hint="name a directory that exists, a URL, or - for standard input")
+        raise UsageError(msg, hint=_instead_of(path))
     msg = f'unable to prepare context: "{path}" is not a directory'
     raise UsageError(msg, hint="name the directory; a Dockerfile is named with -f")
+
+
+def _instead_of(path: str) -> str:
+    """What to write where a context that is not there is named."""
+    from builder.commandhelp import PAGES  # noqa: PLC0415 - only when something is wrong
+
+    if path in PAGES or path in {"build", "version", "help"}:
+        return f"a command comes first: pybuild {path} …; a directory of that name is ./{path}"
+    return "name a directory that exists, a URL, or - for standard input"
 
 
 def _is_git(text: str) -> bool:

@@ -223,7 +223,9 @@ def _context(positional: Sequence[str]) -> str:
     if not positional or not positional[0]:
         msg = "no build context given"
         raise UsageError(msg, hint="name a directory: pybuild -t NAME .")
-    msg = f"one build context is wanted, {len(positional)} words are given: {positional[1][:60]!r}"
+    words = ", ".join(repr(word[:60]) for word in positional[:2])
+    more = ", …" if positional[2:] else ""
+    msg = f"one build context is wanted, {len(positional)} words are given: {words}{more}"
     switch = {"true", "false"} & set(positional)
     hint = "write a switch's value as --push=false" if switch else "flags begin with a hyphen"
     raise UsageError(msg, hint=hint)

@@ -78,6 +78,7 @@ Show
 Flags may stand anywhere: --tag NAME, --tag=NAME, -t NAME, -tNAME, --push=false.
 State lives in --root DIR, which every command takes but login and logout, else $PYBUILD_ROOT, else
 $XDG_DATA_HOME/pybuild, else ~/.local/share/pybuild, else /var/tmp/pybuild-UID or a volume.
-Exit status: 0 done, 1 the build failed, 2 Dockerfile or usage, 3 this host cannot.
+Exit status: 0 done, 1 the build failed, 2 Dockerfile or usage, 3 this host cannot, 128+n ended by
+signal n.
 A context named like a sub-command is written ./push.
 """

@@ -84,7 +84,8 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     options.add_argument("--insecure-registry", action="append", default=[])
     options.add_argument("image")
     options.add_argument("directory")
-    options.add_argument("command", nargs=argparse.REMAINDER)
+    # not required, as argparse would say otherwise
+    options.add_argument("command", nargs=argparse.REMAINDER).required = False
     return options.parse_args(list(argv))
 
 

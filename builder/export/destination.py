@@ -109,6 +109,8 @@ def writing(dest: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        if dest == STDOUT and isinstance(error, BrokenPipeError):
+            raise  # whoever read has enough: the end of any filter
         raise _cannot(dest, error) from error
 
 

@@ -96,3 +96,51 @@ def test_messages_nobody_can_have_end_as_any_error(tmp_path, talkative, where, s
     process = _process(talkative, tmp_path / "state", write_end)
     os.close(write_end)
     assert process.wait(60) == status
+
+
+def _ended(words, context, state, redirection):
+    """The status and messages of a command whose streams a shell redirected."""
+    return subprocess.run(
+        ["/bin/sh", "-c", f'"$0" -P -m builder "$@" {redirection}', sys.executable, *words],
+        check=False,
+        capture_output=True,
+        text=True,
+        cwd=context,
+        env={**os.environ, "PYTHONPATH": os.getcwd(), "PYBUILD_ROOT": str(state)},
+        timeout=60,
+    )
+
+
+def test_an_archive_for_a_closed_standard_output_is_an_error(tmp_path, talkative):
+    """S-R21, R43: nothing can be written there, so the build does not say that it was."""
+    done = _ended(["-o", "type=tar", "."], talkative, tmp_path / "state", ">&-")
+    assert done.returncode == 1
+    assert "cannot write to standard output: Bad file descriptor" in done.stderr
+    assert "written" not in done.stderr
+
+
+@pytest.mark.parametrize("words", [["version"], ["nosuchthing"], ["-o", "type=tar", "."]])
+@pytest.mark.parametrize("redirection", [">/dev/full", "2>/dev/full", ">/dev/full 2>&1"])
+def test_no_full_stream_ends_a_command_with_the_interpreters_status(
+    tmp_path, talkative, words, redirection
+):
+    """S-R21: whatever cannot be written, the status is one of those that are documented."""
+    done = _ended(words, talkative, tmp_path / "state", redirection)
+    assert done.returncode in {0, 1, 2}
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("both", [">&1 2>&1", "2>/dev/null"])
+def test_an_archive_whose_reader_has_enough_ends_as_by_that_signal(tmp_path, talkative, both):
+    """S-R21: 128+13, as every program in a pipe whose reader left."""
+    script = f'"$0" -P -m builder -o type=tar . {both}; echo $? >"$1"'
+    told = tmp_path / "status"
+    subprocess.run(
+        ["/bin/sh", "-c", f"({script}) | head -c 20", sys.executable, str(told)],
+        check=False,
+        stdout=subprocess.DEVNULL,
+        cwd=talkative,
+        env={**os.environ, "PYTHONPATH": os.getcwd(), "PYBUILD_ROOT": str(tmp_path / "state")},
+        timeout=60,
+    )
+    assert told.read_text().strip() == str(128 + signal.SIGPIPE)

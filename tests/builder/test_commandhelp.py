@@ -151,3 +151,35 @@ def test_what_the_host_lacks_ends_by_naming_doctor(hint, wrapped, monkeypatch, c
     assert "no such thing here" in said
     assert said.count("pybuild doctor") == 1
     assert "pybuild doctor" in said.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--sandbox", "auto", "images"],
+        ["--progress", "plain", "doctor"],
+        ["-t", "x", "prune"],
+        ["-t", "x", "version"],
+    ],
+)
+def test_a_command_behind_flags_is_told_to_come_first(words, tmp_path, monkeypatch, capsys):
+    """A context that is not there and is named as a command was meant as one."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYBUILD_ROOT", str(tmp_path / "state"))
+    assert main(words) == 2
+    assert f"hint: a command comes first: pybuild {words[-1]} …" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["version", "extra"], "version takes no arguments: 'extra'"),
+        (["bundle"], "required: image, directory\n"),
+        ([".", "b"], "2 words are given: '.', 'b'\n"),
+        ([".", "b", "c"], "3 words are given: '.', 'b', …\n"),
+    ],
+)
+def test_too_many_and_too_few_words_are_named(words, said, capsys):
+    """What stands there beyond, and what is missing, no less and no more."""
+    assert main(words) == 2
+    assert said in capsys.readouterr().err
