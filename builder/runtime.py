@@ -68,6 +68,9 @@ class RuntimeStarter:
         self._runtime: Runtime | None = None
         self._changes = ""
         self.cancelled = False
+        self.owners = (
+            ""  # whose ids files get; "" for those that steps see, as far as there are ids
+        )
 
     def start(self, merged: Callable[[Sequence[Layer]], Tree]) -> None:
         """Start; `merged` gives the merged index of a stack. Must be called while this process has a single thread.
@@ -93,6 +96,7 @@ class RuntimeStarter:
             raise HostUnsupportedError(msg, hint="leave out --sandbox or --runtime")
         tier = self._tier(scratch)
         plain = tier in {"chroot", "emulate"}
+        self.owners = "one" if tier in {"single", "emulate"} else ""
         if self._wishes.apart and plain:
             msg = f"--network=sandbox needs namespaces, which the {tier} sandbox has not"
             raise HostUnsupportedError(msg, hint="choose --network host")

@@ -223,6 +223,7 @@ class Solve:
                 self._state.root,
                 lambda: self._runtime.cancelled,
                 renewed_ids(self._lowered.graph, everything=self._request.no_cache),
+                lambda: self._runtime.owners,
             ),
             self._secrets,
             StepFiles(step_resolv_conf, hosts),

@@ -45,15 +45,21 @@ class CacheMounts:
     """
 
     def __init__(
-        self, root: str, is_cancelled: Callable[[], bool], renewed: Container[str] = ()
+        self,
+        root: str,
+        is_cancelled: Callable[[], bool],
+        renewed: Container[str] = (),
+        owners: Callable[[], str] = str,
     ) -> None:
         """Make the directory on first use only; waiting for a lock ends when cancelled.
 
-        Caches whose id is in `renewed` begin anew, once for this object.
+        Caches whose id is in `renewed` begin anew, once for this object. `owners` says whose ids
+        the files have: what one kind of sandbox leaves, another may not be able to enter.
         """
         self._root = f"{root}/mounts"
         self._is_cancelled = is_cancelled
         self._renewed = renewed
+        self._owners = owners
         self._begun: set[str] = set()
         self._lock = threading.Lock()
 
@@ -78,7 +84,7 @@ class CacheMounts:
     def _name(self, use: CacheUse) -> str:
         mount = use.mount
         owner = f"{mount.uid}:{mount.gid}:{mount.mode:o}" if mount.owned else ""
-        parts = [mount.id, use.origin, owner]
+        parts = [mount.id, use.origin, owner, *filter(None, [self._owners()])]
         base = _hashed(parts)
         with self._lock, self._locked(f"{base}.life", fcntl.LOCK_EX):
             life = self._life(base)

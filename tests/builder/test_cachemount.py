@@ -133,3 +133,15 @@ def test_waiting_ends_when_cancelled(tmp_path, caches):
     cancelled = CacheMounts(str(tmp_path), lambda: True)
     with caches.hold([use("locked")]), pytest.raises(OSError), cancelled.hold([use("locked")]):  # noqa: PT011 - of any kind
         pass
+
+
+def test_kinds_of_owners_have_caches_of_their_own(tmp_path):
+    """What a sandbox with many ids leaves, one with a single id may not be able to enter."""
+    mount = use()
+    many, one = (
+        CacheMounts(str(tmp_path), bool, (), lambda kind=kind: kind) for kind in ("", "one")
+    )
+    with many.hold([mount]) as first, one.hold([mount]) as second:
+        assert first != second
+    with one.hold([mount]) as again:
+        assert again == second

@@ -19,6 +19,8 @@ from builder.sandbox.oci_config import CAPABILITIES
 from builder.sandbox.seccomp_profile import profile
 
 STARTER = Path(__file__).with_name("pod_starter.py")
+_CHECKOUT = Path(__file__).resolve().parents[2]
+_HIDDEN = ("/tmp/", "/var/tmp/", "/run/")  # by the starter
 FIRST_ID, IDS = 300_000_000, 65536  # of the host's, for a pod with a user namespace
 MASKED = (
     "/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/scsi",
@@ -139,6 +141,7 @@ class Pod:
             del mounts[2:5]
         names = ("/etc/resolv.conf", "/etc/hosts")
         mounts += [_bind(path, path, ["ro"]) for path in names if os.path.exists(path)]
+        mounts += _program()
         if self.token:
             mounts.append(_mount(_TOKEN, "tmpfs", ["mode=755"]))
         for volume in self.volumes:
@@ -191,6 +194,12 @@ _REFUSED_MOUNTS = {
         }
     ],
 }
+
+
+def _program():
+    """What the tests run, where it lies in a directory that a pod has of its own."""
+    places = sorted({str(_CHECKOUT), sys.prefix, sys.base_prefix})
+    return [_bind(path, path, ["ro"]) for path in places if path.startswith(_HIDDEN)]
 
 
 def _mount(target, kind, options):
