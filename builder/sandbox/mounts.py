@@ -87,6 +87,11 @@ def _clone_and_attach(
 ) -> None:
     inner = _inside(source_fd, mount.subpath, shown) if mount.subpath else os.dup(source_fd)
     try:
+        if root.owned is not None and isinstance(mount, BindOverlay):
+            top, place = (os.readlink(f"/proc/self/fd/{fd}") for fd in (source_fd, inner))
+            number = os.fstat(inner)
+            named = (mount.target, place[len(top) + 1 :])
+            root.bound.append((*named, number.st_dev, number.st_ino))
         tree = syscalls.clone_tree(inner)
     finally:
         os.close(inner)

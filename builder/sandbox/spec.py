@@ -86,13 +86,17 @@ class Bind:
 
 @value
 class BindOverlay:
-    """Mount `subpath` of a merged tree at `target`: lowers as in Overlay, changes thrown away."""
+    """Mount `subpath` of a merged tree at `target`: lowers as in Overlay, changes thrown away.
+
+    `recorded` is of the whole tree.
+    """
 
     base: str
     lowers: tuple[str, ...]
     target: str
     subpath: str = ""
     readonly: bool = True
+    recorded: tuple[Recorded, ...] = ()
 
 
 @value

@@ -26,12 +26,15 @@ _FORBIDDEN_ITSELF = ("", "dev")
 class Root:
     """A step's root directory: its fd, and the stubs made in it so far, oldest first.
 
-    `owned`, where ids can only be recorded, are device, inode and owner of what was made.
+    `owned`, where ids can only be recorded, are device, inode and owner of what was made;
+    `bound` are targets of merged trees, what of the tree is mounted there, links resolved, and
+    its device and inode.
     """
 
     fd: int
     stubs: list[tuple[str, int]] = field(default_factory=list)
     owned: list[tuple[int, int, int, int]] | None = None
+    bound: list[tuple[str, str, int, int]] = field(default_factory=list)
 
     def give(self, directory: int | None, name: str | int, owner: tuple[int, int]) -> None:
         """Make a new file or directory somebody's; `name` may be an fd."""

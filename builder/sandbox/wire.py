@@ -49,9 +49,16 @@ def encode_spec(spec: SandboxSpec) -> bytes:
         "recorded": [_recorded_row(r) for r in spec.recorded],
         "root": _fields(spec.root),
         "process": _fields(spec.process),
-        "mounts": [{"kind": _NAMES[type(m)], **_fields(m)} for m in spec.mounts],
+        "mounts": [_mount_fields(m) for m in spec.mounts],
     }
     return json.dumps(document).encode("ascii")
+
+
+def _mount_fields(mount: StepMount) -> dict[str, Any]:
+    document = {"kind": _NAMES[type(mount)], **_fields(mount)}
+    if isinstance(mount, BindOverlay):
+        document["recorded"] = [_recorded_row(r) for r in mount.recorded]
+    return document
 
 
 def _recorded_row(recorded: Recorded) -> list[Any]:
@@ -87,6 +94,7 @@ def _mount(document: dict[str, Any]) -> StepMount:
         document["data"] = binascii.a2b_base64(document["data"])
     if "lowers" in document:
         document["lowers"] = tuple(document["lowers"])
+        document["recorded"] = tuple(_recorded(row) for row in document["recorded"])
     return _MOUNTS[kind](**document)
 
 

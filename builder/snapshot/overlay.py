@@ -157,6 +157,10 @@ class OverlaySnapshotter:
         """The same trees: the overlay mounted of them keeps changes apart."""
         return contextlib.nullcontext(self.lowers(layers))
 
+    def recorded(self, layers: Sequence[Layer]) -> tuple[Recorded, ...]:
+        """What files are meant to be where a single id is mapped."""
+        return () if self._keep_owner else self._seeds.of(layers)
+
     @_disk()
     def prepare(self, layers: Sequence[Layer]) -> Active:
         """Begin a writable snapshot on a stack."""
@@ -179,8 +183,7 @@ class OverlaySnapshotter:
             beneath=() if self._apart or len(lowers) >= MAX_LAYERS else (self._places(),),
         )
         chain = self._chains(layers)[-1] if layers else _SCRATCH
-        recorded = () if self._keep_owner else self._seeds.of(layers)
-        return Active(claim.name, chain, overlay, recorded)
+        return Active(claim.name, chain, overlay, self.recorded(layers))
 
     @_disk()
     def diff(

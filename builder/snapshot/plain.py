@@ -132,6 +132,10 @@ class PlainSnapshotter:
                 self._directories.remove(claim.name)
             os.close(claim.fd)
 
+    def recorded(self, layers: Sequence[Layer]) -> tuple[Recorded, ...]:
+        """What files are meant to be: owners, modes and devices, or devices only."""
+        return self._seeds.of(layers)
+
     @_disk()
     def prepare(self, layers: Sequence[Layer]) -> Active:
         """Begin a step: an unused directory of this stack or of its beginning, or a new one."""

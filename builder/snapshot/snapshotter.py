@@ -45,6 +45,9 @@ class Snapshotter(Protocol):
     def lent(self, layers: Sequence[Layer]) -> AbstractContextManager[tuple[str, ...]]:
         """The same for a mount that a step may change: its changes are thrown away (S-C09)."""
 
+    def recorded(self, layers: Sequence[Layer]) -> tuple[Recorded, ...]:
+        """What files of a stack are meant to be where they cannot be it on disk."""
+
     def prepare(self, layers: Sequence[Layer]) -> Active:
         """Begin a writable snapshot on a stack."""
 

@@ -144,7 +144,8 @@ class Step:
             layers = (layer,)
         trees = self._runtime.snapshotter
         lowers = trees.lowers(layers) if mount.readonly else held.enter_context(trees.lent(layers))
-        return BindOverlay(trees.base, lowers, mount.target, path.strip("/"), mount.readonly)
+        inside, known = path.strip("/"), trees.recorded(layers)
+        return BindOverlay(trees.base, lowers, mount.target, inside, mount.readonly, known)
 
     def _cache_use(self, mount: CacheMount) -> CacheUse:
         if mount.input < 0:

@@ -14,14 +14,26 @@ from builder.sandbox.spec import (
     NetworkMode,
     Overlay,
     Process,
+    Recorded,
     SandboxSpec,
     Tmpfs,
 )
 
 names = st.binary(max_size=12).map(lambda data: data.decode("utf-8", "surrogateescape"))
+records = st.builds(
+    Recorded,
+    names,
+    st.integers(-1, 70000),
+    st.integers(-1, 70000),
+    st.integers(-1, 0o177777),
+    st.tuples(st.integers(0, 9), st.integers(0, 9)),
+    st.lists(st.tuples(names, st.binary()), max_size=2).map(tuple),
+)
 mounts = st.one_of(
     st.builds(Bind, names, names, names, st.booleans()),
-    st.builds(BindOverlay, names, st.tuples(names), names, names, st.booleans()),
+    st.builds(
+        BindOverlay, names, st.tuples(names), names, names, st.booleans(), st.tuples(records)
+    ),
     st.builds(Tmpfs, names, st.integers(0, 2**40)),
     st.builds(MemoryFile, names, st.binary(), st.integers(0, 0o7777)),
 )

@@ -27,3 +27,31 @@ RUN --mount=type=tmpfs,target=/c {{ touch z; ls /c/made/here; pwd; }} >> /o
     root_pybuild.good("--no-cache", "--sandbox", kind, "-t", f"workdir-{kind}", context)
     said = root_pybuild.good("run", "--rm", f"workdir-{kind}", "cat", "/o").out
     assert said.split() == ["/c/made/here", "x", "x", "y", "here", "made", "z", "/c/made/here"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_bound_stage_has_its_owners(root_pybuild, busybox, kind):
+    """F2, F4: owners, set-id and sticky bits, read, copied and changed; below a link, of a file."""
+    context = root_pybuild.context(
+        f"bound-{kind}",
+        f"""\
+FROM {busybox} AS a
+RUN mkdir -p /o/t /o/d && echo x > /o/f && chown 50:60 /o/f /o/d && chmod 4750 /o/f \\
+ && chmod 1777 /o/t && ln -s o /l
+FROM {busybox}
+RUN --mount=from=a,source=/l,target=/m --mount=from=a,source=/o/f,target=/q \
+    stat -c '%n %a %u:%g' /m/* /q > /s && cp -a /m /copy
+RUN --mount=from=a,target=/all stat -c '%n %a %u:%g' /all/o/* >> /s
+RUN --mount=from=a,source=/o,target=/m,rw touch /m/f && stat -c '%n %a %u:%g' /m/f >> /s \
+ && chown 7:8 /m/t && rm /m/f && touch /m/f && mv /m/d /m/e && stat -c '%n %a %u:%g' /m/* >> /s
+RUN stat -c '%n %a %u:%g' /copy/* >> /s
+""",
+    )
+    root_pybuild.good("--no-cache", "--sandbox", kind, "-t", f"bound-{kind}", context)
+    said = root_pybuild.good("run", "--rm", f"bound-{kind}", "cat", "/s").out
+    assert said.splitlines() == [
+        *("/m/d 755 50:60", "/m/f 4750 50:60", "/m/t 1777 0:0", "/q 4750 50:60"),
+        *("/all/o/d 755 50:60", "/all/o/f 4750 50:60", "/all/o/t 1777 0:0"),
+        *("/m/f 4750 50:60", "/m/e 755 50:60", "/m/f 644 0:0", "/m/t 1777 7:8"),
+        *("/copy/d 755 50:60", "/copy/f 4750 50:60", "/copy/t 1777 0:0"),
+    ]

@@ -45,13 +45,14 @@ class OverlaidRecords(Records):
         self._twins: dict[Key, Key] = {}  # the other number of a file that was copied up
         self._names: set[bytes] = set()  # last parts of what recorded inodes are called
         self._givers: set[Key] = set()  # directories of another group, which their files get
+        self._bound: dict[bytes, Key] = {}  # by name, in trees that are mounted
         self._remembers = True
         self._plain: set[bytes] = set()  # paths of directories known to be none of these
 
     def seed(self, root_fd: int, seeds: Iterable[Recorded]) -> None:
         """Record owners and devices; everything else is as it is meant to be."""
         for known in seeds:
-            seed = replace(known, mode=known.mode if is_device(known.mode) else KEPT, xattrs=())
+            seed = _without_mode(known)
             name = os.fsencode(known.name)
             self._seeds[name] = seed
             self.called(name)
@@ -67,6 +68,22 @@ class OverlaidRecords(Records):
                 self._lower.add(key)
             self.note_group(key, status)
 
+    def seed_bound(
+        self, path: bytes, status: os.stat_result, known: Recorded, can_go: bool
+    ) -> None:
+        """Record the same of a file of a mounted tree; `can_go` where the tree can be changed.
+
+        Such a tree may lie on several file systems: the numbers of its directories last only as
+        long as the kernel remembers them, so that they are known by name, too.
+        """
+        key = (status.st_dev, status.st_ino)
+        _fill(self.make(key), _without_mode(known))
+        self._bound[path] = key
+        self.called(path)
+        if not can_go:
+            self._lower.add(key)
+        self.note_group(key, status)
+
     def known(self, fd: int) -> Record | None:
         """What is recorded of the inode of an fd."""
         return self.known_by(fd, os.fstat(fd))
@@ -74,6 +91,8 @@ class OverlaidRecords(Records):
     def known_by(self, fd: int, status: os.stat_result) -> Record | None:
         """What is recorded of the inode of an fd that has this status."""
         record = self.get((status.st_dev, status.st_ino))
+        if record is None and self._bound and status.st_dev != self._device:
+            return self._renumbered(fd, (status.st_dev, status.st_ino))
         if record is not None or status.st_ctime_ns < self._started or not self._seeds:
             return record
         return self._adopt(fd, status)
@@ -81,6 +100,8 @@ class OverlaidRecords(Records):
     def is_plain(self, status: os.stat_result) -> bool:
         """Whether nothing is recorded of a file, as far as its status can say."""
         if (status.st_dev, status.st_ino) in self._table:
+            return False
+        if self._bound and status.st_dev != self._device:
             return False
         return status.st_ctime_ns < self._started or not self._seeds
 
@@ -98,6 +119,8 @@ class OverlaidRecords(Records):
             upper = self._upper(name[1:] or b".")
             if upper is not None and upper.st_ino != status.st_ino:
                 self._join(shown, (self._device, upper.st_ino))
+        elif self._bound:
+            self._alias(shown, key_of(fd)[0])
         return shown
 
     def called(self, path: bytes) -> None:
@@ -171,6 +194,19 @@ class OverlaidRecords(Records):
             if record != Record():
                 yield _told(device, inode, record)
 
+    def _renumbered(self, fd: int, key: Key) -> Record | None:
+        """Look whether a file of a mounted tree is one that was seeded by another number."""
+        first = self._bound.get(os.readlink(fd_path(fd)))
+        record = None if first is None else self.get(first)
+        if first is not None and record is not None:
+            self._alias(first, key)
+        return record
+
+    def _alias(self, first: Key, key: Key) -> None:
+        if first != key:
+            self.put(key, self.make(first))
+            self._twins[first], self._twins[key] = key, first
+
     def _copied(self) -> Iterator[tuple[int, Recorded]]:
         """Upper inodes of seeded files that were copied up without our knowing."""
         missing = b""
@@ -242,6 +278,11 @@ class OverlaidRecords(Records):
     def _mode(self, record: Record, actual: int) -> int:
         """Only the type is ours."""
         return actual if record.mode == KEPT else stat.S_IFMT(record.mode) | stat.S_IMODE(actual)
+
+
+def _without_mode(known: Recorded) -> Recorded:
+    """Modes and attributes are the kernel's, unless it is a device."""
+    return replace(known, mode=known.mode if is_device(known.mode) else KEPT, xattrs=())
 
 
 def _fill(record: Record, seed: Recorded) -> Record:

@@ -64,6 +64,10 @@ class Places:
             case BindOverlay():
                 source = os.path.join(mount.base, mount.lowers[0])
                 self._bind(source, mount.subpath, mount.target, readonly=mount.readonly)
+                if self._records is not None:
+                    tree = os.open(source, _DIRECTORY)
+                    self._records.seed(tree, mount.recorded)
+                    os.close(tree)
             case Tmpfs():
                 place = Place(b"", self._directory(0o1777), mount.readonly)
                 self._put(mount.target, place, directory=True)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NoReturn
 from builder.errors import SandboxError
 from builder.sandbox import init, process, syscalls, wire
 from builder.sandbox.credentials import Credentials
-from builder.sandbox.engine import abi, singleplan, supervisor
+from builder.sandbox.engine import abi, boundtrees, singleplan, supervisor
 from builder.sandbox.engine.identities import Identities, Identity
 from builder.sandbox.engine.interruptions import Interruptions
 from builder.sandbox.engine.mounted import MountedView
@@ -89,6 +89,7 @@ class _Single:
             record.uid, record.gid = uid, gid
         for path in (*self._spec.process.cwd.split("/"), *(m.target for m in self._spec.mounts)):
             records.called(os.fsencode(path))
+        boundtrees.seed(records, root_fd, self._spec.mounts, facts["bound"])
         uid, gid, groups = facts["user"]
         owner = Credentials(uid, gid, tuple(groups), "")
         self._stubs = tuple((path, mtime) for path, mtime in facts["stubs"])
@@ -161,6 +162,7 @@ def _tell(told: socket.socket, ready: init.Ready) -> None:
     facts = {
         "stubs": tuple(reversed(ready.root.stubs)),
         "owned": ready.root.owned,
+        "bound": ready.root.bound,
         "user": (user.uid, user.gid, user.groups),
     }
     root = os.open("/", _DIRECTORY)
