@@ -13,7 +13,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from cache.errors import PybuildError
+from cache.errors import PybuildError, advice_on, reason_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -71,10 +71,7 @@ def _run(words: list[str]) -> int:
     except RecursionError:
         return _say("the input is nested too deeply", None, _FAILED)
     except OSError as error:
-        # A descriptor's number, which fdopen leaves there, names nothing to a user.
-        named = isinstance(error.filename, (str, bytes)) and error.filename
-        where = f": {os.fsdecode(error.filename)}" if named else ""
-        return _say(f"{error.strerror or error}{where}", None, _FAILED)
+        return _say(reason_of(error), advice_on(error), _FAILED)
     except MemoryError:
         return _say("out of memory", "give the build more memory", _FAILED)
 

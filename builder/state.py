@@ -9,7 +9,7 @@ import stat
 from typing import TYPE_CHECKING
 
 from cache.database import Database, drop_damaged
-from cache.errors import StoreError
+from cache.errors import StoreError, advice_on, reason_of
 from cache.images import ImageStore
 from cache.layerstore import NoRemote, StoredLayers
 from cache.localstore import LocalStore
@@ -144,19 +144,23 @@ def _make(root: str) -> None:
             os.chmod(root, _PRIVATE)
     except OSError as error:
         msg = f"cannot use the state directory {root}: {error.strerror}"
-        raise StoreError(msg, hint="set PYBUILD_ROOT to a directory of yours") from error
+        raise StoreError(msg, hint=advice_on(error, in_state=True)) from error
     if status.st_uid not in {os.geteuid(), 0}:
         # a volume made for a container may be root's; another user's directory never is ours
         msg = f"the state directory {root} belongs to another user"
-        raise StoreError(msg, hint="set PYBUILD_ROOT to a directory of yours")
+        raise StoreError(msg, hint="name a directory of yours with --root or PYBUILD_ROOT")
     if not os.access(root, os.W_OK | os.X_OK):
         msg = f"cannot write to the state directory {root}"
-        raise StoreError(msg, hint="set PYBUILD_ROOT to a directory of yours")
+        raise StoreError(msg, hint="name a directory of yours with --root or PYBUILD_ROOT")
 
 
 @contextlib.contextmanager
 def _locked(root: str, *, exclusive: bool) -> Iterator[None]:
-    lock = os.open(f"{root}/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        lock = os.open(f"{root}/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        msg = f"cannot use the state directory {root}: {reason_of(error)}"
+        raise StoreError(msg, hint=advice_on(error, in_state=True)) from error
     try:
         if exclusive:
             try:

@@ -30,9 +30,18 @@ CREATE TABLE memos (domain TEXT, key TEXT, value BLOB NOT NULL, used INTEGER NOT
   PRIMARY KEY (domain, key)) WITHOUT ROWID;
 """
 _BUSY_SECONDS = 30.0
-_DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+_ELSEWHERE = "name another state directory with --root or PYBUILD_ROOT"
 _ROOM = "free some space or run `pybuild prune`"
 _REPAIR = "it is damaged: `pybuild prune --all` starts a new one, without the names of images"
+_ADVICE = {
+    sqlite3.SQLITE_CORRUPT: _REPAIR,
+    sqlite3.SQLITE_NOTADB: _REPAIR,
+    sqlite3.SQLITE_FULL: _ROOM,
+    sqlite3.SQLITE_IOERR: f"{_ROOM}; `ulimit -f` may forbid large files",
+    sqlite3.SQLITE_BUSY: "wait for the other builds to end",
+}
+_UNUSABLE = f"it must be a file that you can write to: move it away, or {_ELSEWHERE}"
+_KIND = 0xFF  # of a code that says more
 
 
 class Database:
@@ -56,7 +65,7 @@ class Database:
         version = self._connection.execute("PRAGMA user_version").fetchone()[0]
         if version > SCHEMA_VERSION:
             msg = f"the store {self._path} was written by a newer pybuild (schema {version})"
-            raise StoreError(msg, hint="use that version, or another PYBUILD_ROOT")
+            raise StoreError(msg, hint=f"use that version, or {_ELSEWHERE}")
         if version == 0:
             self._connection.execute("PRAGMA journal_mode=WAL")
             with self.transaction():
@@ -95,8 +104,8 @@ class Database:
             yield
         except sqlite3.Error as error:
             msg = f"the store's database {self._path} failed: {error}"
-            damaged = getattr(error, "sqlite_errorcode", 0) in _DAMAGED
-            raise StoreError(msg, hint=_REPAIR if damaged else _ROOM) from error
+            kind = getattr(error, "sqlite_errorcode", 0) & _KIND
+            raise StoreError(msg, hint=_ADVICE.get(kind, _UNUSABLE)) from error
 
 
 def drop_damaged(path: str) -> bool:

@@ -13,6 +13,8 @@ from cache.errors import (
     PybuildError,
     SizeMismatchError,
     StoreError,
+    advice_on,
+    reason_of,
 )
 from cache.spec import hashes
 from cache.spec.digest import Digest
@@ -260,6 +262,5 @@ def _disk(root: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        msg = f"cannot write to the state directory {root}: {error.strerror}"
-        hint = "free some space with `pybuild prune`, or set PYBUILD_ROOT to another directory"
-        raise StoreError(msg, hint=hint) from error
+        msg = f"cannot write to the state directory {root}: {reason_of(error)}"
+        raise StoreError(msg, hint=advice_on(error, in_state=True)) from error

@@ -11,7 +11,6 @@ directory, an upper cannot become a tree: it goes, and the next step has its lay
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 from threading import Lock
 from typing import TYPE_CHECKING, Self
@@ -29,7 +28,7 @@ from builder.snapshot.snapshotter import Active
 from builder.snapshot.stubs import remove_stubs
 from builder.snapshot.upper import write_upper
 from builder.snapshot.whole import can_hide, whole_chain, whole_until
-from cache.errors import StoreError
+from cache.errors import StoreError, advice_on, reason_of
 from cache.spec.digest import Digest
 from cache.spec.manifest import MAX_LAYERS
 from cache.spec.oci import chain_id
@@ -60,10 +59,8 @@ def _disk() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        full = error.errno in {errno.ENOSPC, errno.EDQUOT}
-        hint = "free some space, or choose another state directory" if full else None
-        msg = f"snapshot directory: {error.strerror} ({error.filename!r})"
-        raise StoreError(msg, hint=hint) from error
+        msg = f"snapshot directory: {reason_of(error)}"
+        raise StoreError(msg, hint=advice_on(error)) from error
 
 
 class OverlaySnapshotter:

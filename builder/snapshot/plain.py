@@ -21,7 +21,7 @@ from builder.snapshot.recorded import RecordedFiles
 from builder.snapshot.seeds import Seeds
 from builder.snapshot.snapshotter import Active
 from cache.archive.entry import Kind
-from cache.errors import StoreError
+from cache.errors import StoreError, advice_on, reason_of
 from cache.spec.manifest import MAX_LAYERS
 from cache.spec.oci import chain_id
 from cache.value import field, state
@@ -49,8 +49,8 @@ def _disk() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        msg = f"snapshot directory: {error.strerror} ({error.filename!r})"
-        raise StoreError(msg, hint="free some space, or choose another state directory") from error
+        msg = f"snapshot directory: {reason_of(error)}"
+        raise StoreError(msg, hint=advice_on(error)) from error
 
 
 @state

@@ -16,7 +16,7 @@ from builder.progress.events import (
 )
 from builder.solver.output import Output, TreeOutput
 from builder.solver.plan import Plan
-from cache.errors import PybuildError, StoreError
+from cache.errors import PybuildError, StoreError, advice_on, reason_of
 from cache.keys import CacheKey, Difference, difference
 from cache.records import Record
 from cache.spec.oci import Layer
@@ -275,7 +275,7 @@ class Solver:
             self._failed(ref, error.message)
             raise SolveError(vertex, error, log.tail()) from error
         except OSError as error:
-            cause = StoreError(f"{error.strerror}: {error.filename}")
+            cause = StoreError(reason_of(error), hint=advice_on(error))
             self._failed(ref, cause.message)
             raise SolveError(vertex, cause, log.tail()) from error
         self._reporter.emit(VertexDone(ref, time.monotonic()))
