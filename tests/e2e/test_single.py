@@ -58,6 +58,25 @@ RUN stat -c '%F %t:%T %u:%g %a' /n /b > /s && cp -a /n /n2 && rm /b \\
     assert {owned[name] for name in kept} == {(70, 80)}
 
 
+def test_names_of_one_file_keep_its_owner(pybuild, busybox):
+    """F2, R11: a name copied up is a file by itself, of the same owner; one made anew is root's."""
+    text = f"""\
+FROM {busybox}
+RUN for i in 1 2 3 4; do echo $i > /a$i; ln /a$i /b$i; chown $i:$i /a$i; done; chmod 4755 /a1
+RUN touch /a1 && chmod 600 /b2 && rm /a3 && echo new > /a3 && chown 9 /b3 && mv /a4 /c4 \\
+ && echo new > /a4 && stat -c '%n %u:%g' /a? /b? /c? > /s
+RUN stat -c '%n %u:%g' /a? /b? /c? > /s2
+"""
+    context = pybuild.context("names", text)
+    *_, changed, last = build(pybuild, context, "out", *SINGLE, "--no-cache")
+    said = changed["s"][8].decode().splitlines()
+    assert said == [
+        *("/a1 1:1", "/a2 2:2", "/a3 0:0", "/a4 0:0"),
+        *("/b1 1:1", "/b2 2:2", "/b3 9:3", "/b4 4:4", "/c4 4:4"),
+    ]
+    assert last["s2"][8].decode().splitlines() == said
+
+
 def test_users_are_virtual_and_kept_to_their_rights(pybuild, busybox):
     """su, USER, set-user-id programs, chroot: ids are those asked for, and refuse what they would (I06)."""
     text = f"""\

@@ -75,6 +75,19 @@ def is_recorded(step: Step, task: int, named: Named) -> bool:
         os.close(fd)
 
 
+def linked(step: Step, task: int, named: Named) -> bytes:
+    """The seeded name of what a call names, if that is a lower's file with several; or nothing."""
+    if not records_of(step).has_links or is_plain(step, task, named):
+        return b""
+    fd = found(step, task, named)
+    if fd is None:
+        return b""
+    try:
+        return records_of(step).linked(fd)
+    finally:
+        os.close(fd)
+
+
 def settle(step: Step, task: int, named: Named, new: Named) -> None:
     """Have what is recorded known by the number that it keeps, now that it gets another name."""
     if is_plain(step, task, named):

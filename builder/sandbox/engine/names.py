@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from builder.sandbox.engine import files, kernel, permissions
 from builder.sandbox.engine.kernel import AT_SYMLINK_NOFOLLOW
-from builder.sandbox.engine.located import found, is_recorded, records_of, settle
+from builder.sandbox.engine.located import found, is_recorded, linked, records_of, settle
 from builder.sandbox.engine.records import is_device
 from builder.sandbox.engine.step import CONTINUE
 
@@ -126,8 +126,11 @@ def removing(act: Handler, where: Where) -> Handler:
     """Forget what is recorded of what is removed: its number may come back."""
 
     def handle(step: Step, request: Request) -> int | None:
-        if permissions.restricted(step, request.task) is not None:
-            return act(step, request)
+        name = linked(step, request.task, where(request))
+        if name or permissions.restricted(step, request.task) is not None:
+            result = act(step, request)
+            records_of(step).gone(name)
+            return result
         if not records_of(step).can_return:
             return CONTINUE
         return act(step, request) if is_recorded(step, request.task, where(request)) else CONTINUE
@@ -139,10 +142,15 @@ def renaming(act: Handler, old: Where, new: Where) -> Handler:
     """Let what is recorded keep its record under the new name."""
 
     def handle(step: Step, request: Request) -> int | None:
-        settle(step, request.task, old(request), new(request))
-        if permissions.restricted(step, request.task) is not None:
-            return act(step, request)
-        return act(step, request) if is_recorded(step, request.task, new(request)) else CONTINUE
+        named = (old(request), new(request))
+        gone = [linked(step, request.task, name) for name in named]
+        settle(step, request.task, *named)
+        restricted = permissions.restricted(step, request.task) is not None
+        ours = restricted or is_recorded(step, request.task, named[1])
+        result = act(step, request) if ours else CONTINUE
+        for name in gone:
+            records_of(step).gone(name)
+        return result
 
     return handle
 

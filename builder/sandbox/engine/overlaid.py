@@ -45,6 +45,7 @@ class OverlaidRecords(Records):
         self._twins: dict[Key, Key] = {}  # the other number of a file that was copied up
         self._names: set[bytes] = set()  # last parts of what recorded inodes are called
         self._givers: set[Key] = set()  # directories of another group, which their files get
+        self._linked: set[bytes] = set()  # seeded names of files with several, not yet gone
         self._bound: dict[bytes, Key] = {}  # by name, in trees that are mounted
         self._remembers = True
         self._plain: set[bytes] = set()  # paths of directories known to be none of these
@@ -66,6 +67,8 @@ class OverlaidRecords(Records):
             _fill(self.make(key), seed)
             if status.st_ctime_ns < self._started:
                 self._lower.add(key)
+                if status.st_nlink > 1 and not stat.S_ISDIR(status.st_mode):
+                    self._linked.add(name)
             self.note_group(key, status)
 
     def seed_bound(
@@ -118,7 +121,10 @@ class OverlaidRecords(Records):
         if status.st_dev == self._device:
             upper = self._upper(name[1:] or b".")
             if upper is not None and upper.st_ino != status.st_ino:
-                self._join(shown, (self._device, upper.st_ino))
+                key = (self._device, upper.st_ino)
+                if status.st_nlink > 1 and key_of(fd)[0] == key:
+                    return self._split(shown, key)
+                self._join(shown, key)
         elif self._bound:
             self._alias(shown, key_of(fd)[0])
         return shown
@@ -126,6 +132,20 @@ class OverlaidRecords(Records):
     def called(self, path: bytes) -> None:
         """Something that is recorded has this name now."""
         self._names.add(path.rpartition(b"/")[2])
+
+    def linked(self, fd: int) -> bytes:
+        """The name of a file that a lower has by several names, as it is seeded; or nothing."""
+        name = os.readlink(fd_path(fd))[1:]
+        return name if name in self._linked else b""
+
+    @property
+    def has_links(self) -> bool:
+        """Whether there are any such."""
+        return bool(self._linked)
+
+    def gone(self, name: bytes) -> None:
+        """What has this name from now on is another file."""
+        self._linked.discard(name)
 
     def may_be(self, path: bytes) -> bool:
         """Whether the name at the end of a path, not followed, may be of something recorded."""
@@ -243,7 +263,12 @@ class OverlaidRecords(Records):
         return record
 
     def _is_copy(self, name: bytes, status: os.stat_result) -> bool:
-        """Whether the upper's file of a seeded name is the lower's, copied up."""
+        """Whether the upper's file of a seeded name is the lower's, copied up.
+
+        The kernel does not mark one with several names, of which only this one was copied up.
+        """
+        if name in self._linked:
+            return True
         try:
             if any(is_kind(status.st_mode) for is_kind in _MARKED):
                 fd = kernel.open_in(self._upper_fd, name, _REFERENCE)
@@ -268,6 +293,13 @@ class OverlaidRecords(Records):
             return os.fstat(fd)
         finally:
             os.close(fd)
+
+    def _split(self, lower: Key, upper: Key) -> Key:
+        """One of several names of a file was copied up: it is a file by itself from now on."""
+        record = self.get(lower)
+        if record is not None:
+            self.put(upper, replace(record, xattrs=dict(record.xattrs)))
+        return upper
 
     def _join(self, lower: Key, upper: Key) -> None:
         """Let what is recorded be known by both numbers."""
