@@ -111,6 +111,8 @@ def _bind(root: targets.Root, mount: Bind) -> None:
         mode = os.fstat(source).st_mode
         if not any(is_kind(mode) for is_kind in _BINDABLE):
             raise SandboxError(f"source of {shown} is neither file nor directory")
+        if root.owned is not None and mount.uid >= 0:
+            root.give(None, source, (mount.uid, mount.gid))
         _clone_and_attach(root, source, mount, shown)
     finally:
         os.close(source)

@@ -75,13 +75,16 @@ class Recorded:
 class Bind:
     """Mount `source` (a host path; symlinks in its last part are not followed) at `target`.
 
-    `subpath` is an in-tree path resolved inside `source` without leaving it (SEC-7).
+    `subpath` is an in-tree path resolved inside `source` without leaving it (SEC-7). `uid` and
+    `gid` are whose it is to be where ids can only be recorded, -1 for what it is by itself.
     """
 
     source: str
     target: str
     subpath: str = ""
     readonly: bool = True
+    uid: int = -1
+    gid: int = -1
 
 
 @value

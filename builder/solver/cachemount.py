@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import itertools
 import os
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 _COPIES = 1024  # directories of one cache at most; more users at a time than that is a mistake
 _POLL_SECONDS = 0.02
+_NO_IDS = (errno.EPERM, errno.EINVAL)  # none to give: they are recorded for each step
 _LIFE_SIZE = 32  # hex digits
 
 
@@ -172,8 +174,11 @@ class CacheMounts:
         try:
             os.fchmod(directory, 0o755)
             if use.mount.owned:
-                with contextlib.suppress(PermissionError):  # without ids to give, ours will do
+                try:
                     os.fchown(directory, use.mount.uid, use.mount.gid)
+                except OSError as error:
+                    if error.errno not in _NO_IDS:
+                        raise
                 os.fchmod(directory, use.mount.mode)
             else:
                 use.fill(directory)

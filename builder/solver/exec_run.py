@@ -125,7 +125,8 @@ class Step:
                 return self._bind(mount, held)
             case CacheMount(target):
                 inside = mount.source.strip("/")
-                return Bind(next(caches), target, inside, readonly=mount.readonly)
+                owner = (mount.uid, mount.gid) if mount.owned and not inside else (-1, -1)
+                return Bind(next(caches), target, inside, mount.readonly, *owner)
             case TmpfsMount(target, size, readonly):
                 return Tmpfs(target, size, readonly)
             case SecretMount():

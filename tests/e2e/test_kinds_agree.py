@@ -55,3 +55,17 @@ RUN stat -c '%n %a %u:%g' /copy/* >> /s
         *("/m/f 4750 50:60", "/m/e 755 50:60", "/m/f 644 0:0", "/m/t 1777 7:8"),
         *("/copy/d 755 50:60", "/copy/f 4750 50:60", "/copy/t 1777 0:0"),
     ]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_cache_is_whose_it_is_asked_to_be(root_pybuild, busybox, kind):
+    """M11: its root has the owner and the mode that its mount says, in every step."""
+    mount = f"--mount=type=cache,target=/c,id=owned-{kind},uid=33,gid=34,mode=750"
+    look = "stat -c '%a %u:%g' /c >> /o"
+    text = (
+        f"FROM {busybox}\nRUN {mount} {look}; touch /c/x; {look}\nRUN {mount} ls /c >> /o; {look}\n"
+    )
+    context = root_pybuild.context(f"owned-{kind}", text)
+    root_pybuild.good("--no-cache", "--sandbox", kind, "-t", f"owned-{kind}", context)
+    said = root_pybuild.good("run", "--rm", f"owned-{kind}", "cat", "/o").out
+    assert said.split() == [*("750", "33:34") * 2, "x", "750", "33:34"]

@@ -61,6 +61,9 @@ class Places:
         match mount:
             case Bind():
                 self._bind(mount.source, mount.subpath, mount.target, readonly=mount.readonly)
+                if self._records is not None and mount.uid >= 0:
+                    record = self._records.make(key_of(self._held[-1])[0])
+                    record.uid, record.gid = mount.uid, mount.gid
             case BindOverlay():
                 source = os.path.join(mount.base, mount.lowers[0])
                 self._bind(source, mount.subpath, mount.target, readonly=mount.readonly)
