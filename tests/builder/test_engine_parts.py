@@ -90,6 +90,19 @@ def test_bits_of_arguments_decide():
     assert verdict(code, openat, abi.audit, (0, 0, os.O_RDWR, 0, 0, 0)) == ALLOW
 
 
+def test_numbers_of_arguments_decide():
+    """A prctl is handed over for two options of it, in 64 bits; the calls after it are what they are."""
+    abi = abi_of("x86_64")
+    prctl, getcwd = abi.numbers["prctl"], abi.numbers["getcwd"]
+    plan = Plan(equal=(("prctl", 0, 3), ("prctl", 0, 4), ("getcwd", 1, 0)), known=500)
+    code = program(abi, plan)
+    for option, expected in ((3, NOTIFY), (4, NOTIFY), (5, ALLOW), (1 << 32 | 4, ALLOW)):
+        assert verdict(code, prctl, abi.audit, (option, 0, 0, 0, 0, 0)) == expected, option
+    assert verdict(code, getcwd, abi.audit) == NOTIFY
+    assert verdict(code, 501, abi.audit) == NOTIFY
+    assert verdict(code, prctl + 1, abi.audit, (4, 4, 4, 4, 4, 4)) == ALLOW
+
+
 def test_records_show_in_every_status(tmp_path):
     """Owner, mode and device of stat and statx are the recorded ones; ours read as root's."""
     path = tmp_path / "f"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -13,7 +14,9 @@ import time
 from pathlib import Path
 
 import pytest
+from support.emulated_steps import compiled
 from support.environments import CONFINED
+from support.pybuild_cli import REPOSITORY
 from support.step_layers import CHANGES, members
 
 from builder.sandbox.process import CAPABILITIES
@@ -23,6 +26,7 @@ pytestmark = [
     pytest.mark.parametrize("pybuild", ["root"], indirect=True),
 ]
 
+ANSWER = re.compile(r" (is|passwd|null|self|bad|hide|show) -?\d+( |$)")
 CHROOT = ("--sandbox", "chroot", "--progress", "plain")
 
 
@@ -196,6 +200,20 @@ def test_chroot_trees_of_other_sandboxes_are_not_mixed_up(pybuild, busybox):
         assert layers[-1][f"o{number}"][8] == b"3:4\n", sandbox
 
 
+def confined(pybuild, *words):
+    """Build with the rights of a container."""
+    settings = {"uid": 0, "filter": "default", "capabilities": CAPABILITIES}
+    command = [sys.executable, "-P", CONFINED, json.dumps(settings)]
+    return subprocess.run(
+        [*command, *pybuild.command("--progress", "plain", *words)],
+        env=pybuild.environ(),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
 def test_chroot_works_with_a_containers_rights(pybuild, busybox):
     """Without CAP_SYS_ADMIN and CAP_SYS_PTRACE: who changed his ids is still answered (C4)."""
     text = f"""\
@@ -207,19 +225,32 @@ RUN --mount=type=cache,target=/cache,id=rights,mode=0777 cd /cache/s && cd .. &&
  && cd s && test "$(/bin/pwd)" = /cache/s && ! touch no 2> /dev/null && ln -s /proc/self/exe /cache/echo && /cache/echo own
 """
     context = pybuild.context("rights", text)
-    settings = {"uid": 0, "filter": "default", "capabilities": CAPABILITIES}
-    command = [sys.executable, "-P", CONFINED, json.dumps(settings)]
-    done = subprocess.run(
-        [*command, *pybuild.command("--progress", "plain", context)],
-        env=pybuild.environ(),
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    done = confined(pybuild, context)
     assert done.returncode == 0, done.stderr
     lines = [line.split(" ", 2)[-1] for line in done.stderr.splitlines()]
     assert lines[lines.index("kept") :][:3] == ["kept", "1234:567", "own"]
+
+
+@pytest.mark.parametrize("rights", ["all", "container"])
+def test_chroot_who_hides_its_memory_is_answered(pybuild, busybox, tmp_path, rights):
+    """PR_SET_DUMPABLE as ssh-agent does: told, handed down, gone with exec, in no one's way (I06)."""
+    source = REPOSITORY / "testdata" / "engine" / "hidden.c"
+    program = compiled(tmp_path, "hidden", source.read_text())
+    text = f"FROM {busybox}\nCOPY --chmod=755 hidden /hidden\nUSER bob\nRUN /hidden\n"
+    context = pybuild.context("hidden", text, {"hidden": program})
+    known = pybuild.good("--no-cache", "--sandbox", "userns", "--progress", "plain", context)
+    if rights == "all":
+        found = pybuild.good("--no-cache", *CHROOT, context).err
+    else:
+        done = confined(pybuild, "--no-cache", context)
+        assert done.returncode == 0, done.stderr
+        found = done.stderr
+    said = [
+        [line.split(" ", 2)[-1] for line in text.splitlines() if ANSWER.search(line)]
+        for text in (known.err, found)
+    ]
+    assert len(said[0]) > 20
+    assert said[0] == said[1]
 
 
 def test_chroot_devices_are_in_the_layer(pybuild, busybox):

@@ -18,7 +18,7 @@ from builder.sandbox.engine import abi, landlock, natively, refusals, supervisor
 from builder.sandbox.engine.identities import Identities, Identity
 from builder.sandbox.engine.links import Links
 from builder.sandbox.engine.ownhand import OwnHand
-from builder.sandbox.engine.passthrough import Passthrough
+from builder.sandbox.engine.passthrough import SELDOM, Passthrough
 from builder.sandbox.engine.places import Places
 from builder.sandbox.engine.program import Plan
 from builder.sandbox.engine.records import Records
@@ -30,8 +30,10 @@ from cache.value import value
 
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Mapping
 
     from builder.sandbox.credentials import Credentials
+    from builder.sandbox.engine.step import Handler
     from builder.sandbox.spec import SandboxSpec
 
 _PR_SET_NO_NEW_PRIVS = 38
@@ -96,7 +98,7 @@ def _prepare(spec: SandboxSpec, scratch: str, tools: process.Tools) -> superviso
     rights = host.probe().capabilities
     handlers = {**passing.calls(ids=not rights & _SYS_PTRACE), **refusals.CALLS}
     tracer = Tracer(step, table, handlers)
-    plan = Plan(notify=tuple(handlers), known=seccomp_table.LAST_KNOWN)
+    plan = _plan(handlers)
     directory = _working_directory(places, view, passing, spec, owner)
     reachable = _reachable(path, places)
     start = _Start(spec, root.fd, directory, owner, reachable, tools, plan, rights)
@@ -113,6 +115,14 @@ def _prepare(spec: SandboxSpec, scratch: str, tools: process.Tools) -> superviso
         lambda channel: _become(start, channel),
         lambda: wire.Report(tuple(reversed(root.stubs)), tuple(records.told())),
         close,
+    )
+
+
+def _plan(handlers: Mapping[str, Handler]) -> Plan:
+    return Plan(
+        notify=tuple(name for name in handlers if name not in SELDOM),
+        equal=tuple((name, 0, number) for name, numbers in SELDOM.items() for number in numbers),
+        known=seccomp_table.LAST_KNOWN,
     )
 
 

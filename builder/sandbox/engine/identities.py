@@ -33,7 +33,6 @@ class Identity(NamedTuple):
     root: bytes = b""
     keeps: bool = False  # capabilities stay when root's ids go (PR_SET_KEEPCAPS)
     capable: bool = False  # they did: ids and groups can still be changed, until exec
-    hidden: bool = False  # asked not to be dumpable, until exec
 
     @classmethod
     def of(cls, owner: Credentials) -> Identity:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from builder.sandbox.engine.kernel import Request
     from builder.sandbox.engine.step import Handler, Step
 
+GET_DUMPABLE, SET_DUMPABLE = 3, 4  # of prctl
 _SAME = -1
 _USERS, _GROUPS = 0, 1  # kinds of ids
 _MAX_GROUPS = 65536
@@ -131,17 +132,12 @@ def _get_capabilities(step: Step, request: Request) -> int:
 
 
 def _control(step: Step, request: Request) -> int:
-    """prctl, as far as it is about capabilities, or about who may read a task's memory."""
+    """prctl, as far as it is about capabilities and who may read a process."""
     option, value = request.arguments[:2]
     identity = step.identities.of(request.task)
     match option & 0xFFFFFFFF:
-        case 3:  # PR_GET_DUMPABLE
-            return int(not identity.hidden)
-        case 4:  # PR_SET_DUMPABLE: of the kernel's own, the supervisor could read it no more
-            if value > 1:
-                fail(errno.EINVAL)
-            step.identities.become(request.task, identity._replace(hidden=not value))
-            return 0
+        case 3 | 4:  # PR_GET_DUMPABLE, PR_SET_DUMPABLE
+            return dumpable(step, request)
         case 7:  # PR_GET_KEEPCAPS
             return int(identity.keeps)
         case 8:  # PR_SET_KEEPCAPS
@@ -157,6 +153,20 @@ def _control(step: Step, request: Request) -> int:
             return fail(errno.EPERM) if identity.euid and not identity.capable else 0
         case _:
             return CONTINUE
+
+
+def dumpable(step: Step, request: Request) -> int:
+    """Do as the kernel with GET_DUMPABLE and SET_DUMPABLE, but not hide a process from us."""
+    process = step.process_of(request.task)
+    if request.arguments[0] & 0xFFFFFFFF == GET_DUMPABLE:
+        return int(process not in step.hidden)
+    if request.arguments[1] > 1:
+        fail(errno.EINVAL)
+    if request.arguments[1]:
+        step.hidden.discard(process)
+    else:
+        step.hidden.add(process)
+    return 0
 
 
 def _get(first: int, position: int = 0) -> Handler:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from builder.sandbox.engine.step import Step
     from builder.sandbox.engine.taskowners import Owner
 
-_SET_DUMPABLE = 4
+_SET_DUMPABLE = 1 << 32 | 4  # which is 4 to the kernel, but not to the plan of such a step
 _MOST_SCRIPTS = 5  # that are run by scripts, as the kernel's
 _HEAD = 256  # bytes of a script's first line that count
 _MAX_ARGUMENTS = 1 << 17

@@ -12,7 +12,7 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
-from builder.sandbox.engine import files, kernel, metadata, natively, processes, xattrs
+from builder.sandbox.engine import files, ids, kernel, metadata, natively, processes, xattrs
 from builder.sandbox.engine.callpaths import ALONE, BESIDE, PAIRS, REMOVES, Name, name_of
 from builder.sandbox.engine.kernel import AT_FDCWD, fail
 from builder.sandbox.engine.natively import acting_as, link_of
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 _OTHERS = tuple(name for name in processes.CALLS if name not in {"prlimit64", "setrlimit", "uname"})
 _IDS = ("setuid", "setgid", "setreuid", "setregid", "setresuid", "setresgid")
+SELDOM = {"prctl": (ids.GET_DUMPABLE, ids.SET_DUMPABLE)}  # by first arguments
 _READS = ("readlink", "readlinkat", "statfs", "getxattr", "lgetxattr", "listxattr", "llistxattr")
 _SHOWS = ("stat", "lstat", "newfstatat", "statx")
 _MODES = ("chmod", "fchmodat", "fchmodat2")
@@ -82,6 +83,7 @@ class Passthrough:
         found["execveat"] = self._executing(BESIDE)
         found |= {"chroot": self._chroot, "getcwd": self._getcwd, "uname": self._uname}
         found |= {name: processes.CALLS[name] for name in _OTHERS} | {"prlimit64": _limits}
+        found |= _PROCESSES
         return found | (dict.fromkeys(_IDS, self._hand.change_ids) if ids else {})
 
     def _path(self, task: int, address: int) -> bytes | None:
@@ -367,6 +369,7 @@ def _base(task: int, directory: int) -> bytes:
     return link_of(task, b"/proc/%d/fd/%d" % (task, number))
 
 
+_PROCESSES: dict[str, Handler] = {"prctl": ids.dumpable}  # what of it comes here, SELDOM says
 _ACCESS: dict[str, Handler] = {
     "access": lambda s, r: natively.access(s, r, AT_FDCWD, (*r.arguments[:2], 0)),  # type: ignore[arg-type]
     "faccessat": lambda s, r: natively.access(s, r, r.arguments[0], (*r.arguments[1:3], 0)),  # type: ignore[arg-type]

@@ -29,7 +29,7 @@ class Plan:
     """What happens to calls by name; those not named run as usual.
 
     `bits` are notified only if an argument (by position) has one of some bits, `traced_bits`
-    traced. Numbers of another way to call (x32) are nobody's and refused.
+    traced; `equal` are notified only if an argument is a small number. Numbers of another way to call (x32) are nobody's and refused.
     """
 
     notify: tuple[str, ...] = ()
@@ -37,6 +37,7 @@ class Plan:
     refuse: tuple[tuple[str, int], ...] = ()  # with the errno
     bits: tuple[tuple[str, int, int], ...] = ()
     traced_bits: tuple[tuple[str, int, int], ...] = ()
+    equal: tuple[tuple[str, int, int], ...] = ()
     known: int = 0  # numbers above this one are notified as well; 0 for none
     foreign: bool = False  # whether programs of other architectures, such as 32 bits, run as usual
 
@@ -60,14 +61,23 @@ def program(abi: Abi, plan: Plan) -> bytes:
     for name, errno in plan.refuse:
         for number in _numbers(abi, (name,)):
             code += [(_EQUAL, 0, 1, number), (_RETURN, 0, 0, _ERRNO | errno)]
-    for tests, action in ((plan.bits, _NOTIFY), (plan.traced_bits, _TRACE)):
-        for name, position, mask in tests:
-            for number in _numbers(abi, (name,)):
-                code += _if_bits(number, position, mask, action)
+    code += _tests_of_arguments(abi, plan)
     if plan.known:
         code += [(_AT_LEAST, 0, 1, plan.known + 1), (_RETURN, 0, 0, _NOTIFY)]
     code.append((_RETURN, 0, 0, _ALLOW))
     return b"".join(struct.pack("=HBBI", *instruction) for instruction in code)
+
+
+def _tests_of_arguments(abi: Abi, plan: Plan) -> list[Instruction]:
+    code: list[Instruction] = []
+    for name, position, wanted in plan.equal:
+        for number in _numbers(abi, (name,)):
+            code += _if_equal(number, position, wanted)
+    for tests, action in ((plan.bits, _NOTIFY), (plan.traced_bits, _TRACE)):
+        for name, position, mask in tests:
+            for number in _numbers(abi, (name,)):
+                code += _if_bits(number, position, mask, action)
+    return code
 
 
 def _if_bits(number: int, position: int, mask: int, action: int) -> list[Instruction]:
@@ -81,6 +91,20 @@ def _if_bits(number: int, position: int, mask: int, action: int) -> list[Instruc
         (_ANY_BIT, 0, 1, high),
         (_RETURN, 0, 0, action),
         (_RETURN, 0, 0, _ALLOW),
+    ]
+
+
+def _if_equal(number: int, position: int, wanted: int) -> list[Instruction]:
+    """Notify a call with an argument of that number; what follows finds the call's own loaded."""
+    place = _ARGUMENTS + 8 * position
+    return [
+        (_EQUAL, 0, 6, number),
+        (_LOAD, 0, 0, place),
+        (_EQUAL, 0, 3, wanted),
+        (_LOAD, 0, 0, place + 4),
+        (_EQUAL, 0, 1, 0),
+        (_RETURN, 0, 0, _NOTIFY),
+        (_LOAD, 0, 0, _NUMBER),
     ]
 
 

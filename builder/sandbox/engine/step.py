@@ -39,6 +39,7 @@ class Step:
     unsure: bool = False  # whether the step may hold references to what is not its own
     emulators: tuple[Emulator, ...] = ()  # of this host, for programs of other machines
     stops: bool = False  # whether a tracer heeds `returning`
+    hidden: set[int] = field(default_factory=set)  # processes that asked not to be dumpable
     returning: dict[int, Request] = field(default_factory=dict)  # to be looked at, by task
     told: set[object] = field(default_factory=set)  # what was said already
     has_umasks: bool = True  # whether umasks are virtual, too

@@ -142,6 +142,7 @@ class Tracer:
         self._step.returning.pop(task, None)
         self._step.identities.forget(task)
         self._held.discard(task)
+        self._step.hidden.discard(task)
 
     def _born(self, parent: int, event: int) -> None:
         child = registers.event_message(parent)
@@ -151,6 +152,8 @@ class Tracer:
         step.identities.forget(child)
         if process == child:
             step.programs[child] = step.programs.get(step.process_of(parent), b"/")
+            if step.process_of(parent) in step.hidden:
+                step.hidden.add(child)
         if event == _VFORK:
             self._memory[child] = self._owner(parent)
         if child in self._held:
@@ -181,6 +184,7 @@ class Tracer:
         step = self._step
         step.processes.pop(former, None)
         step.processes[task] = task
+        step.hidden.discard(task)
         step.identities.forget(former)
         self._memory.pop(task, None)
         self._scratch.pop(task, None)
@@ -196,7 +200,7 @@ class Tracer:
         if execution.gid >= 0:
             identity = identity._replace(egid=execution.gid)
         identity = identity._replace(
-            suid=identity.euid, sgid=identity.egid, keeps=False, capable=False, hidden=False
+            suid=identity.euid, sgid=identity.egid, keeps=False, capable=False
         )
         if identity != self._step.identities.of(task):
             self._step.identities.become(task, identity)
