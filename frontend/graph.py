@@ -171,7 +171,8 @@ class ExecOp:
     `env` is complete and ordered. `script` is the body of a `#!` heredoc, mounted read-only
     at /dev/pipes/<script_name> (P56). `proxies` reach the process but are no identity (V42).
     `after` tells the earlier users of caches apart, which this step may see the work of although
-    no layer has it; "" where the step or all before it mount none.
+    no layer has it; "" where the step or all before it mount none. `platform` is the stage's:
+    the same command in the same tree is another step for another machine.
     """
 
     argv: tuple[str, ...]
@@ -188,6 +189,7 @@ class ExecOp:
     script_name: str = ""
     script: str = ""
     after: str = ""
+    platform: str = ""
     proxies: tuple[tuple[str, str], ...] = field(default=(), compare=False)
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import TYPE_CHECKING, Protocol
 
-from builder.errors import SandboxError
+from builder.errors import HostUnsupportedError, SandboxError
 from builder.solver.output import Output, TreeOutput
 from cache.keys import CacheKey
+from cache.spec.oci import Platform
 from cache.value import value
 from frontend.graph import BindMount, CacheMount, ExecOp, SecretMount, Sharing, SshMount, TmpfsMount
 
@@ -103,6 +105,7 @@ class ExecHandler:
             ("hostname", op.hostname),
             ("extra hosts", json.dumps([name for name, _ in op.extra_hosts])),
             ("script", op.script),
+            ("platform", op.platform),
             *_unusual(op),
             *(
                 (f"mount {number} {mount.target}", self._identity(mount, inputs))
@@ -145,11 +148,13 @@ class ExecHandler:
 
         Raises:
             ProcessFailedError: it ended with another status than 0.
+            HostUnsupportedError: it is for a machine that does not exist.
         """
         from builder.solver.exec_run import Step  # noqa: PLC0415 - a cached build runs nothing
 
         if not isinstance(op, ExecOp):
             raise TypeError(op)
+        _check(op.platform)
         step = Step(
             op,
             inputs,
@@ -162,6 +167,19 @@ class ExecHandler:
             self._agents,
         )
         return step.run(log)
+
+
+def _check(platform: str) -> None:
+    """Refuse what nothing can run; of other machines' programs the kernel says so itself."""
+    if not platform:
+        return
+    wanted = Platform.parse(platform)
+    own = Platform.parse(f"linux/{os.uname().machine}").architecture
+    if not wanted.is_known() and wanted.architecture != own:
+        msg = f"RUN for {platform}: no machine of that kind is known, nor an emulator"
+        raise HostUnsupportedError(
+            msg, hint="check --platform, or start the stage with FROM --platform=$BUILDPLATFORM"
+        )
 
 
 def _given(*, required: bool) -> list[str]:

@@ -76,6 +76,10 @@ class Platform:
             raise _unknown_platform(text)
         return cls(_OS_ALIASES.get(parts[0], parts[0]), architecture, variant, version)
 
+    def is_known(self) -> bool:
+        """Whether there are machines of this architecture, as far as we know."""
+        return self.architecture in _ARCHES
+
     def __str__(self) -> str:
         """Render as `os/arch[/variant]`."""
         tail = f"/{self.variant}" if self.variant else ""

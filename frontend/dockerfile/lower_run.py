@@ -65,6 +65,7 @@ def lower_run(session: Session, work: StageWork, run: Run, expand: Expander, pre
         script_name=script_name,
         script=script,
         after=_earlier(work) if caches else "",
+        platform=str(work.platform),
         proxies=proxies(session.build_args, environment.scope),
     )
     if caches:

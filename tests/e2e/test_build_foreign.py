@@ -8,6 +8,7 @@ import tarfile
 from pathlib import Path
 
 import pytest
+from support import bases
 from support.foreign_programs import GREETING, arm64_program
 
 EMULATOR = Path("/usr/bin/qemu-aarch64-static")
@@ -79,3 +80,19 @@ def test_without_an_emulator_the_error_names_step_package_and_way_out(pybuild, c
     assert 'RUN ["/hello"]' in result.err
     assert "qemu-user-static" in result.err
     assert "FROM --platform=$BUILDPLATFORM" in result.err
+
+
+def test_a_step_for_another_machine_is_another_step(pybuild):
+    """K10, S08: the platform is part of what a RUN is, so nothing of ours answers for it."""
+    where = bases.busybox_context(pybuild.home / "native")
+    (where / "Dockerfile").write_text(
+        'FROM scratch\nCOPY . /\nRUN ["/busybox","true"]\n', encoding="utf-8"
+    )
+    pybuild.good(where)
+    assert "2 cached" in pybuild.good(where).err
+    other = "arm64" if os.uname().machine == "x86_64" else "amd64"
+    assert "1 cached" in pybuild.good(f"--platform=linux/{other}", where).err
+    result = pybuild.run("--platform=linux/amd65", where)
+    assert result.code == 3
+    assert "RUN for linux/amd65: no machine of that kind is known" in result.err
+    assert "check --platform" in result.err
