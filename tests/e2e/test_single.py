@@ -7,6 +7,7 @@ import tarfile
 import time
 
 import pytest
+from support.emulated_steps import compiled, outcome
 from support.step_layers import CHANGES, members
 
 SINGLE = ("--sandbox", "single", "--progress", "plain")
@@ -105,6 +106,44 @@ RUN rm /w/own 2>&1 | cut -c 1-3 > /w/n
     assert layers[-2]["w/l"][2:4] == (1000, 1000)
     assert layers[-2]["w/dir"][1:4] == ("0o750", 1000, 1000)
     assert layers[-1]["w/n"][2:4] == (65534, 65534)
+
+
+KEEPING = r"""
+#define _GNU_SOURCE
+#include <linux/capability.h>
+#include <stdio.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+int main(int argc, char **argv) {
+  struct __user_cap_header_struct head = {_LINUX_CAPABILITY_VERSION_3, 0};
+  struct __user_cap_data_struct caps[2];
+  long keeps = prctl(PR_SET_KEEPCAPS, argc > 1, 0, 0, 0);
+  long user = setresuid(1000, 1000, 1000);
+  syscall(SYS_capget, &head, caps);
+  if (argc > 1) caps[0].effective = caps[0].permitted;
+  syscall(SYS_capset, &head, caps);
+  long group = setresgid(1000, 1000, 1000), groups = syscall(SYS_setgroups, 0, NULL);
+  printf("%ld %ld %ld %ld\n", keeps, user, group, groups);
+  fflush(stdout);
+  if (argc > 2) return execl("/keeping", "/keeping", "1", NULL);
+  return execl("/bin/sh", "sh", "-c", "id -u; id -g; chown 5 /tmp/f", NULL);
+}
+"""
+
+
+def test_capabilities_outlive_a_change_of_ids(pybuild, busybox, tmp_path):
+    """PR_SET_KEEPCAPS, as setpriv does it: ids and groups can be changed until exec, then no more (I06)."""
+    text = f"""\
+FROM {busybox}
+COPY --chmod=755 keeping /keeping
+RUN mkdir -p /tmp && touch /tmp/f && chmod 666 /tmp/f; (/keeping; /keeping 1; /keeping 1 2) > /log 2>&1; true
+"""
+    context = pybuild.context("keeping", text, {"keeping": compiled(tmp_path, "keeping", KEEPING)})
+    _, log = outcome(pybuild, context, "userns")
+    assert log[0] == "0 0 -1 -1"
+    assert "0 0 0 0" in log
+    assert outcome(pybuild, context, "single")[1] == log
 
 
 def test_mounts_network_and_host_are_those_of_namespaces(pybuild, busybox):

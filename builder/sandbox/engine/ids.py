@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from builder.sandbox.engine.kernel import Request
     from builder.sandbox.engine.step import Handler, Step
 
-GET_DUMPABLE, SET_DUMPABLE = 3, 4  # of prctl
+GET_DUMPABLE, SET_DUMPABLE, SET_KEEPCAPS = 3, 4, 8  # of prctl
 _SAME = -1
 _USERS, _GROUPS = 0, 1  # kinds of ids
 _MAX_GROUPS = 65536
@@ -171,6 +171,15 @@ def dumpable(step: Step, request: Request) -> int:
 
 def _get(first: int, position: int = 0) -> Handler:
     return lambda step, request: _own(step.identities.of(request.task), first)[position]
+
+
+def keep(step: Step, request: Request) -> int:
+    """PR_SET_KEEPCAPS where capabilities are the kernel's, but ids are not."""
+    identity = step.identities.of(request.task)
+    keeps = request.arguments[1] == 1
+    if identity.keeps != keeps:
+        step.identities.become(request.task, identity._replace(keeps=keeps))
+    return CONTINUE
 
 
 CALLS: dict[str, Handler] = {

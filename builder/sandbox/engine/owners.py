@@ -149,7 +149,7 @@ def _become(step: Step, task: int, fd: int) -> None:
             identity = identity._replace(euid=uid)
         if mode & stat.S_ISGID and mode & stat.S_IXGRP:
             identity = identity._replace(egid=gid)
-    identity = identity._replace(suid=identity.euid, sgid=identity.egid)
+    identity = identity._replace(suid=identity.euid, sgid=identity.egid, keeps=False, capable=False)
     if identity != old:
         step.identities.become(task, identity)
 

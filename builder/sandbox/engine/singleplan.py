@@ -36,8 +36,10 @@ _RIGHTS: dict[str, Handler] = {
     },
     **{name: names.changing(files.CALLS[name]) for name in ("truncate",)},
 }
+_KEEPING = (("prctl", 0, ids.SET_KEEPCAPS),)
 HANDLERS: dict[str, Handler] = {
     **ids.CALLS,
+    "prctl": ids.keep,
     "stat": owners.status(at(None, 0), 1),
     "lstat": owners.status(at(None, 0, fixed=_LINK), 1),
     "fstat": owners.status(at(0, None, fixed=_FD), 1),
@@ -79,11 +81,15 @@ def plan(*, is_root: bool) -> Plan:
     Who becomes another user later on is asked for its rights only where something is changed:
     asking at every open would make steps of root pay for what few of them do.
     """
+    notify = tuple(name for name in HANDLERS if name != "prctl")
     if not is_root:
-        return Plan(notify=tuple(HANDLERS), refuse=(("openat2", errno.ENOSYS),), foreign=True)
+        return Plan(
+            notify=notify, equal=_KEEPING, refuse=(("openat2", errno.ENOSYS),), foreign=True
+        )
     seldom = {*_CHMODS, *_OPENS, *_RIGHTS}
     return Plan(
-        notify=tuple(name for name in HANDLERS if name not in seldom),
+        notify=tuple(name for name in notify if name not in seldom),
+        equal=_KEEPING,
         bits=(
             *(("openat", 2, names.CHANGES), ("open", 1, names.CHANGES)),
             *(("chmod", 1, stat.S_ISGID), ("fchmod", 1, stat.S_ISGID)),
