@@ -54,6 +54,17 @@ RUN find /d -type c -o -type b | sort > /log; find /d -type f >> /log; ls -l /d 
     assert log == ["/d/b2", "/d/copy", "/d/moved", "/d/f", "5", "/d/b", "/d/c"]
 
 
+def test_dev_lists_what_can_be_opened(pybuild, busybox):
+    """The host's devices are neither there nor listed; what is listed has a status (C4)."""
+    text = f"FROM {busybox}\nRUN ls -l /dev > /log 2>&1; cd /dev; ls -a >> /log; echo * >> /log\n"
+    _, log = outcome(pybuild, pybuild.context("dev", text), "emulate")
+    assert not [line for line in log if "No such" in line]
+    names = log[-1].split()
+    assert {"null", "fd", "tty", "urandom"} <= set(names)
+    assert len(names) == len(set(names)) < 14
+    assert {".", "..", *names} == set(log[-len(names) - 3 : -1])
+
+
 def test_an_archive_of_many_owners_is_unpacked(pybuild, busybox):
     """Each file of thousands has its own, in the layer and in the next step (F4)."""
     data = io.BytesIO()

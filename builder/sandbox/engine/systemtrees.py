@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 ROOTS = (b"/proc", b"/dev", b"/sys")
 _STREAMS = {b"stdin": b"0", b"stdout": b"1", b"stderr": b"2"}
-_DEVICES = frozenset({b"null", b"zero", b"full", b"random", b"urandom", b"tty", b"fd", b"pts",
-                      b"ptmx", b"shm", b"stdin", b"stdout", b"stderr"})  # fmt: skip
+DEVICES = frozenset({b"null", b"zero", b"full", b"random", b"urandom", b"tty", b"fd", b"pts",
+                     b"ptmx", b"shm", b"stdin", b"stdout", b"stderr"})  # fmt: skip
 _MASKED = (
     *(
         b"/proc/" + name
@@ -119,7 +119,7 @@ class SystemTrees:
 
     def _device(self, task: int, name: bytes) -> bytes:
         first, _, rest = name[5:].partition(b"/")
-        if first not in _DEVICES:
+        if first not in DEVICES:
             fail(errno.ENOENT)
         if first == b"fd":
             return b"/proc/%d/fd%s" % (self._process_of(task), name[7:])
