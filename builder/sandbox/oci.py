@@ -11,6 +11,7 @@ import contextlib
 import functools
 import json
 import os
+import stat
 import struct
 from typing import TYPE_CHECKING
 
@@ -229,6 +230,7 @@ def _start(program: str, directory: str) -> int:
     if pid == 0:
         try:
             os.chdir(directory)
+            _keep_null()
             syscalls.close_from(3)
             os.execve(program, argv, _VARIABLES)  # noqa: S606 - that is the point
         finally:
@@ -239,6 +241,15 @@ def _start(program: str, directory: str) -> int:
             break
     code = os.waitstatus_to_exitcode(status)
     return code if code >= 0 else 128 - code
+
+
+def _keep_null() -> None:
+    """Have no device as standard input: crun makes its streams the user's own, also the host's."""
+    if stat.S_ISCHR(os.fstat(0).st_mode) and not os.isatty(0):
+        reading, writing = os.pipe()
+        os.dup2(reading, 0)
+        os.close(reading)
+        os.close(writing)
 
 
 def _trouble(log: str) -> str:

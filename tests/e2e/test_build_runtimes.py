@@ -8,6 +8,7 @@ import signal
 import subprocess
 import tarfile
 import time
+from pathlib import Path
 
 import pytest
 
@@ -121,3 +122,17 @@ def test_an_unknown_runtime_is_the_hosts_fault(pybuild, busybox):
     result = pybuild.run("run", "--runtime", "nosuch", busybox, "true")
     assert result.code == 3
     assert 'the OCI runtime "nosuch" is not installed' in result.err
+
+
+@pytest.mark.parametrize("name", RUNTIMES)
+def test_the_hosts_null_device_stays_whose_it_is(pybuild, busybox, name):
+    """A runtime makes its standard streams its user's: never a device that all use (D13)."""
+    before = Path("/dev/null").stat()
+    text = f"FROM {busybox}\nUSER 1234:567\nRUN test ! -s /dev/stdin; read x || id\n"
+    pybuild.good("--runtime", name, pybuild.context("null", text))
+    after = Path("/dev/null").stat()
+    assert (after.st_uid, after.st_gid, after.st_mode) == (
+        before.st_uid,
+        before.st_gid,
+        before.st_mode,
+    )
