@@ -7,6 +7,7 @@ Exit status: 0 done, 1 the build failed, 2 Dockerfile or usage, 3 this host cann
 from __future__ import annotations
 
 import contextlib
+import errno
 import gc
 import importlib
 import os
@@ -71,7 +72,9 @@ def _run(words: list[str]) -> int:
     except RecursionError:
         return _say("the input is nested too deeply", None, _FAILED)
     except OSError as error:
-        return _say(reason_of(error), advice_on(error), _FAILED)
+        # A full disk has a name; what has none may be standard output, which prune cannot help.
+        is_output = error.filename is None and error.errno == errno.ENOSPC
+        return _say(reason_of(error), None if is_output else advice_on(error), _FAILED)
     except MemoryError:
         return _say("out of memory", "give the build more memory", _FAILED)
 
