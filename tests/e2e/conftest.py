@@ -86,6 +86,8 @@ def pybuild(request):
     session = request.getfixturevalue(f"{request.param}_pybuild")
     name = re.sub(r"\W+", "-", request.node.name)[:60].strip("-")
     home = session.home / name
+    while home.exists():  # of another module's test of that name
+        home = home.with_name(f"{home.name}+")
     home.mkdir()
     own = session._with(home=home, state=home / "state")
     own.own(home)
