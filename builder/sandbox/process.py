@@ -96,16 +96,23 @@ def become(
         text = f"{error.filename or 'set-up'}: {error.strerror}"
         os.write(error_fd, SETUP_FAILED + text.encode("utf-8", "surrogateescape"))
         os._exit(NOT_EXECUTABLE)
-    variables = environment(process, credentials)
-    path, reason = find_program(process.argv[0], variables.get("PATH") or DEFAULT_PATH)
+    execute(process, environment(process, credentials), through=fd)
+
+
+def execute(process: Process, variables: dict[str, str], *, through: int | None = None) -> NoReturn:
+    """Turn into the program, by way of the one that `through` is an fd of; fail as shells do."""
+    name = process.argv[0]
+    path, reason = find_program(name, variables.get("PATH") or DEFAULT_PATH)
     if reason:
-        fail(process.argv[0], reason)
+        fail(name, reason)
     try:
-        os.execve(fd, [path, *process.argv], variables)  # noqa: S606 - that is the point
+        if through is None:
+            os.execve(path, process.argv, variables)  # noqa: S606 - that is the point
+        os.execve(through, [path, *process.argv], variables)  # noqa: S606 - likewise
     except OSError as error:
-        fail(process.argv[0], error.errno)
+        fail(name, error.errno)
     except ValueError:
-        fail(process.argv[0], errno.EINVAL)  # null bytes in argv, `=` in a variable's name
+        fail(name, errno.EINVAL)  # null bytes in argv, `=` in a variable's name
 
 
 def _restrict(spec: SandboxSpec, credentials: Credentials, tools: Tools, manner: Manner) -> None:

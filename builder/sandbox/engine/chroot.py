@@ -208,16 +208,7 @@ def _become(start: _Start, channel: socket.socket) -> NoReturn:
     variables = process.environment(spec.process, start.owner)
     _drop_rights(start.rights)
     process.take_ids(start.owner)
-    search = variables.get("PATH") or process.DEFAULT_PATH
-    path, reason = process.find_program(spec.process.argv[0], search)
-    if reason:
-        process.fail(spec.process.argv[0], reason)
-    try:
-        os.execve(path, spec.process.argv, variables)  # noqa: S606 - that is the point
-    except OSError as error:
-        process.fail(spec.process.argv[0], error.errno)
-    except ValueError:
-        process.fail(spec.process.argv[0], errno.EINVAL)
+    process.execute(spec.process, variables)
 
 
 def _drop_rights(held: int) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import errno
 import functools
 import os
 from typing import TYPE_CHECKING, NoReturn
@@ -146,13 +145,4 @@ def _become(start: _Start, channel: socket.socket) -> NoReturn:
     supervisor.hand_over(channel, plans.emulation(), confine)
     os.closerange(3, 1 << 16)
     variables = process.environment(spec.process, start.owner)
-    search = variables.get("PATH") or process.DEFAULT_PATH
-    path, reason = process.find_program(spec.process.argv[0], search)
-    if reason:
-        process.fail(spec.process.argv[0], reason)
-    try:
-        os.execve(path, spec.process.argv, variables)  # noqa: S606 - that is the point
-    except OSError as error:
-        process.fail(spec.process.argv[0], error.errno)
-    except ValueError:
-        process.fail(spec.process.argv[0], errno.EINVAL)
+    process.execute(spec.process, variables)
