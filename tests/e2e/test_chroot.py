@@ -11,12 +11,12 @@ import subprocess
 import sys
 import tarfile
 import time
-from pathlib import Path
 
 import pytest
 from support.emulated_steps import compiled
 from support.environments import CONFINED
 from support.pybuild_cli import REPOSITORY
+from support.running import running
 from support.step_layers import CHANGES, members
 
 from builder.sandbox.process import CAPABILITIES
@@ -40,19 +40,6 @@ def build(pybuild, context, name, *flags):
 def said(done, text):
     """Whether a step printed a line."""
     return any(line.split(" ", 2)[-1] == text for line in done.err.splitlines())
-
-
-def running(*words):
-    """Processes with such a command line."""
-    found = []
-    for pid in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            line = Path("/proc", pid, "cmdline").read_bytes().split(b"\0")
-        except OSError:
-            continue
-        if all(word.encode() in line for word in words):
-            found.append(int(pid))
-    return found
 
 
 def test_chroot_layers_are_those_of_namespaces(pybuild, busybox):
@@ -149,16 +136,6 @@ RUN ln -s $OUTSIDE /link; for f in $OUTSIDE /link /../../../../../..$OUTSIDE /pr
         assert bad not in done.err.split("RUN ln")[-1].split("\n", 8)[-1], bad
 
 
-def test_chroot_what_a_step_leaves_running_ends_with_it(pybuild, busybox):
-    """Background processes do not hold the build up, nor outlive it (D23)."""
-    text = f"FROM {busybox}\nRUN sleep 7541 & (sleep 7542 &) ; setsid sleep 7543 & echo started\n"
-    started = time.monotonic()
-    pybuild.good(*CHROOT, pybuild.context("left", text))
-    assert time.monotonic() - started < 60
-    for number in ("7541", "7542", "7543"):
-        assert not running("sleep", number)
-
-
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_chroot_a_killed_build_leaves_no_process(pybuild, busybox, number):
     """Neither a cancelled one nor one that had no chance to clean up (D23, S-I02)."""
@@ -176,18 +153,6 @@ def test_chroot_a_killed_build_leaves_no_process(pybuild, busybox, number):
         time.sleep(0.05)
     for last in ("", "1", "2"):
         assert not running("sleep", word + last)
-
-
-@pytest.mark.parametrize(
-    ("command", "code"),
-    [("exit 7", 7), ("kill -9 $$", 137), ("nonexistent", 127), ("/etc", 126), ("false", 1)],
-)
-def test_chroot_endings_are_told(pybuild, busybox, command, code):
-    """Exit codes are those that shells and runtimes give (R02)."""
-    context = pybuild.context("ends", f"FROM {busybox}\nRUN {command}\n")
-    done = pybuild.run(*CHROOT, context)
-    assert done.code == 1
-    assert f"exit code: {code}" in done.err
 
 
 def test_chroot_trees_of_other_sandboxes_are_not_mixed_up(pybuild, busybox):

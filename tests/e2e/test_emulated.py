@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import tarfile
-import time
 from pathlib import Path
 
 import pytest
@@ -95,38 +94,6 @@ RUN ln -s $OUTSIDE /link; for f in $OUTSIDE /link /../../../../../..$OUTSIDE /pr
     assert "alive" in done.err
     for bad in ("canary", " read /", "signalled"):
         assert bad not in done.err.split("RUN ln")[-1].split("\n", 6)[-1]
-
-
-def test_what_a_step_leaves_running_ends_with_it(pybuild, busybox):
-    """Background processes do not hold the build up, nor outlive it (D23)."""
-    context = pybuild.context("left", f"FROM {busybox}\nRUN sleep 654 & sleep 653 & echo started\n")
-    started = time.monotonic()
-    pybuild.good(*EMULATED, context)
-    assert time.monotonic() - started < 60
-    lines = [line for pid in os.listdir("/proc") if pid.isdigit() for line in _arguments(pid)]
-    assert b"654" not in lines
-    assert b"653" not in lines
-
-
-def _arguments(pid):
-    try:
-        with open(f"/proc/{pid}/cmdline", "rb") as file:
-            return file.read().split(b"\0")
-    except OSError:
-        return []
-
-
-@pytest.mark.parametrize(
-    ("command", "code"),
-    [("exit 7", 7), ("kill -9 $$", 137), ("nonexistent", 127), ("/etc", 126), ("false", 1)],
-)
-def test_endings_are_told(pybuild, busybox, command, code):
-    """Exit codes are those that shells and runtimes give (R02)."""
-    context = pybuild.context("ends", f"FROM {busybox}\nRUN {command}\n")
-    done = pybuild.run(*EMULATED, context)
-    assert done.code == 1
-    assert f"exit code: {code}" in done.err
-    assert "Dockerfile:2" in done.err
 
 
 def test_fifos_sockets_links_and_chroot_work(pybuild, busybox):

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 import tarfile
-import time
 
-import pytest
 from support.emulated_steps import compiled, outcome
 from support.step_layers import CHANGES, members
 
@@ -161,38 +159,6 @@ RUN --mount=type=cache,target=/cache cat /cache/k >> /o
     assert set(layers[-2]) == {"o"}
     assert layers[-1]["o"][8] == b"1000\nbuildkitsandbox\nlo\n2\nkept\n"
     assert os.listdir(pybuild.state / "scratch") == []
-
-
-def test_what_a_step_leaves_running_ends_with_it(pybuild, busybox):
-    """Background processes do not hold the build up, nor outlive it (D23)."""
-    context = pybuild.context("left", f"FROM {busybox}\nRUN sleep 754 & sleep 753 & echo started\n")
-    started = time.monotonic()
-    pybuild.good(*SINGLE, context)
-    assert time.monotonic() - started < 60
-    lines = [line for pid in os.listdir("/proc") if pid.isdigit() for line in _arguments(pid)]
-    assert b"754" not in lines
-    assert b"753" not in lines
-
-
-def _arguments(pid):
-    try:
-        with open(f"/proc/{pid}/cmdline", "rb") as file:
-            return file.read().split(b"\0")
-    except OSError:
-        return []
-
-
-@pytest.mark.parametrize(
-    ("command", "code"),
-    [("exit 7", 7), ("kill -9 $$", 137), ("nonexistent", 127), ("/etc", 126), ("false", 1)],
-)
-def test_endings_are_told(pybuild, busybox, command, code):
-    """Exit codes are those that shells and runtimes give (R02)."""
-    context = pybuild.context("ends", f"FROM {busybox}\nRUN {command}\n")
-    done = pybuild.run(*SINGLE, context)
-    assert done.code == 1
-    assert f"exit code: {code}" in done.err
-    assert "Dockerfile:2" in done.err
 
 
 def test_trees_of_kinds_are_kept_apart(pybuild, busybox):
