@@ -15,8 +15,8 @@ check: .venv/installed-dev lint
 	$(BIN)/pytest -q tests/frontend tests/cache tests/builder
 
 lint: .venv/installed-dev
-	$(BIN)/ruff format --check -q builder frontend cache tests bench
-	$(BIN)/ruff check -q builder frontend cache tests bench
+	$(BIN)/ruff format --check -q builder frontend cache tests bench hatch_build.py
+	$(BIN)/ruff check -q builder frontend cache tests bench hatch_build.py
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
@@ -29,10 +29,12 @@ lock:
 	uv export -q --no-emit-project --no-header --no-annotate --all-groups -o requirements-dev.txt
 	rm -f uv.lock
 
-.venv/installed: requirements.txt pyproject.toml
+SOURCES := hatch_build.py $(shell find builder frontend cache -name '*.c')
+
+.venv/installed: requirements.txt pyproject.toml $(SOURCES)
 	@sh tests/setup.sh hello $(PYTHON)
 
-.venv/installed-dev: requirements-dev.txt pyproject.toml
+.venv/installed-dev: requirements-dev.txt pyproject.toml $(SOURCES)
 	@sh tests/setup.sh test $(PYTHON)
 
 clean:
