@@ -38,7 +38,8 @@ exit status is its own. What stands after IMAGE belongs to the program.
   -p, --publish HOST_PORT:PORT
                          lead a TCP port of this host into --network sandbox
   --platform P           which image of an index, such as linux/arm64
-  --runtime NAME         start it in an OCI runtime: runc, crun or a path
+  --sandbox TIER         how it is kept in: auto (default), userns, single, chroot or emulate
+  --runtime NAME         start it in an OCI runtime instead: runc, crun or a path
   -m, --memory SIZE, --cpus N, --pids-limit N and the other limits of `pybuild build`
   --rm                   what always happens
 {_INSECURE}{_ROOT}""",

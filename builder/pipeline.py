@@ -18,10 +18,12 @@ from builder.outputs import compressed_ahead, insecure_hosts, outputs_of
 from builder.platforms import foreign_hint, joined, makes_index, platforms_of
 from builder.remote import Network
 from builder.results import solved
+from builder.runtime import check
 from builder.solve import Solve
 from cache.value import replace, value
 from frontend.dockerfile.instructions import try_parse
 from frontend.dockerfile.lower import Lowered, LowerRequest, lower
+from frontend.graph import Network as NetworkChoice
 from frontend.source import DockerfileError
 
 if TYPE_CHECKING:
@@ -79,6 +81,8 @@ def build(request: BuildRequest, caller: Caller) -> Built:
         PybuildError: whatever went wrong; nothing is half-written.
     """
     outputs = outputs_of(request, stdout_is_terminal=caller.stdout_is_terminal)
+    apart = request.network is NetworkChoice.SANDBOX
+    check(request.sandbox, runtime=request.runtime, apart=apart)
     secrets = _lent(request, caller)
     request = replace(request, insecure_registries=insecure_hosts(request, outputs))
     with contextlib.ExitStack() as stack:

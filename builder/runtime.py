@@ -46,6 +46,28 @@ class Wishes:
     notice: Callable[[str], None] = _unheard
 
 
+def check(sandbox: str, *, runtime: str, apart: bool) -> None:
+    """Refuse what can be seen to be impossible without trying anything, also where no step will run.
+
+    Raises:
+        HostUnsupportedError: these cannot be had together, or the OCI runtime is not there.
+    """
+    _check_network(sandbox, apart=apart)
+    if runtime:
+        from builder.sandbox import ociprogram  # noqa: PLC0415 - only when asked
+
+        ociprogram.find(runtime)
+        if sandbox in {"single", "chroot", "emulate"}:
+            msg = f"--sandbox={sandbox} starts no OCI runtime"
+            raise HostUnsupportedError(msg, hint="leave out --sandbox or --runtime")
+
+
+def _check_network(tier: str, *, apart: bool) -> None:
+    if apart and tier in {"chroot", "emulate"}:
+        msg = f"--network=sandbox needs namespaces, which the {tier} sandbox has not"
+        raise HostUnsupportedError(msg, hint="choose --network host")
+
+
 class RuntimeStarter:
     """Enters the namespace, forks the launcher and opens the snapshots; closed with the build."""
 
@@ -91,15 +113,10 @@ class RuntimeStarter:
             from builder.snapshot.clamped import ClampedLayers  # noqa: PLC0415 - rarely asked for
 
             layers = ClampedLayers(layers, self._epoch)
-        if self._wishes.runtime and self._asked in {"single", "chroot", "emulate"}:
-            msg = f"--sandbox={self._asked} starts no OCI runtime"
-            raise HostUnsupportedError(msg, hint="leave out --sandbox or --runtime")
         tier = self._tier(scratch)
         plain = tier in {"chroot", "emulate"}
         self.owners = "one" if tier in {"single", "emulate"} else ""
-        if self._wishes.apart and plain:
-            msg = f"--network=sandbox needs namespaces, which the {tier} sandbox has not"
-            raise HostUnsupportedError(msg, hint="choose --network host")
+        _check_network(tier, apart=self._wishes.apart)
         if plain:
             runtime = self._start_plain(scratch, layers, merged, chroot=tier == "chroot")
         elif tier == "single":
@@ -249,9 +266,9 @@ class RuntimeStarter:
         """What runs each step, where it is not our own init."""
         if not self._wishes.runtime:
             return ()
-        from builder.sandbox import oci  # noqa: PLC0415 - only when asked
+        from builder.sandbox import oci, ociprogram  # noqa: PLC0415 - only when asked
 
-        return (oci.runner(oci.find(self._wishes.runtime)),)
+        return (oci.runner(ociprogram.find(self._wishes.runtime)),)
 
     def _emulators(self) -> tuple[Emulator, ...]:
         """What runs programs of other machines, where some may have to run."""

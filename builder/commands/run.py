@@ -14,11 +14,11 @@ from builder.base_images import BaseImages
 from builder.commandhelp import page, refuse
 from builder.errors import UsageError
 from builder.limitvalues import FLAGS, parse_limits
-from builder.options import local_platform, parse_platform
+from builder.options import SANDBOXES, local_platform, parse_platform
 from builder.remote import Network
 from builder.request import parse_pairs
 from builder.resources import size_text
-from builder.runtime import RuntimeStarter, Wishes
+from builder.runtime import RuntimeStarter, Wishes, check
 from builder.sandbox.network import hosts
 from builder.sandbox.spec import Bind, NetworkMode, Process, SandboxSpec
 from builder.solve import step_resolv_conf
@@ -34,8 +34,7 @@ if TYPE_CHECKING:
     from cache.spec.oci import Platform
 
 _LIMIT_FLAGS = sorted(FLAGS - {"resource"})
-
-
+_SANDBOXES = [name for name in SANDBOXES if name != "none"]
 _NETWORKS = {
     "default": NetworkMode.HOST,
     "host": NetworkMode.HOST,
@@ -53,12 +52,13 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     chosen = _parse(argv)
     platform = parse_platform(chosen.platform, environ)
     wishes = _wishes(chosen, platform)
+    check(chosen.sandbox, runtime=wishes.runtime, apart=wishes.apart)
     network = Network(environ, tuple(chosen.insecure_registry))
     with states.opened(states.locate(environ, chosen.root), network) as state, interrupt.raised():
         network.origin = state.layers.origin
         images = BaseImages(state, network, pull=False, platform=platform, notice=_notice)
         image = images.resolve(chosen.image, platform)
-        starter = RuntimeStarter(state, wishes=wishes)
+        starter = RuntimeStarter(state, sandbox=chosen.sandbox, wishes=wishes)
         try:
             starter.start(Trees({}, state.layers).merged)
             return _start(starter, image, chosen, environ)
@@ -79,6 +79,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     options.add_argument("-p", "--publish", action="append", default=[])
     options.add_argument("--platform", default="")
     options.add_argument("--runtime", default="")
+    options.add_argument("--sandbox", choices=_SANDBOXES, default="auto")
     for name in _LIMIT_FLAGS:
         shorts = {"memory": ["-m"], "cpu-shares": ["-c"]}.get(name, [])
         options.add_argument(*shorts, f"--{name}", default="")
@@ -105,7 +106,13 @@ def _wishes(chosen: argparse.Namespace, platform: Platform) -> Wishes:
 
 _VALUED = frozenset(
     "-c -e --env -m -p --publish -v --volume -w --workdir -u --user --entrypoint --network --platform".split()  # noqa: SIM905
-) | {"--insecure-registry", "--root", "--runtime", *(f"--{name}" for name in _LIMIT_FLAGS)}
+) | {
+    "--insecure-registry",
+    "--root",
+    "--runtime",
+    "--sandbox",
+    *(f"--{name}" for name in _LIMIT_FLAGS),
+}
 
 
 def _command_start(argv: Sequence[str]) -> int:

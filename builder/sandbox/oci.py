@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
     from builder.sandbox.spec import SandboxSpec
 
-_PACKAGE = "crun"
 _ID = "step"  # there is one in the directory of states
 _STRICT = syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOEXEC
 _GROUPS = "/sys/fs/cgroup"
@@ -49,22 +48,6 @@ class Bundle:
 def runner(program: str) -> functools.partial[NoReturn]:
     """What the launcher starts for each step, given the path of a runtime."""
     return functools.partial(_run, program)
-
-
-def find(name: str) -> str:
-    """The path of a runtime, given its name or path.
-
-    Raises:
-        HostUnsupportedError: there is none.
-    """
-    paths = [name] if "/" in name else [f"{place}/{name}" for place in os.get_exec_path()]
-    path = next((path for path in paths if os.access(path, os.X_OK)), "")
-    if not path:
-        raise HostUnsupportedError(
-            f'the OCI runtime "{name[:100]}" is not installed',
-            hint=f"install it, such as apt install {_PACKAGE}, or leave out --runtime",
-        )
-    return os.path.abspath(path)
 
 
 def _run(

@@ -124,6 +124,26 @@ def test_an_unknown_runtime_is_the_hosts_fault(pybuild, busybox):
     assert 'the OCI runtime "nosuch" is not installed' in result.err
 
 
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (("--runtime", "nosuch"), 'the OCI runtime "nosuch" is not installed'),
+        (("--runtime", "/"), 'the OCI runtime "/" is not installed'),
+        (
+            ("--runtime", "/bin/true", "--sandbox", "single"),
+            "--sandbox=single starts no OCI runtime",
+        ),
+        (("--network", "sandbox", "--sandbox", "emulate"), "--network=sandbox needs namespaces"),
+    ],
+)
+def test_what_cannot_be_had_is_refused_though_no_step_would_need_it(pybuild, flags, said):
+    """Not only by the first build that finds nothing in the cache: exit 3."""
+    context = pybuild.context("nothing-runs", "FROM scratch\nCOPY Dockerfile /\n")
+    result = pybuild.run(*flags, context)
+    assert result.code == 3
+    assert said in result.err
+
+
 @pytest.mark.parametrize("name", RUNTIMES)
 def test_the_hosts_null_device_stays_whose_it_is(pybuild, busybox, name):
     """A runtime makes its standard streams its user's: never a device that all use (D13)."""

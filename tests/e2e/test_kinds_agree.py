@@ -69,3 +69,22 @@ def test_a_cache_is_whose_it_is_asked_to_be(root_pybuild, busybox, kind):
     root_pybuild.good("--no-cache", "--sandbox", kind, "-t", f"owned-{kind}", context)
     said = root_pybuild.good("run", "--rm", f"owned-{kind}", "cat", "/o").out
     assert said.split() == [*("750", "33:34") * 2, "x", "750", "33:34"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_image_is_started_in_the_sandbox_asked_for(root_pybuild, busybox, kind):
+    """R02: `pybuild run` takes what a build takes; streams and status are the program's own."""
+    script = "read x; echo $x $$; grep -c 'TracerPid:.0$' /proc/$$/status; exit 7"
+    flags = ("-i", "--sandbox", kind)
+    said = root_pybuild.run("run", *flags, busybox, "sh", "-c", script, stdin=b"given\n")
+    word, number, is_untraced = said.out.split()
+    assert (said.code, word) == (7, "given")
+    has_namespaces = kind in {"userns", "single"}
+    assert (number == "2") == has_namespaces
+    assert (is_untraced == "1") == has_namespaces
+
+
+def test_sandboxes_that_start_nothing_are_refused(root_pybuild, busybox):
+    """An image cannot be started where RUN is switched off."""
+    assert root_pybuild.run("run", "--sandbox", "none", busybox, "true").code == 2
+    assert root_pybuild.run("run", "--sandbox", "bogus", busybox, "true").code == 2
