@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
-
 from cache.errors import ContentNotFoundError, PybuildError
+from cache.hints import TYPE_CHECKING, Protocol
 from cache.spec.reference import Reference
 from frontend.dockerfile.contexts import LAYOUT
 

@@ -12,9 +12,9 @@ import gc
 import importlib
 import os
 import sys
-from typing import TYPE_CHECKING
 
 from cache.errors import PybuildError, advice_on, reason_of
+from cache.hints import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

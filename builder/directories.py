@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 from builder.context.local import LocalContext
 from builder.dockerfile_input import read_ignore
 from builder.errors import UsageError
+from cache.hints import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

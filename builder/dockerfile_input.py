@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import stat
 import sys
-from typing import TYPE_CHECKING
 
 from builder.errors import UsageError
+from cache.hints import TYPE_CHECKING
 from cache.value import value
 from frontend.dockerfile import remote
 from frontend.source import MAX_SOURCE, SourceFile

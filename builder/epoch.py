@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from builder.request import CONTEXT_EPOCH, parse_epoch
+from cache.hints import TYPE_CHECKING
 from cache.value import replace
 
 if TYPE_CHECKING:

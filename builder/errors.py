@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from cache.errors import PybuildError
+from cache.hints import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from frontend.graph import Vertex

@@ -6,7 +6,6 @@ import contextlib
 import itertools
 import sys
 import time
-from typing import TYPE_CHECKING
 
 from builder.export.exporter import BlobForm, publish, publish_index
 from builder.export.output import Compression, OutputSpec
@@ -15,6 +14,7 @@ from builder.progress.events import VertexDone, VertexFailed, VertexStarted, War
 from builder.results import clamped, rewritten
 from builder.solver.steplog import ReportedLog
 from cache.errors import PybuildError
+from cache.hints import TYPE_CHECKING
 from cache.spec.reference import Reference
 from cache.value import replace, value
 

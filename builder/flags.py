@@ -7,9 +7,8 @@ nothing is a flag. Knows no flag by name and gives no value a meaning.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from builder.errors import UsageError
+from cache.hints import TYPE_CHECKING
 from cache.value import value
 
 if TYPE_CHECKING:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import signal
-from typing import TYPE_CHECKING
 
 from builder.errors import CancelledBuildError
+from cache.hints import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

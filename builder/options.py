@@ -6,13 +6,12 @@ stands inside a value in `flagvalues`. Reads no file and starts nothing.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 from builder.errors import UsageError
 from builder.flags import Grammar, parse
 from builder.request import BuildRequest, parse_epoch, parse_pairs
 from builder.resources import GATEWAY
 from cache.errors import PybuildError
+from cache.hints import TYPE_CHECKING, Any
 from cache.spec.oci import Platform
 from cache.spec.reference import Reference
 from frontend.graph import Network

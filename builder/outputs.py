@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from builder.errors import UsageError
 from builder.export.output import Compression, OutputSpec, OutputType, check_outputs
 from builder.platforms import makes_index, platforms_of
+from cache.hints import TYPE_CHECKING
 from cache.value import replace
 
 if TYPE_CHECKING:

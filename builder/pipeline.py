@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from functools import partial
-from typing import TYPE_CHECKING
 
 from builder import state as states
 from builder.base_images import BaseImages
@@ -20,6 +19,7 @@ from builder.remote import Network
 from builder.results import solved
 from builder.runtime import check
 from builder.solve import Solve
+from cache.hints import TYPE_CHECKING
 from cache.value import replace, value
 from frontend.dockerfile.instructions import try_parse
 from frontend.dockerfile.lower import Lowered, LowerRequest, lower

@@ -5,9 +5,8 @@ Knows graphs and values; resolves, runs and writes nothing.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from builder.errors import UsageError
+from cache.hints import TYPE_CHECKING
 from cache.value import replace
 from frontend.graph import Graph, GraphBuilder, Ref
 

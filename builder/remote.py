@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, BinaryIO
 
 from builder.progress.current import CurrentProgress
 from builder.solver.http_op import MAX_DOWNLOAD, Fetched
 from cache.errors import ContentNotFoundError
+from cache.hints import TYPE_CHECKING, BinaryIO
 from cache.spec.reference import Reference
 
 if TYPE_CHECKING:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from builder.errors import UsageError
 from builder.resources import NO_LIMITS, Limits
+from cache.hints import TYPE_CHECKING
 from cache.spec.oci import Platform
 from cache.value import value
 from frontend.graph import Network, Ulimit

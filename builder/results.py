@@ -5,12 +5,11 @@ Knows layers and documents as values; writes layers only to rewrite their times.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from builder.errors import SandboxError
 from builder.export.exporter import assemble
 from builder.export.timestamp import rfc3339, seconds_of
 from builder.solver.output import TreeOutput
+from cache.hints import TYPE_CHECKING
 from cache.spec.config import History
 from cache.value import replace, value
 from frontend.graph import ImageOp, Ref

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-from typing import TYPE_CHECKING
 
 from builder.errors import HostUnsupportedError, SandboxError
 from builder.resources import NO_LIMITS, Limits
 from builder.solver.exec_op import Runtime
+from cache.hints import TYPE_CHECKING
 from cache.value import replace, value
 
 if TYPE_CHECKING:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-from typing import TYPE_CHECKING
 
 from builder.clock import Clock
 from builder.options import local_platform
@@ -20,6 +19,7 @@ from builder.solver.output import ContextOutput, Output, TreeOutput
 from builder.solver.scheduler import Policy, Solver
 from builder.solver.steplog import ReportedLog
 from builder.solver.trees import Trees
+from cache.hints import TYPE_CHECKING
 from cache.keys import CacheKey, KeyPart
 from cache.spec.digest import framed
 from cache.statcache import StoredStatCache

@@ -12,8 +12,8 @@ import marshal
 import os
 import sys
 from time import time as now
-from typing import TYPE_CHECKING
 
+TYPE_CHECKING = False  # as cache.hints has it, which is to come from the bundle
 if TYPE_CHECKING:
     from types import CodeType
 

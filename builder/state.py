@@ -6,10 +6,10 @@ import contextlib
 import fcntl
 import os
 import stat
-from typing import TYPE_CHECKING
 
 from cache.database import Database, drop_damaged
 from cache.errors import StoreError, advice_on, reason_of
+from cache.hints import TYPE_CHECKING
 from cache.images import ImageStore
 from cache.layerstore import NoRemote, StoredLayers
 from cache.localstore import LocalStore

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sqlite3
 import threading
-from typing import TYPE_CHECKING
 
 from cache.errors import StoreError
+from cache.hints import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+
+try:
+    import _sqlite3 as sqlite3  # the same without types for dates, which take longer to load
+except ImportError:
+    import sqlite3  # type: ignore[no-redef] # the same names
 
 SCHEMA_VERSION = 1
 _SCHEMA = """

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
 
 from cache.errors import ContentNotFoundError, PybuildError
+from cache.hints import TYPE_CHECKING
 from cache.spec.config import ImageConfig
 from cache.spec.digest import Digest
 from cache.spec.fields import Fields

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from typing import Self
 
 from cache.errors import CorruptRecordError
+from cache.hints import Self
 from cache.spec.digest import Digest, framed
 from cache.value import value
 

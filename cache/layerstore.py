@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from typing import TYPE_CHECKING, BinaryIO, cast
 
 from cache.errors import ContentNotFoundError, DigestMismatchError, PybuildError
+from cache.hints import TYPE_CHECKING, BinaryIO, cast
 from cache.spec import hashes, oci
 from cache.spec.digest import Digest
 from cache.spec.oci import Descriptor, Layer

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-from typing import TYPE_CHECKING, BinaryIO
 
 from cache.errors import (
     ContentNotFoundError,
@@ -16,6 +15,7 @@ from cache.errors import (
     advice_on,
     reason_of,
 )
+from cache.hints import TYPE_CHECKING, BinaryIO
 from cache.spec import hashes
 from cache.spec.digest import Digest
 from cache.spec.oci import Descriptor

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import time
-from typing import TYPE_CHECKING, Protocol
 
 from cache.errors import CorruptRecordError, PybuildError
+from cache.hints import TYPE_CHECKING, Protocol
 from cache.keys import CacheKey
 from cache.spec.digest import Digest
 from cache.spec.oci import Descriptor, Layer

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from struct import Struct
 from struct import error as FormatError  # noqa: N812 - it is a class
-from typing import TYPE_CHECKING
 
+from cache.hints import TYPE_CHECKING
 from cache.spec.digest import framed
 
 if TYPE_CHECKING:

@@ -9,12 +9,15 @@ figures.
 from __future__ import annotations
 
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, TypeVar, dataclass_transform
+
+from cache.hints import TYPE_CHECKING, Any, dataclass_transform
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import TypeVar
 
-T = TypeVar("T")
+    T = TypeVar("T")
+
 _MISSING = object()
 _MANY = 20  # instances of a class that make compiling its constructor worth while
 

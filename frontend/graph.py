@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 from enum import StrEnum
-from typing import TYPE_CHECKING, NewType
 
+from cache.hints import TYPE_CHECKING, NewType
 from cache.value import compared_fields, field, replace, value
 from frontend.source import Span
 

@@ -17,9 +17,9 @@ from __future__ import annotations
 
 import posixpath
 import re
-from typing import TYPE_CHECKING
 
 from cache.errors import PybuildError
+from cache.hints import TYPE_CHECKING
 from cache.value import field, value
 from frontend import ignorepattern
 from frontend.ignoretable import Table

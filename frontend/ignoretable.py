@@ -7,8 +7,8 @@ what a match means.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
 
+from cache.hints import TYPE_CHECKING
 from frontend import ignorepattern
 from frontend.ignorepattern import ACCEPT, STAR
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import TYPE_CHECKING
 
 from builder import interrupt, pipeline
 from builder.flags import TRUE
@@ -12,6 +11,7 @@ from builder.options import build_request, read
 from builder.progress.deferred import DeferredReporter
 from builder.proxies import configured
 from cache.errors import PybuildError
+from cache.hints import TYPE_CHECKING
 from cache.value import replace
 
 if TYPE_CHECKING:

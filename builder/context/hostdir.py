@@ -13,12 +13,12 @@ import os
 import sys
 import threading
 import time
-from typing import TYPE_CHECKING
 
 from builder.context.payload import changed
 from builder.context.source import CopyError, join, shown
 from cache.archive.entry import MAX_PATH, decode, encode
 from cache.errors import PybuildError
+from cache.hints import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import io
-from typing import TYPE_CHECKING, BinaryIO, Protocol, Self, cast
 
 from builder.context.source import CopyError, join, resolve, shown
 from cache.archive.entry import Kind
+from cache.hints import TYPE_CHECKING, BinaryIO, Protocol, Self, cast
 from cache.spec import hashes
 from cache.spec.digest import framed
 

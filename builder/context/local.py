@@ -11,7 +11,6 @@ import os
 import stat
 import struct
 from itertools import starmap
-from typing import TYPE_CHECKING, BinaryIO, Self, cast
 
 from builder.context.hostdir import HostDirectory, Listing, unreadable
 from builder.context.payload import PayloadReader, changed
@@ -19,6 +18,7 @@ from builder.context.source import CopyError, join, resolve, shown
 from cache.archive.entry import Entry, Kind
 from cache.archive.mould import make_entry
 from cache.errors import PybuildError
+from cache.hints import TYPE_CHECKING, BinaryIO, Self, cast
 from cache.spec import hashes
 
 if TYPE_CHECKING:

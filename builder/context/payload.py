@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import io
 import os
-from typing import Self
 
 from builder.context.source import CopyError, shown
+from cache.hints import Self
 from cache.spec import hashes
 
 

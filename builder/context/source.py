@@ -5,10 +5,9 @@ Owns path resolution over any tree. Must not know Dockerfiles, caches or the hos
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, BinaryIO, Protocol
-
 from cache.archive.entry import Kind
 from cache.errors import PybuildError
+from cache.hints import TYPE_CHECKING, BinaryIO, Protocol
 from frontend.source import printable
 
 if TYPE_CHECKING:

@@ -5,11 +5,10 @@ Knows no destination: what is assembled here is what layout, push and the store 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from builder.errors import UsageError
 from builder.export.output import Compression
 from builder.export.timestamp import rfc3339, seconds_of
+from cache.hints import TYPE_CHECKING
 from cache.spec import oci
 from cache.spec.config import History
 from cache.spec.manifest import MAX_LAYERS, Image, Index, Manifest

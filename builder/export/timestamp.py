@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import re
 import time
-from datetime import date
 
-_EPOCH_DAY = date(1970, 1, 1).toordinal()
-_RFC3339 = re.compile(
-    r"(\d{4})-(\d\d)-(\d\d)[Tt ](\d\d):(\d\d):(\d\d)(?:\.\d+)?(?:[Zz]|([+-])(\d\d):(\d\d))\Z",
-    re.ASCII,
-)
+_TIME = "1970-01-01T00:00:00"
+_ZONE = r"(?:\.\d+)?(?:[Zz]|([+-])(\d\d):(\d\d))"
+_DIGITS = 14
+_EPOCH = 719_468  # days from the first of March of the year 0 to 1970
 
 
 def rfc3339(seconds: int) -> str:
@@ -20,18 +18,33 @@ def rfc3339(seconds: int) -> str:
 
 def seconds_of(text: str) -> int | None:
     """Whole seconds since the epoch of RFC 3339 text; None when it is not such text."""
-    match = _RFC3339.match(text)
-    if match is None:
+    offset = _offset(text[len(_TIME) :])
+    numbers = text[:4], text[5:7], text[8:10], text[11:13], text[14:16], text[17:19]
+    digits = "".join(numbers)
+    if offset is None or not (len(digits) == _DIGITS and digits.isascii() and digits.isdecimal()):
         return None
-    year, month, day, hour, minute, second = (int(match.group(i)) for i in range(1, 7))
+    if text[4] + text[7] + text[13] + text[16] != "--::" or text[10] not in "Tt ":
+        return None
+    year, month, day, hour, minute, second = map(int, numbers)
     if not (1 <= month <= 12 and 1 <= day <= 31 and hour < 24 and minute < 60 and second <= 60):  # noqa: PLR2004 - the calendar's numbers
         return None
     if year == 0:
         return None
-    offset = 0
-    if match.group(7):
-        offset = int(match.group(8)) * 3600 + int(match.group(9)) * 60
-        offset = -offset if match.group(7) == "-" else offset
-    # Days count on past the end of a short month, as in the reference.
-    days = date(year, month, 1).toordinal() - _EPOCH_DAY + day - 1
+    # Days count on past the end of a short month, as in the reference; years begin with March.
+    year -= month < 3  # noqa: PLR2004 - March
+    days = 365 * year + year // 4 - year // 100 + year // 400 - _EPOCH
+    days += (153 * ((month + 9) % 12) + 2) // 5 + day - 1
     return ((days * 24 + hour) * 60 + minute) * 60 + second - offset
+
+
+def _offset(zone: str) -> int | None:
+    """Seconds ahead of UTC, from what follows the seconds; None when that is no zone."""
+    if zone == "Z":
+        return 0
+    match = re.fullmatch(_ZONE, zone, re.ASCII)
+    if match is None:
+        return None
+    if match[1] is None:
+        return 0
+    ahead = int(match[2]) * 3600 + int(match[3]) * 60
+    return -ahead if match[1] == "-" else ahead

@@ -6,11 +6,11 @@ Pushing is the registry's business, keeping images the store's; neither is done 
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, BinaryIO, assert_never
 
 from builder.errors import UsageError
 from builder.export.destination import open_destination
 from builder.export.output import OutputType
+from cache.hints import TYPE_CHECKING, BinaryIO, assert_never
 from cache.value import value
 
 if TYPE_CHECKING:

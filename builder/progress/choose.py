@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Literal, assert_never, get_args
 
 from builder.errors import UsageError
 from builder.progress.plain import PlainReporter
 from builder.progress.quiet import QuietReporter
+from cache.hints import TYPE_CHECKING, assert_never
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from typing import TextIO
+    from typing import Literal, TextIO
 
     from builder.progress.events import Reporter
 
-Kind = Literal["auto", "plain", "tty", "rawjson", "quiet"]
-KINDS: tuple[Kind, ...] = get_args(Kind)
+    Kind = Literal["auto", "plain", "tty", "rawjson", "quiet"]
+
+KINDS: tuple[Kind, ...] = ("auto", "plain", "tty", "rawjson", "quiet")
 
 
 def make_reporter(

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
-
+from cache.hints import Protocol
 from cache.value import value
 
 

@@ -6,11 +6,11 @@ What is printed is a function of the events alone, their times included.
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING
 
 from builder.progress import events
 from builder.progress.sink import Sink
 from builder.progress.text import LineSplitter, harmless, human_size
+from cache.hints import TYPE_CHECKING
 from cache.value import field, state
 
 if TYPE_CHECKING:

@@ -10,14 +10,14 @@ _UNITS = ("B", "kB", "MB", "GB", "TB", "PB", "EB")
 
 # Whole escape sequences go: CSI (colours, cursor), then OSC, DCS, SOS, PM, APC (titles, links,
 # clipboard), then two-byte ones. None of the loops overlap, so matching stays linear.
-_SEQUENCE = re.compile(
+_SEQUENCE = (  # patterns are compiled when they are first needed
     r"\x1b\[[0-?]*[ -/]*[@-~]"
     r"|\x1b[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\)"
     r"|\x1b[ -/]+[0-~]"
     r"|\x1b[0-9=>cDEHMNO78]"
 )
 # C0 without tab, DEL, C1, line and paragraph separators, and what reorders or hides text.
-_CONTROL = re.compile(
+_CONTROL = (
     "[\x00-\x08\x0a-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb]"
 )
 
@@ -27,7 +27,7 @@ def harmless(text: str) -> str:
     if text.isprintable():
         return text
     text = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    return _CONTROL.sub(_spelled, _SEQUENCE.sub("", text))
+    return re.sub(_CONTROL, _spelled, re.sub(_SEQUENCE, "", text))
 
 
 def _spelled(match: re.Match[str]) -> str:

@@ -6,7 +6,7 @@ which says whether the stub file must be replaced by systemd's upstream list.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from cache.hints import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

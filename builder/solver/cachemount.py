@@ -9,8 +9,8 @@ import itertools
 import os
 import threading
 import time
-from typing import TYPE_CHECKING
 
+from cache.hints import TYPE_CHECKING
 from cache.spec.digest import framed
 from cache.value import value
 from frontend.graph import CacheMount, ExecOp, Sharing

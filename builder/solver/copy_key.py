@@ -6,10 +6,10 @@ Writes nothing: a cached build loads this and not the copy engine.
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, BinaryIO, assert_never
 
 from builder.solver.selection import content_digest, select
 from cache.archive.entry import encode
+from cache.hints import TYPE_CHECKING, BinaryIO, assert_never
 from cache.spec.digest import Digest, framed
 from cache.value import value
 from frontend.graph import CopyOp, InlineSource, MkdirOp, PathSource, RemoteSource

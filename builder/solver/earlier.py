@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import json
-from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 from cache.archive.entry import Kind, encode
 from cache.errors import PybuildError
+from cache.hints import TYPE_CHECKING, BinaryIO, Protocol
 from cache.spec import hashes
 from cache.spec.digest import Digest, framed
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-from typing import TYPE_CHECKING, Protocol
 
 from builder.errors import HostUnsupportedError, SandboxError
 from builder.solver.output import Output, TreeOutput
+from cache.hints import TYPE_CHECKING, Protocol
 from cache.keys import CacheKey
 from cache.spec.oci import Platform
 from cache.value import value

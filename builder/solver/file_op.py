@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, BinaryIO
 
 from builder.solver.copy_key import RemoteFile, copy_key_parts
 from builder.solver.output import FileOutput, Output, TreeOutput
 from builder.solver.selection import digest_subtree
 from cache.archive.entry import Kind
+from cache.hints import TYPE_CHECKING, BinaryIO
 from cache.keys import CacheKey
 from cache.spec.oci import Descriptor
 from frontend.graph import CopyOp, MkdirOp, PathSource

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING
 
+from cache.hints import TYPE_CHECKING
 from cache.keys import CacheKey
 from frontend.graph import GitOp
 

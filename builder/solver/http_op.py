@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
-from typing import TYPE_CHECKING, Protocol
 
 from builder.solver.output import FileOutput, Output
 from cache.errors import DigestMismatchError, PybuildError
+from cache.hints import TYPE_CHECKING, Protocol
 from cache.spec.digest import Digest
 from cache.value import value
 from frontend.graph import HttpOp

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from builder.context.source import CopyError, join, shown
+from cache.hints import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from builder.context.source import SourceTree

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from cache.hints import TYPE_CHECKING
 from cache.spec.oci import chain_id
 from cache.value import field, value
 

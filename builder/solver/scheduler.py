@@ -5,7 +5,6 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from typing import TYPE_CHECKING, Protocol
 
 from builder.errors import SolveError
 from builder.progress.events import (
@@ -17,6 +16,7 @@ from builder.progress.events import (
 from builder.solver.output import Output, TreeOutput
 from builder.solver.plan import Plan
 from cache.errors import PybuildError, StoreError, advice_on, reason_of
+from cache.hints import TYPE_CHECKING, Protocol
 from cache.keys import CacheKey, Difference, difference
 from cache.records import Record
 from cache.spec.oci import Layer

@@ -7,12 +7,12 @@ Owns patterns, links and excludes on the source side (C20-C24, CP05, CP06) and c
 from __future__ import annotations
 
 from struct import Struct
-from typing import TYPE_CHECKING, Protocol
 
 from builder.context.source import CopyError, carried, clean, join, shown
 from builder.solver.missing import hint, not_found
 from builder.solver.wildcard import Wildcard, is_wildcard, unescape
 from cache.archive.entry import Entry, Kind, encode
+from cache.hints import TYPE_CHECKING, Protocol
 from cache.spec import hashes
 from cache.spec.digest import Digest, frame, framed
 from cache.value import value

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from typing import TYPE_CHECKING
 
 from builder.context.layered import LayerTree
 from builder.errors import SandboxError
 from builder.solver.output import ContextOutput, Output, TreeOutput
+from cache.hints import TYPE_CHECKING
 from cache.spec.oci import chain_id
 
 if TYPE_CHECKING:

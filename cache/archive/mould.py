@@ -5,9 +5,8 @@ Owns a trick and its reason; everything else builds an Entry the ordinary way.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, cast
-
 from cache.archive.entry import Entry
+from cache.hints import TYPE_CHECKING, Protocol, cast
 
 if TYPE_CHECKING:
     from cache.archive.entry import Kind

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Self
-
 from cache.errors import InvalidDocumentError
+from cache.hints import Self
 from cache.spec.digest import Digest
 from cache.spec.fields import Fields
 from cache.spec.oci import Platform, canonical_json, load_object

@@ -8,7 +8,8 @@ loaded when there is some. Must not know what is hashed.
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, BinaryIO, Protocol, cast
+
+from cache.hints import TYPE_CHECKING, BinaryIO, Protocol, cast
 
 if TYPE_CHECKING:
     from collections.abc import Callable

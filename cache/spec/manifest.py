@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Self
-
 from cache.errors import InvalidDocumentError
+from cache.hints import TYPE_CHECKING, Self
 from cache.spec import oci
 from cache.spec.digest import Digest
 from cache.spec.fields import Fields

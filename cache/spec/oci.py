@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import re
-from typing import TYPE_CHECKING, Self, cast
 
 from cache.errors import InvalidDocumentError
+from cache.hints import TYPE_CHECKING, Self, cast
 from cache.spec.digest import Digest
 from cache.value import field, value
 
@@ -59,12 +58,11 @@ class Platform:
                 architecture we know, or several that are not shaped like names.
         """
         parts = text.split("/")
-        shaped = re.fullmatch(_OS, parts[0])
-        fits = shaped and all(re.fullmatch(_COMPONENT, part) for part in parts[1:])
+        name, version = _os_of(parts[0])
+        fits = name and all(map(_is_word, parts[1:]))
         if len(parts) > 1 and not fits:
             raise _unknown_platform(text)
-        version = shaped[2] or "" if shaped else ""
-        parts = [part.lower() for part in (shaped[1] if shaped else "", *parts[1:])]
+        parts = [part.lower() for part in (name, *parts[1:])]
         if len(parts) == 1 and parts[0] in _OSES:
             return cls(os=parts[0], os_version=version)
         if len(parts) == 1:
@@ -87,8 +85,7 @@ class Platform:
 
 
 _PLATFORM_PARTS = 3
-_OS = r"([A-Za-z0-9_-]+)(?:\(([A-Za-z0-9_.%-]*)\))?"  # compiled when first needed
-_COMPONENT = r"[A-Za-z0-9_-]+"
+_WORD = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ_abcdefghijklmnopqrstuvwxyz-"
 _OS_ALIASES = {"macos": "darwin"}
 _OSES = frozenset({"linux", "windows", "darwin", "freebsd", "wasip1"})
 _ARCHES = frozenset(
@@ -132,6 +129,18 @@ def _normalise_arch(architecture: str, variant: str) -> tuple[str, str]:
     if architecture == "amd64" and variant == "v1":
         return architecture, ""
     return architecture, variant
+
+
+def _os_of(text: str) -> tuple[str, str]:
+    """The operating system and its version in brackets; two times "" for what is neither."""
+    name, bracket, version = text.partition("(")
+    fits = _is_word(name) and (not bracket or version[-1:] == ")")
+    version = version[:-1]
+    return (name, version) if fits and not version.strip(_WORD + ".%") else ("", "")
+
+
+def _is_word(text: str) -> bool:
+    return bool(text) and not text.strip(_WORD)
 
 
 def _unknown_platform(text: str) -> InvalidDocumentError:

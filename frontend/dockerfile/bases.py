@@ -5,9 +5,8 @@ Also lists the images a build will ask for, so that they can be resolved at the 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from cache.errors import PybuildError
+from cache.hints import TYPE_CHECKING
 from cache.spec.oci import Platform
 from cache.spec.reference import Reference
 from frontend.dockerfile.contexts import ContextError, check_stage_name

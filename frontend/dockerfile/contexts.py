@@ -7,9 +7,9 @@ looked at only when a Dockerfile uses its name.
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING
 
 from cache.errors import PybuildError
+from cache.hints import TYPE_CHECKING
 from cache.spec.oci import Platform
 from cache.spec.reference import Reference
 from cache.value import value

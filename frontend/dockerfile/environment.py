@@ -5,8 +5,7 @@ Knows nothing of images or graphs (V24, V30-V38).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, Self
-
+from cache.hints import TYPE_CHECKING, Protocol, Self
 from frontend.dockerfile.problems import MistakeError
 
 if TYPE_CHECKING:

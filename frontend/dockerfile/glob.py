@@ -8,7 +8,8 @@ Neither wildcard crosses a newline.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+
+from cache.hints import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

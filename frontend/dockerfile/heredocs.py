@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
 
+from cache.hints import TYPE_CHECKING
 from frontend.dockerfile.problems import MistakeError
 
 if TYPE_CHECKING:

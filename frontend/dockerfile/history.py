@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
 
+from cache.hints import TYPE_CHECKING
 from cache.value import value
 from frontend.source import redacted
 

@@ -7,8 +7,8 @@ checked once `lower` knows its value. Mistakes of all instructions are reported 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
 
+from cache.hints import TYPE_CHECKING
 from cache.value import replace, value
 from frontend.dockerfile import parser, syntax
 from frontend.dockerfile.copies import parse_copy
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 _NETWORKS = ("default", "none", "host")
 _SECURITY = ("sandbox", "insecure")
-_STAGE_NAME = re.compile(r"[a-z][a-z0-9\-_.]*\Z")
+_STAGE_NAME = r"[a-z][a-z0-9\-_.]*"
 _BLANKS = re.compile(r"[\t\v\f\r ]+")
 _NO_FLAGS = FlagSet()
 _FROM_FLAGS = FlagSet(texts=("platform",))
@@ -156,7 +156,7 @@ def _from(node: Node, _directives: Directives) -> Instruction:
             "FROM requires either one or three arguments", hint="write FROM image AS name"
         )
     stage = words[2].lower() if named else ""
-    if named and not _STAGE_NAME.match(stage):
+    if named and not re.fullmatch(_STAGE_NAME, stage):
         raise MistakeError(
             f'invalid name for build stage: "{words[2][:64]}", '
             "name can't start with a number or contain symbols"

@@ -7,9 +7,9 @@ stages that are built stand in `steplint`.
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
 
 from cache.errors import PybuildError
+from cache.hints import TYPE_CHECKING
 from cache.spec.oci import Platform
 from cache.spec.reference import Reference
 from frontend.dockerfile import shell

@@ -5,9 +5,8 @@ Only stages the target needs are looked at (S03); everything wrong in them is re
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from cache.errors import PybuildError
+from cache.hints import TYPE_CHECKING
 from cache.spec.config import ImageConfig
 from cache.value import replace, value
 from frontend.dockerfile import steplint

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import posixpath
-from typing import TYPE_CHECKING
 
 from cache.errors import PybuildError
+from cache.hints import TYPE_CHECKING
 from cache.spec.digest import Digest
 from cache.value import replace
 from frontend.dockerfile import remote

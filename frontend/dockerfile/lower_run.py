@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import posixpath
-from typing import TYPE_CHECKING
 
+from cache.hints import TYPE_CHECKING
 from cache.spec.digest import framed
 from frontend.dockerfile.environment import proxies
 from frontend.dockerfile.heredocs import body_as_file, file_name

@@ -6,8 +6,8 @@ Each instruction changes the `Draft` of a stage and yields its history text. Kno
 from __future__ import annotations
 
 import posixpath
-from typing import TYPE_CHECKING, Self
 
+from cache.hints import TYPE_CHECKING, Self
 from cache.spec.config import DEFAULT_PATH, Healthcheck, ImageConfig
 from cache.value import replace
 from frontend.dockerfile import history

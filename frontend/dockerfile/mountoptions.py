@@ -11,7 +11,7 @@ import re
 from frontend.dockerfile.problems import MistakeError
 from frontend.dockerfile.syntax import MountOption
 
-_FIELD = re.compile(r'"((?:[^"]++|"")*+)"(?=,|\Z)|([^,"]*+)(?=,|\Z)', re.DOTALL)
+_FIELD = r'"((?:[^"]++|"")*+)"(?=,|\Z)|([^,"]*+)(?=,|\Z)'
 
 
 def parse_mount(text: str) -> tuple[MountOption, ...]:
@@ -33,8 +33,9 @@ def split_fields(text: str) -> tuple[str, ...]:
     """
     fields: list[str] = []
     position = 0
+    pattern = re.compile(_FIELD, re.DOTALL)
     while True:
-        match = _FIELD.match(text, position)
+        match = pattern.match(text, position)
         if match is None:
             raise MistakeError(
                 f'misplaced " in "{text[:128]}"', hint='quote a whole option, write "" for a quote'

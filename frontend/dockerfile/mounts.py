@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import posixpath
 import re
-from typing import TYPE_CHECKING
 
+from cache.hints import TYPE_CHECKING
 from cache.value import state
 from frontend.dockerfile.problems import MistakeError, nearest
 from frontend.graph import Sharing

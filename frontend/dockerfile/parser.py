@@ -24,8 +24,7 @@ MAX_LINES = 200_000  # of a file: every line costs the splitter some hundred byt
 MAX_HEREDOCS = 10_000  # of a file (G06)
 
 _WIDEST = 4  # bytes of one character in UTF-8
-_DIRECTIVE = re.compile(r"#\s*([a-zA-Z][a-zA-Z0-9]*)\s*=\s*(\S.*?)\s*\Z")
-_STRANGE = re.compile("[\ud800-\udfff]")  # bytes that were no UTF-8, or halves of a character
+_DIRECTIVE = r"#\s*([a-zA-Z][a-zA-Z0-9]*)\s*=\s*(\S.*?)\s*\Z"
 _TAKES_HEREDOC = frozenset({"RUN", "COPY", "ADD"})
 _COMMENT = "# c"  # masked comment between instructions
 _DROPPED = "#"  # masked comment or blank line inside an instruction
@@ -78,9 +77,10 @@ def _unreadable(text: str, lines: list[str]) -> list[Diagnostic]:
         return [Diagnostic("the Dockerfile cannot be empty", Span(1, 1))]
     if len(text) > MAX_SOURCE:
         return [Diagnostic(f"the Dockerfile is larger than {MAX_SOURCE} bytes", Span(1, 1))]
-    strange = _STRANGE.search(text)
-    if strange:
-        number = text.count("\n", 0, strange.start()) + 1
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:  # bytes that were no UTF-8, or halves of a character
+        number = text.count("\n", 0, error.start) + 1
         message = "a Dockerfile must be UTF-8"
         return [Diagnostic(message, Span(number, number), hint="save the file as UTF-8")]
     if len(lines) > MAX_LINES:
@@ -104,7 +104,8 @@ def _read_directives(lines: list[str], problems: list[Diagnostic]) -> tuple[Dire
     shebang = bool(lines) and lines[0].startswith("#!")
     count = int(shebang)
     for number, line in enumerate(lines[count:], count + 1):
-        match = _DIRECTIVE.match(line.strip())
+        text = line.strip()
+        match = re.match(_DIRECTIVE, text) if text[:1] == "#" else None
         key = match[1].lower() if match else ""
         if not match or key not in ("syntax", "escape", "check") or (shebang and key == "escape"):
             break

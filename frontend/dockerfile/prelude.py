@@ -5,8 +5,7 @@ Nothing is resolved here, so a file can be looked at this far without any image.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from cache.hints import TYPE_CHECKING
 from frontend.dockerfile import lint
 from frontend.dockerfile.bases import check_names
 from frontend.dockerfile.lintconfig import LintConfig

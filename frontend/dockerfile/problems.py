@@ -6,9 +6,9 @@ Knows places and messages only; no instruction, no graph.
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING, Protocol
 
 from cache.errors import PybuildError
+from cache.hints import TYPE_CHECKING, Protocol
 from frontend.source import Diagnostic, DockerfileError, printable
 
 if TYPE_CHECKING:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import posixpath
 import re
-from typing import TYPE_CHECKING
 
+from cache.hints import TYPE_CHECKING
 from frontend.dockerfile.problems import MistakeError
 from frontend.source import printable
 

@@ -6,9 +6,8 @@ single instruction.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
-
 from cache.errors import PybuildError
+from cache.hints import TYPE_CHECKING, Protocol
 from cache.spec.oci import Platform
 from cache.spec.reference import Reference
 from cache.value import field, state, value

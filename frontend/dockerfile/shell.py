@@ -7,9 +7,9 @@ Must not know which instruction it works for, nor where the environment comes fr
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
 
 from cache.errors import PybuildError
+from cache.hints import TYPE_CHECKING
 from frontend.dockerfile import glob
 
 if TYPE_CHECKING:
@@ -20,15 +20,14 @@ MAX_EXPANDED_HEREDOC = 16 * 1024 * 1024  # the same for a heredoc body: as large
 MAX_DEPTH = 64  # `${a:-${b:-…}}` levels (G02); each costs a few Python frames
 
 _SPECIAL_PARAMETERS = frozenset("@*#?-$!")
-_DIGITS = re.compile(r"[0-9]+")
-_NAME = re.compile(r"[^\W\d]\w*")
-_SPACES = re.compile(r"\s+")
+_NAME = r"[0-9]+|[^\W\d]\w*"  # patterns are compiled when they are first needed
+_SPACES = r"\s+"
 # Words of ENV, LABEL and ARG: quotes and escapes stay, blanks inside them do not split.
 # Possessive, so that no input makes the pattern go back. `E` stands for the escape.
 _WORD = r"""(?:[^\s'"E]++|'[^']*+'?|"(?:[^"E]++|E.)*+(?:"|E?\Z)|E.|E\Z)++"""
 _PLAIN = r"""[^E'"$}/]+"""
 _PLAIN_WITHOUT_QUOTES = r"[^E$}/]+"
-_SEVERAL = re.compile(r"""['"$\\`]""")
+_SEVERAL = frozenset("'\"$\\`")
 
 
 class ExpansionError(PybuildError):
@@ -43,7 +42,7 @@ def expand(
     undefined: Callable[[str], None] | None = None,
 ) -> str:
     """Expand one word and remove its quotes; `undefined` hears of every unset name (V12)."""
-    if not _SEVERAL.search(text):
+    if _SEVERAL.isdisjoint(text):
         return text
     scanner = _Scanner(text, env, escape, undefined, quotes=True, limit=MAX_EXPANDED)
     return "".join(piece for piece, _ in scanner.until("", raw=False))
@@ -64,7 +63,7 @@ def expand_words(
         if not splits:
             current.append(piece)
             continue
-        first, *rest = _SPACES.split(piece)
+        first, *rest = re.split(_SPACES, piece)
         current.append(first)
         for part in rest:
             words.append("".join(current))
@@ -83,7 +82,7 @@ def expand_heredoc(
 
 def split_words(text: str, escape: str = "\\") -> tuple[str, ...]:
     """Split into shell-like words that keep quotes and escapes (ENV, LABEL, ARG)."""
-    if not _SEVERAL.search(text):
+    if _SEVERAL.isdisjoint(text):
         return tuple(text.split())
     return tuple(
         word
@@ -228,7 +227,7 @@ class _Scanner:
     def _name(self) -> str:
         """Read a name, a position or a special parameter; "" when there is none."""
         text, start = self._text, self._position
-        match = _DIGITS.match(text, start) or _NAME.match(text, start)
+        match = re.compile(_NAME).match(text, start)
         if match:
             self._position = match.end()
             return match.group()

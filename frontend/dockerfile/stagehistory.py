@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from cache.hints import TYPE_CHECKING
 from frontend.dockerfile.contexts import base_text
 from frontend.dockerfile.history import EXPORTED, PendingHistory
 from frontend.graph import ExecOp

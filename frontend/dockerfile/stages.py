@@ -6,9 +6,9 @@ Knows no images and no graph (CP01, M06, S01-S10, V31-V41).
 from __future__ import annotations
 
 from bisect import bisect_left
-from typing import TYPE_CHECKING
 
 from cache.errors import PybuildError
+from cache.hints import TYPE_CHECKING
 from cache.value import field, replace, value
 from frontend.dockerfile.problems import MistakeError, nearest
 from frontend.dockerfile.syntax import Arg, From

@@ -6,9 +6,9 @@ Knows a stage as far as it was lowered; changes nothing in it but its own notes.
 from __future__ import annotations
 
 import posixpath
-from typing import TYPE_CHECKING
 
 from cache.errors import PybuildError
+from cache.hints import TYPE_CHECKING
 from frontend.dockerfile import remote, shell
 from frontend.dockerfile.syntax import (
     Arg,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from contextlib import suppress
-from typing import TYPE_CHECKING
 
 from cache.errors import PybuildError
+from cache.hints import TYPE_CHECKING
 from frontend.dockerfile import shell
 from frontend.source import redacted
 

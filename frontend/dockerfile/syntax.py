@@ -6,8 +6,7 @@ continuations are joined; words of COPY, ADD, ENV, LABEL... still carry quotes a
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from cache.hints import TYPE_CHECKING
 from cache.value import value
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ _BLANKS = re.compile(r"[\t\v\f\r ]+")
 # In early releases of 3.11 (Debian 12 has one), a possessive group whose last try got part of the
 # way stays there; a last alternative that never matches brings it back.
 _RAW_WORD = r"""(?:[^\s'"\\<]++|<<[\t\n\v\f\r ]*+|<|'[^']*+'|"(?:[^"\\]++|\\.|(?!))*+"|\\.|\\\Z|(?!))++|(?P<open>['"])"""
-_HEREDOC = re.compile(r"([0-9]*)<<(-?)\s*([^<]*)\Z", re.ASCII)
+_HEREDOC = r"([0-9]*)<<(-?)\s*([^<]*)\Z"
 
 
 @value
@@ -107,7 +107,7 @@ def heredoc_words(text: str) -> tuple[HeredocWord, ...]:
 
 def parse_heredoc_word(word: str) -> HeredocWord | None:
     """Read `<<NAME`, `<<-'NAME'`, `3<<NAME`; None for anything else."""
-    match = _HEREDOC.match(word)
+    match = re.match(_HEREDOC, word, re.ASCII) if "<<" in word else None
     if not match or not match[3]:
         return None
     name = _unquoted(match[3])

@@ -14,12 +14,14 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parents[2]
 HEAVY = {
     "asyncio",
+    "datetime",
     "email",
     "http",
     "isal",
     "pyroute2",
     "rich",
     "ssl",
+    "typing",  # cache.hints stands in for it
     "urllib3",
     "zstandard",
 }
