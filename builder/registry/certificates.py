@@ -29,6 +29,7 @@ def context(authority: str, config: RegistryConfig) -> ssl.SSLContext:
     """
     made = ssl.create_default_context()
     made.minimum_version = ssl.TLSVersion.TLSv1_2
+    made.set_alpn_protocols(["http/1.1"])
     try:
         if config.ca_file:
             made.load_verify_locations(cafile=config.ca_file)

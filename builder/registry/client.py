@@ -1,7 +1,7 @@
 """The registry client: one object that pulls, pushes and logs in.
 
-Owns the wiring of settings, credentials, transport and retries. Import is cheap: urllib3 is
-imported when the first request is made.
+Owns the wiring of settings, credentials, transport and retries. Import is cheap: sockets
+and TLS are imported when a connection is made.
 """
 
 from __future__ import annotations

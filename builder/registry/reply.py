@@ -1,16 +1,17 @@
 """What came back: a reply whose body is read raw and under a limit, and errors made of it.
 
-Owns the wrapping of urllib3's response and the wording of refusals. Sends nothing.
+Owns what callers see of a reply and the wording of refusals. Sends nothing.
 """
 
 from __future__ import annotations
 
 import re
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 from builder.errors import RegistryError
 from builder.registry.retry import TEMPORARY, TemporaryError, retry_after
+from builder.registry.wire import ProtocolError
 from cache.errors import InvalidDocumentError
 from cache.spec.oci import load_object
 from cache.value import state, value
@@ -18,7 +19,8 @@ from cache.value import state, value
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from builder.registry.location import Location
+    from builder.registry.connection import Incoming
+    from builder.registry.location import Location, Origin
 
 MAX_ERROR = 256 * 1024  # bytes of an error body that are read
 _MAX_SHOWN = 400  # characters of a foreign message that are shown
@@ -37,52 +39,25 @@ def printable(text: str, limit: int = _MAX_SHOWN) -> str:
 
 @contextmanager
 def mapped(location: Location) -> Iterator[None]:
-    """Turn what urllib3 and sockets raise into registry errors."""
-    from http.client import HTTPException  # noqa: PLC0415 - slow to import
-
-    from urllib3 import exceptions  # noqa: PLC0415 - slow to import
-
+    """Turn what a connection raises into registry errors."""
     try:
         yield
-    except (exceptions.HTTPError, HTTPException, OSError, ValueError) as error:
-        raise _failure(location, error) from error
+    except (ProtocolError, OSError, ValueError) as error:
+        raise _failure(location.origin, error) from error
 
 
-def _failure(location: Location, error: Exception) -> RegistryError:
-    from ssl import SSLError  # noqa: PLC0415 - slow to import
-
-    from urllib3 import exceptions as urllib3  # noqa: PLC0415 - slow to import
-
-    origin = location.origin
-    cause: BaseException = error
-    while isinstance(cause, Exception) and (inner := _inner(cause)) is not None:
-        cause = inner
-    detail = printable(str(cause), 200) or type(cause).__name__
-    if isinstance(error, urllib3.SSLError) or isinstance(cause, SSLError):
-        return _tls_failure(origin.authority, detail)
-    if isinstance(error, urllib3.ProxyError):
-        return TemporaryError(f"proxy in front of {origin.authority} failed: {detail}")
-    if isinstance(cause, ValueError) and not isinstance(error, urllib3.ProtocolError):
-        # A request that cannot be made, such as a header with a line end in it.
-        return RegistryError(f"{origin.authority}: {detail}")
-    if isinstance(cause, urllib3.NameResolutionError):
-        return TemporaryError(f"host {origin.host[:100]} was not found", hint=LOOK_AT)
-    if isinstance(cause, urllib3.NewConnectionError):
-        reason = getattr(cause.__cause__, "strerror", None) or detail
-        return TemporaryError(
-            f"{origin.authority}: cannot connect: {printable(str(reason))}", hint=LOOK_AT
-        )
-    if isinstance(cause, (urllib3.TimeoutError, TimeoutError)):
+def _failure(origin: Origin, error: Exception) -> RegistryError:
+    detail = printable(str(error), 200) or type(error).__name__
+    if isinstance(error, ProtocolError):
+        return TemporaryError(f"{origin.authority}: no proper reply: {detail}")
+    if isinstance(error, TimeoutError):
         return TemporaryError(f"{origin.authority}: timed out: {detail}")
-    return TemporaryError(f"{origin.authority}: connection failed: {detail}")
-
-
-def _inner(error: BaseException) -> BaseException | None:
-    reason = getattr(error, "reason", None)
-    if isinstance(reason, BaseException):
-        return reason
-    causes = [item for item in error.args if isinstance(item, BaseException)]
-    return causes[-1] if causes else None
+    if type(error).__module__ == "ssl":
+        return _tls_failure(origin.authority, detail)
+    if isinstance(error, OSError):
+        return TemporaryError(f"{origin.authority}: connection failed: {detail}")
+    # A request that cannot be made, such as a header with a line end in it.
+    return RegistryError(f"{origin.authority}: {detail}")
 
 
 def _tls_failure(authority: str, detail: str) -> RegistryError:
@@ -104,21 +79,21 @@ def _tls_failure(authority: str, detail: str) -> RegistryError:
 class Reply:
     """A reply whose body has not been read; leaving its with-block ends it."""
 
-    raw: Any
+    raw: Incoming
     location: Location
 
     @property
     def status(self) -> int:
         """The HTTP status."""
-        return int(self.raw.status)
+        return self.raw.head.status
 
     def header(self, name: str) -> str:
         """A header's value, empty when absent."""
-        return str(self.raw.headers.get(name, ""))
+        return self.raw.head.get(name)
 
     def headers(self, name: str) -> list[str]:
         """All lines of a header."""
-        return list(self.raw.headers.getlist(name))
+        return self.raw.head.all(name)
 
     @property
     def length(self) -> int | None:
@@ -133,7 +108,7 @@ class Reply:
             RegistryError: the connection broke or the body is shorter than announced.
         """
         with mapped(self.location):
-            return bytes(self.raw.read1(size))
+            return self.raw.read(size)
 
     def body(self, limit: int) -> bytes:
         """Read the whole body, undecoded.
@@ -156,9 +131,7 @@ class Reply:
 
     def close(self) -> None:
         """Give the connection back when the body was read, else close it."""
-        if not self.raw.closed:
-            self.raw.close()
-        self.raw.release_conn()
+        self.raw.close()
 
     def __enter__(self) -> Self:
         return self

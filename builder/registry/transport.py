@@ -1,16 +1,17 @@
-"""Requests on the wire: pools, certificates, proxies, redirects.
+"""Requests and replies: connections kept, certificates, proxies, redirects.
 
-Owns urllib3. Sends one request at a time and follows redirects under the rules of Zone; knows
-nothing of tokens, images or retries.
+Owns which connection a request takes, keeps what can be used again, and follows redirects under
+the rules of Zone; knows nothing of tokens, images or retries.
 """
 
 from __future__ import annotations
 
 import os
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from builder.errors import RegistryError
+from builder.registry import dial
 from builder.registry import location as place
 from builder.registry.location import Location, Origin, Zone
 from builder.registry.reply import LOOK_AT, Reply, mapped
@@ -20,6 +21,7 @@ from cache.value import field, replace, value
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from builder.registry.connection import Connection
     from builder.registry.settings import RegistryConfig
 
     Resolver = Callable[[str, int], Sequence[str]]
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
 _MAX_REDIRECTS = 5
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _SECRET = frozenset({"authorization", "cookie", "proxy-authorization"})
-_BLOCK = 256 * 1024  # bytes of one send
+_MAX_IDLE = 8  # connections kept to one place
 
 
 @value
@@ -68,7 +70,7 @@ class Transport:
         self.config = config
         self._resolve = resolver
         self._lock = threading.Lock()
-        self._pools: dict[tuple[str, ...], Any] = {}
+        self._kept: dict[tuple[str, ...], list[Connection]] = {}
         self._shared: Any = None
 
     def send(self, request: Request, guard: Origin | None = None) -> Reply:
@@ -114,9 +116,15 @@ class Transport:
     def close(self) -> None:
         """Close all idle connections."""
         with self._lock:
-            pools, self._pools = self._pools, {}
-        for pool in pools.values():
-            pool.close()
+            kept, self._kept = self._kept, {}
+        for connection in (item for waiting in kept.values() for item in waiting):
+            connection.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def secured_hosts(self) -> frozenset[str]:
         """Hosts that have a certificate directory."""
@@ -153,62 +161,49 @@ class Transport:
 
     def _once(self, request: Request, address: str, proxy: str | None) -> Reply:
         location = request.location
-        headers = {
+        fields = {
             "User-Agent": self.config.user_agent,
             "Accept-Encoding": "identity",
             "Host": location.origin.authority,
             **request.headers,
         }
+        target = location.target
+        key = (str(location.origin), address, proxy or "")
         with mapped(location):
-            pool = self._pool(location.origin, address, proxy)
-            plain_proxy = proxy is not None and location.origin.scheme == "http"
-            raw = pool.urlopen(
-                request.method,
-                str(location) if plain_proxy else location.target,
-                body=request.body() if callable(request.body) else request.body,
-                headers={**pool.proxy_headers, **headers} if plain_proxy else headers,
-                redirect=False,
-                retries=False,
-                assert_same_host=False,
-                preload_content=False,
-                decode_content=False,
+            connection = self._idle(key)
+            if connection is None:
+                connection = self._dialled(location.origin, address, proxy)
+            if proxy is not None and location.origin.scheme == "http":
+                fields |= dial.Proxy.parse(proxy).fields
+                target = str(location)
+            body = request.body() if callable(request.body) else request.body
+            raw = connection.exchange(
+                request.method, target, fields, body, lambda done: self._keep(key, done)
             )
-        if request.method == "HEAD":
-            raw.release_conn()
         return Reply(raw, location)
 
-    def _pool(self, origin: Origin, address: str, proxy: str | None) -> Any:
-        key = (str(origin), address, proxy or "")
+    def _idle(self, key: tuple[str, ...]) -> Connection | None:
+        """A kept connection that is still good."""
+        while True:
+            with self._lock:
+                waiting = self._kept.get(key)
+                connection = waiting.pop() if waiting else None
+            if connection is None or connection.fit:
+                return connection
+            connection.close()
+
+    def _keep(self, key: tuple[str, ...], connection: Connection) -> None:
         with self._lock:
-            pool = self._pools.get(key)
-            if pool is None:
-                pool = self._pools[key] = self._new_pool(origin, address, proxy)
-        return pool
+            waiting = self._kept.setdefault(key, [])
+            if len(waiting) < _MAX_IDLE:
+                waiting.append(connection)
+                return
+        connection.close()
 
-    def _new_pool(self, origin: Origin, address: str, proxy: str | None) -> Any:
-        import urllib3  # noqa: PLC0415 - slow to import
-
-        from builder.registry import connection  # noqa: PLC0415 - imports urllib3
-
-        config = self.config
-        options: dict[str, Any] = {
-            "timeout": urllib3.Timeout(connect=config.connect_timeout, read=config.idle_timeout),
-            "maxsize": 8,
-            "blocksize": _BLOCK,
-        }
-        if origin.scheme == "https":
-            options |= {
-                "ssl_context": self._context(origin.authority),
-                "server_hostname": origin.host,
-                "assert_hostname": False if origin.authority in config.unverified else origin.host,
-            }
-        if proxy is None:
-            return connection.POOLS[origin.scheme](address, origin.port, **options)
-        # A CONNECT proxy checks the name itself; the manager refuses these options.
-        options.pop("server_hostname", None)
-        options.pop("assert_hostname", None)
-        manager = _proxy_manager(proxy, options)
-        return manager.connection_from_host(address, origin.port, origin.scheme)
+    def _dialled(self, origin: Origin, address: str, proxy: str | None) -> Connection:
+        via = None if proxy is None else dial.Proxy.parse(proxy)
+        timeouts = (self.config.connect_timeout, self.config.idle_timeout)
+        return dial.Dialler(origin, self._context, *timeouts).connect(address, via)
 
     def _context(self, authority: str) -> Any:
         from builder.registry import certificates  # noqa: PLC0415 - imports ssl
@@ -219,22 +214,6 @@ class Transport:
             # Reading the system's authorities takes tens of milliseconds.
             self._shared = certificates.context(authority, self.config)
         return self._shared
-
-
-def _proxy_manager(proxy: str, options: Mapping[str, Any]) -> Any:
-    import urllib3  # noqa: PLC0415 - slow to import
-
-    from builder.registry import connection  # noqa: PLC0415 - imports urllib3
-
-    url = urllib3.util.parse_url(proxy if "://" in proxy else f"http://{proxy}")
-    if url.scheme not in {"http", "https"}:
-        msg = f"proxy scheme {str(url.scheme)[:20]!r} is not http or https"
-        raise RegistryError(msg)
-    headers = urllib3.util.make_headers(proxy_basic_auth=url.auth) if url.auth else None
-    bare = f"{url.scheme}://{url.netloc}"
-    manager = urllib3.ProxyManager(bare, proxy_headers=headers, **options)
-    manager.pool_classes_by_scheme = dict(connection.POOLS)
-    return manager
 
 
 def _redirected(request: Request, reply: Reply, first: Origin) -> Request:

@@ -23,6 +23,7 @@ from support.registry import FakeRegistry
 from support.remote_images import AMD64, Pauses, client_for, name, publish, small_image
 
 from builder.errors import RegistryError
+from builder.registry import connection
 from builder.registry.http_source import fetch_url, is_unchanged
 from builder.registry.location import (
     Location,
@@ -206,8 +207,9 @@ def test_foreign_text_is_harmless():
 
 def get(url, config=None, guard=None):
     """One GET with redirects."""
-    transport = Transport(config or RegistryConfig(idle_timeout=1.0, connect_timeout=1.0))
-    with transport.follow(Request("GET", Location.parse(url)), guard) as reply:
+    settings = config or RegistryConfig(idle_timeout=1.0, connect_timeout=1.0)
+    request = Request("GET", Location.parse(url))
+    with Transport(settings) as transport, transport.follow(request, guard) as reply:
         return reply.status, reply.body(1 << 20)
 
 
@@ -254,8 +256,6 @@ def test_a_stalled_reply_times_out(registry):
 
 def test_dripping_is_slower_than_allowed(registry, monkeypatch):
     """R29 F18: a reply that comes byte by byte ends when its time is used up."""
-    from builder.registry import connection  # noqa: PLC0415 - imports urllib3
-
     monkeypatch.setattr(connection, "_GRACE", 0.5)
 
     def drip(handler):
@@ -326,20 +326,6 @@ def test_a_refusing_proxy_is_named_without_its_secret(status):
     assert log[0].startswith(b"CONNECT r.example:443")
     assert "pw" not in caught.value.message
     assert "proxy" in caught.value.message
-
-
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory) -> Path:
-    """A self-signed certificate and key for localhost."""
-    openssl = shutil.which("openssl")
-    if openssl is None:
-        pytest.skip("openssl is not here")
-    folder = tmp_path_factory.mktemp("tls")
-    arguments = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=x"
-    files = ["-keyout", f"{folder}/key.pem", "-out", f"{folder}/cert.pem"]
-    names = ["-addext", "subjectAltName=DNS:localhost,DNS:proxied.test"]
-    subprocess.run([openssl, *arguments.split(), *names, *files], check=True, capture_output=True)
-    return folder
 
 
 @contextmanager
@@ -494,10 +480,10 @@ def test_one_connection_serves_many_requests(registry):
 
 
 def test_importing_the_client_is_light():
-    """Start-up: importing the client loads neither urllib3 nor ssl nor logging."""
+    """Start-up: importing the client loads neither sockets nor ssl nor logging."""
     code = (
         "import sys, builder.registry.client, builder.registry.http_source\n"
-        "heavy = {'urllib3', 'ssl', 'logging', 'email', 'subprocess', 'http.client', 'asyncio'}\n"
+        "heavy = {'socket', 'ssl', 'logging', 'email', 'subprocess', 'http.client', 'asyncio'}\n"
         "print(sorted(heavy & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -507,11 +493,11 @@ def test_importing_the_client_is_light():
 def fetch(url, **options):
     """Fetch a URL with a policy that does not sleep."""
     got = bytearray()
-    transport = Transport(RegistryConfig(idle_timeout=2.0))
     limit = options.pop("max_bytes", 1 << 20)
-    result = fetch_url(
-        transport, url, got.extend, max_bytes=limit, retry=Pauses().policy(), **options
-    )
+    with Transport(RegistryConfig(idle_timeout=2.0)) as transport:
+        result = fetch_url(
+            transport, url, got.extend, max_bytes=limit, retry=Pauses().policy(), **options
+        )
     return result, bytes(got)
 
 
@@ -562,8 +548,8 @@ def test_paths_are_escaped(registry):
 def test_head_tells_what_is_unchanged(registry, status, tag, same):
     """K21: HEAD with an equal ETag, weak or not, or 304 saves the fetch; errors do not."""
     registry.plan("HEAD", "/f", fake.answer(status, {"ETag": tag} if tag else {}))
-    transport = Transport(RegistryConfig(idle_timeout=2.0))
-    assert is_unchanged(transport, f"{registry.url}/f", '"e"') is same
+    with Transport(RegistryConfig(idle_timeout=2.0)) as transport:
+        assert is_unchanged(transport, f"{registry.url}/f", '"e"') is same
     assert registry.log[0].headers["If-None-Match"] == '"e"'
 
 
