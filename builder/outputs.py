@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from builder.errors import UsageError
-from builder.export.output import Compression, OutputSpec, OutputType, check_outputs
+from builder.export.output import OutputSpec, OutputType, check_outputs
 from builder.platforms import makes_index, platforms_of
 from cache.hints import TYPE_CHECKING
 from cache.value import replace
@@ -45,19 +45,6 @@ def outputs_of(request: BuildRequest, *, stdout_is_terminal: bool) -> tuple[Outp
     _check_index(request, outputs)
     _check_annotations(request, outputs)
     return tuple(outputs)
-
-
-def compressed_ahead(outputs: Sequence[OutputSpec]) -> str:
-    """The media type that the layers of a build will be wanted in; "" when that is not one."""
-    from builder.export.exporter import BlobForm  # noqa: PLC0415 - only with outputs
-
-    wanted = {
-        BlobForm.of(replace(output, oci_mediatypes=True)).layer_type(output.compression)
-        for output in outputs
-        if output.is_image and output.compression_level is None and not output.times.rewrite
-    }
-    wanted.discard(BlobForm().layer_type(Compression.UNCOMPRESSED))
-    return wanted.pop() if len(wanted) == 1 else ""
 
 
 def _check_index(request: BuildRequest, outputs: Sequence[OutputSpec]) -> None:

@@ -13,7 +13,7 @@ from builder.epoch import with_epoch
 from builder.errors import SolveError, UsageError
 from builder.finish import Finished, Finisher
 from builder.options import local_platform
-from builder.outputs import compressed_ahead, insecure_hosts, outputs_of
+from builder.outputs import insecure_hosts, outputs_of
 from builder.platforms import foreign_hint, joined, makes_index, platforms_of
 from builder.remote import Network
 from builder.results import solved
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from builder.export.output import OutputSpec
+    from builder.layerforms import LayerForm
     from builder.progress.deferred import DeferredReporter
     from builder.remote_context import RemoteContext
     from builder.request import BuildRequest
@@ -99,7 +100,7 @@ def build(request: BuildRequest, caller: Caller) -> Built:
             compiled.given,
             more=[*(part.result for part in parts[1:]), *(r for part in parts for r in part.also)],
             notice=caller.notice,
-            ahead=compressed_ahead(outputs) if outputs else "",
+            ahead=_ahead(outputs),
         )
         stack.callback(solve.close)
         try:
@@ -109,6 +110,15 @@ def build(request: BuildRequest, caller: Caller) -> Built:
             raise
         finished = _finish(compiled, solve, solver, outputs, caller)
     return _built(finished, solver, request, compiled)
+
+
+def _ahead(outputs: tuple[OutputSpec, ...]) -> LayerForm | None:
+    """What the outputs will want layers in."""
+    if not outputs:
+        return None
+    from builder.layerforms import form_of  # noqa: PLC0415 - only with outputs
+
+    return form_of(outputs)
 
 
 def _finish(

@@ -26,7 +26,6 @@ from cache.statcache import StoredStatCache
 from frontend.dockerfile.contexts import Contexts
 from frontend.dockerfile.session import CONTEXT
 from frontend.graph import (
-    BindMount,
     ContextOp,
     CopyOp,
     ExecOp,
@@ -46,6 +45,7 @@ if TYPE_CHECKING:
     from builder.cachetransfer import SharedCache
     from builder.context.local import LocalContext
     from builder.dockerfile_input import BuildInput
+    from builder.layerforms import LayerForm
     from builder.progress.current import CurrentProgress
     from builder.progress.deferred import DeferredReporter
     from builder.remote import Network
@@ -105,12 +105,11 @@ class Solve:
         *,
         more: Sequence[Ref] = (),
         notice: Callable[[str], None],
-        ahead: str = "",
+        ahead: LayerForm | None = None,
     ) -> None:
         """Wire up; nothing runs yet. `more` are further results, of other platforms."""
         self._more = more
-        self._ahead = ahead
-        self._exported = _exported(lowered.graph, (lowered.result, *more)) if ahead else set()
+        self._forms = _forms(lowered.graph, (lowered.result, *more), ahead)
         self._request = request
         self._input = given
         self._state = state
@@ -244,7 +243,10 @@ class Solve:
 
     def _compressing(self, op: Op) -> AbstractContextManager[None]:
         """Have a layer that will be part of a result compressed while it is written."""
-        return self._state.layers.compressing(self._ahead if id(op) in self._exported else "")
+        form = self._forms.get(id(op))
+        if form is None:
+            return self._state.layers.compressing("")
+        return self._state.layers.compressing(form.media_type, alone=form.alone)
 
     def _agents(self) -> SshAgents | None:
         if not self._request.ssh:
@@ -319,17 +321,12 @@ def _is_foreign(request: BuildRequest, graph: Graph) -> bool:
     )
 
 
-def _exported(graph: Graph, results: Sequence[Ref]) -> set[int]:
-    """The identities of the operations whose layers are those of a result, and that write no other."""
-    found: set[int] = set()
-    pending = set(results)
-    while pending:
-        vertex = graph[pending.pop()]
-        mounts = vertex.op.mounts if isinstance(vertex.op, ExecOp) else ()
-        if not any(isinstance(mount, BindMount) for mount in mounts):
-            found.add(id(vertex.op))
-        pending.update(vertex.inputs[:1])
-    return found
+def _forms(graph: Graph, results: Sequence[Ref], ahead: LayerForm | None) -> dict[int, LayerForm]:
+    if ahead is None:
+        return {}
+    from builder.layerforms import forms  # noqa: PLC0415 - only with outputs
+
+    return forms(graph, results, ahead)
 
 
 def step_resolv_conf(own_network: bool) -> bytes:

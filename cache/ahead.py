@@ -10,10 +10,11 @@ import queue
 import threading
 from typing import TYPE_CHECKING
 
-from cache.errors import PybuildError
+from cache.errors import PybuildError, StoreError
 
 if TYPE_CHECKING:
-    from cache.localstore import BlobWriter, LocalStore
+    from cache.archive.writer import Sink
+    from cache.localstore import LocalStore
     from cache.spec.oci import Descriptor
 
 _PIECES = 8  # of about a mebibyte that may wait to be compressed
@@ -28,6 +29,7 @@ class Ahead:
         self._store = store
         self._queue: queue.Queue[bytes | None] = queue.Queue(_PIECES)
         self._made: Descriptor | None = None
+        self._failure: OSError | PybuildError | MemoryError | None = None
         self._ended = False
         self._dropped = False
         self._thread = threading.Thread(target=self._run, name="compress", daemon=True)
@@ -54,6 +56,17 @@ class Ahead:
         self._thread.join()
         return self._made
 
+    def made(self) -> Descriptor:
+        """Wait for the compressed blob, which must come about.
+
+        Raises:
+            PybuildError: what went wrong instead.
+        """
+        self._thread.join()
+        if self._made is None:
+            raise self._failure or StoreError("nothing was compressed")
+        return self._made
+
     def _run(self) -> None:
         from cache import compress  # noqa: PLC0415 - a cached build compresses nothing
 
@@ -67,18 +80,19 @@ class Ahead:
                 if not self._dropped:
                     sink.finish()
                     self._made = blob.commit(self.media_type)
-        except (OSError, PybuildError, MemoryError):
-            # Who needs the blob makes it again and hears of it then.
+        except (OSError, PybuildError, MemoryError) as error:
+            # Who can do without makes the blob again if need be, and hears of it then.
+            self._failure = error
             while last is not None:
                 last = self._queue.get()
 
 
 class Tee:
-    """A sink that passes on to a layer's blob and to what is made of it beside."""
+    """A sink that passes on to what takes a layer and to what is made of it beside."""
 
     __slots__ = ("_ahead", "_blob")
 
-    def __init__(self, blob: BlobWriter, ahead: Ahead) -> None:
+    def __init__(self, blob: Sink, ahead: Ahead) -> None:
         """Write to both."""
         self._blob = blob
         self._ahead = ahead

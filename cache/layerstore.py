@@ -9,7 +9,6 @@ import threading
 from cache.errors import ContentNotFoundError, DigestMismatchError, PybuildError
 from cache.hints import TYPE_CHECKING, BinaryIO, cast
 from cache.spec import hashes, oci
-from cache.spec.digest import Digest
 from cache.spec.oci import Descriptor, Layer
 from cache.value import replace
 
@@ -22,47 +21,17 @@ if TYPE_CHECKING:
     from cache.arrivals import Arrivals
     from cache.content import ContentProvider
     from cache.database import Database
+    from cache.forms import Forms
+    from cache.layeringest import TarIngest
     from cache.localstore import BlobWriter, LocalStore
+    from cache.spec.digest import Digest
 
     Progress = Callable[[str, int, int], None]
 
 _PIECE = 1 << 20
 _PLAIN = 256 * 1024  # bytes of a tar in one piece, which may wait for its reader
 _UNCOMPRESSED = (oci.OCI_LAYER, oci.DOCKER_LAYER)
-
-
-class _TarIngest:
-    """A LayerWriter onto a blob ingest."""
-
-    def __init__(
-        self,
-        blob: BlobWriter,
-        keep_index: Callable[[Digest, list[Entry]], None],
-        ahead: Ahead | None,
-        keep_ahead: Callable[[Digest, Ahead], None],
-    ) -> None:
-        from cache.ahead import Tee  # noqa: PLC0415 - a cached build writes none
-        from cache.archive.writer import TarWriter  # noqa: PLC0415 - the same
-
-        self._blob = blob
-        self._tar = TarWriter(blob if ahead is None else Tee(blob, ahead))
-        self._entries: list[Entry] = []
-        self._keep_index = keep_index
-        self._ahead = ahead
-        self._keep_ahead = keep_ahead
-
-    def add(self, entry: Entry, payload: bytes | BinaryIO | None = None) -> None:
-        self._entries.append(self._tar.add(entry, payload))
-
-    def commit(self) -> Layer:
-        self._tar.finish()
-        if self._ahead is not None:
-            self._ahead.end()
-        descriptor = self._blob.commit(oci.OCI_LAYER)
-        self._keep_index(descriptor.digest, self._entries)
-        if self._ahead is not None:
-            self._keep_ahead(descriptor.digest, self._ahead)
-        return Layer(descriptor, descriptor.digest)
+_PLAIN_FORM = ("", False)  # what `compressing` asks for where it was not called
 
 
 class StoredLayers:
@@ -90,33 +59,41 @@ class StoredLayers:
         self._fetching: Arrivals | None = None
 
     @contextlib.contextmanager
-    def writer(self) -> Iterator[_TarIngest]:
+    def writer(self) -> Iterator[TarIngest]:
         """Begin a layer."""
-        media_type: str = getattr(self._wanted, "media_type", "")
-        ahead = None
-        if media_type:
-            from cache.ahead import Ahead  # noqa: PLC0415 - a cached build writes no layer
+        from cache.layeringest import Measure, TarIngest  # noqa: PLC0415 - a cached build writes none
 
-            ahead = Ahead(self._store, media_type)
-        try:
+        media_type, alone = getattr(self._wanted, "form", _PLAIN_FORM)
+        if not media_type:
             with self._store.writer() as blob:
-                yield _TarIngest(blob, self._keep_index, ahead, self._keep_ahead)
+                yield TarIngest(blob, None, self._keep_written)
+            return
+        from cache.ahead import Ahead  # noqa: PLC0415 - only where something is compressed
+
+        ahead = Ahead(self._store, media_type)
+        try:
+            if alone:
+                yield TarIngest(Measure(), ahead, self._keep_form)
+            else:
+                with self._store.writer() as blob:
+                    yield TarIngest(blob, ahead, self._keep_written)
         finally:
-            if ahead is not None and ahead not in self._ahead.values():
+            if ahead not in self._ahead.values():
                 ahead.drop()
 
     @contextlib.contextmanager
-    def compressing(self, media_type: str) -> Iterator[None]:
+    def compressing(self, media_type: str, *, alone: bool = False) -> Iterator[None]:
         """Compress the layers that this thread writes inside the block while it does so.
 
-        An empty media type asks for nothing. `compressed` gives what came of it.
+        An empty media type asks for nothing. `compressed` gives what came of it. With `alone`
+        only that is stored: half the bytes, and the tar is made from it if it is asked for.
         """
-        before = getattr(self._wanted, "media_type", "")
-        self._wanted.media_type = media_type
+        before = getattr(self._wanted, "form", _PLAIN_FORM)
+        self._wanted.form = (media_type, alone)
         try:
             yield
         finally:
-            self._wanted.media_type = before
+            self._wanted.form = before
 
     def close(self) -> None:
         """Drop what nobody has asked for and stop fetching; idempotent."""
@@ -125,10 +102,22 @@ class StoredLayers:
         while self._ahead:
             self._ahead.popitem()[1].drop()
 
-    def _keep_ahead(self, diff_id: Digest, ahead: Ahead) -> None:
-        if diff_id in self._ahead:
-            return  # written twice; the writer drops the second
-        self._ahead[diff_id] = ahead
+    @property
+    def _forms(self) -> Forms:
+        from cache.forms import Forms  # noqa: PLC0415 - a cached build mostly asks for none
+
+        return Forms(self._store, self._database)
+
+    def _keep_written(self, diff_id: Digest, entries: list[Entry], ahead: Ahead | None) -> None:
+        self._keep_index(diff_id, entries)
+        if ahead is not None and diff_id not in self._ahead:
+            self._ahead[diff_id] = ahead  # written twice, the writer drops the second
+
+    def _keep_form(self, diff_id: Digest, entries: list[Entry], ahead: Ahead | None) -> None:
+        """Have the one form that there is on the disk before anything refers to the layer."""
+        if ahead is not None:
+            self._forms.keep(diff_id, ahead.media_type, ahead.made())
+        self._keep_index(diff_id, entries)
 
     def open_tar(self, layer: Layer) -> AbstractContextManager[BinaryIO]:
         """Open the uncompressed tar, verified at its end."""
@@ -143,10 +132,16 @@ class StoredLayers:
             return
         from cache.readahead import ReadAhead  # noqa: PLC0415 - a cached build reads no layer
 
+        layer = self._readable(layer)
         with self._compressed(layer.blob) as (stream, watched):
             pieces = _unpacked(stream, layer)
             with contextlib.closing(ReadAhead(pieces, watched)) as ahead:
                 yield cast("BinaryIO", ahead)
+
+    def _readable(self, layer: Layer) -> Layer:
+        """A layer whose tar is not stored, by the blob to make it from."""
+        kept = self._forms.first(layer.diff_id) if _is_plain(layer) else None
+        return layer if kept is None else Layer(kept, layer.diff_id)
 
     @contextlib.contextmanager
     def _compressed(self, blob: Descriptor) -> Iterator[tuple[BinaryIO, Callable[[], None]]]:
@@ -172,7 +167,9 @@ class StoredLayers:
     def expect(self, layers: Iterable[Layer]) -> None:
         """Begin to fetch what is not stored of layers that will be opened in this order."""
         self._arrivals().begin(
-            layer.blob for layer in layers if self._store.size(layer.diff_id) is None
+            self._readable(layer).blob
+            for layer in layers
+            if self._store.size(layer.diff_id) is None
         )
 
     @contextlib.contextmanager
@@ -240,16 +237,13 @@ class StoredLayers:
                 size = stream.seek(0, os.SEEK_END)
             return Descriptor(media_type, layer.diff_id, size)
         form = media_type if level is None else f"{media_type};level={level}"
-        kept = self._form(layer.diff_id, form)
+        kept = self._forms.find(layer.diff_id, form)
         if kept is not None:
             return replace(kept, media_type=media_type)
         ahead = self._ahead.pop(layer.diff_id, None) if level is None else None
         made = ahead.result() if ahead is not None and ahead.media_type == media_type else None
         descriptor = made or self._compress(layer, media_type, level)
-        self._database.rows(
-            "INSERT OR REPLACE INTO forms VALUES (?, ?, ?, ?)",
-            (str(layer.diff_id), form, str(descriptor.digest), descriptor.size),
-        )
+        self._forms.keep(layer.diff_id, form, descriptor)
         return descriptor
 
     def _compress(self, layer: Layer, media_type: str, level: int | None) -> Descriptor:
@@ -271,6 +265,8 @@ class StoredLayers:
         if self._store.size(layer.diff_id) is not None:
             return True
         if self._store.size(layer.blob.digest) == layer.blob.size:
+            return True
+        if _is_plain(layer) and self._forms.first(layer.diff_id) is not None:
             return True
         return self.origin(layer.blob.digest) is not None
 
@@ -298,20 +294,12 @@ class StoredLayers:
         """Have a blob in the store, fetched and verified if need be."""
         if self._store.size(blob.digest) == blob.size:
             return
+        if blob.media_type in _UNCOMPRESSED and self._forms.first(blob.digest) is not None:
+            with self.open_seekable(Layer(blob, blob.digest)):
+                return
         arrival = self._arrivals().get(blob)
         if arrival is not None:
             arrival.wait(self._progress)
-
-    def _form(self, diff_id: Digest, media_type: str) -> Descriptor | None:
-        rows = self._database.rows(
-            "SELECT digest, size FROM forms WHERE diff_id = ? AND media_type = ?",
-            (str(diff_id), media_type),
-        )
-        for digest_text, size in rows:
-            digest = Digest.parse(str(digest_text))
-            if isinstance(size, int) and self._store.size(digest) == size:
-                return Descriptor(media_type, digest, size)
-        return None
 
     def _keep_index(self, diff_id: Digest, entries: list[Entry]) -> None:
         from cache.archive.index import dump_index  # noqa: PLC0415 - a cached build keeps none
@@ -320,6 +308,11 @@ class StoredLayers:
         with open(path, "xb") as file:
             file.write(dump_index(entries))
         os.rename(path, os.path.join(self._root, diff_id.hex))
+
+
+def _is_plain(layer: Layer) -> bool:
+    """Whether a layer is known by its tar, as all are that were made here."""
+    return layer.blob.digest == layer.diff_id
 
 
 def _unpacked(stream: BinaryIO, layer: Layer) -> Iterator[bytes]:

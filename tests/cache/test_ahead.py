@@ -13,6 +13,7 @@ from cache.errors import StoreError
 from cache.layerstore import NoRemote, StoredLayers
 from cache.localstore import LocalStore
 from cache.spec import oci
+from cache.spec.digest import Digest
 
 TYPES = [oci.OCI_LAYER_GZIP, oci.OCI_LAYER_ZSTD]
 
@@ -92,23 +93,75 @@ def test_outside_the_block_nothing_is_compressed(layers, tmp_path):
     assert os.listdir(tmp_path / "blobs" / "sha256") == [layer.diff_id.hex]
 
 
+def failing(media_type, sink, *rest):
+    """A compressor whose disk is full."""
+
+    class Failing:
+        def write(self, data):
+            raise StoreError("no space")
+
+        def finish(self):
+            raise AssertionError
+
+    return Failing()
+
+
 def test_a_failure_beside_the_layer_does_not_harm_it(layers, monkeypatch):
     """When compressing fails meanwhile, the layer is written all the same and compressed later."""
     real = compress.compressor
-
-    def failing(media_type, sink, *rest):
-        made = real(media_type, sink, *rest)
-
-        class Failing:
-            def write(self, data):
-                raise StoreError("no space")
-
-            finish = made.finish
-
-        return Failing()
-
     monkeypatch.setattr(compress, "compressor", failing)
     with layers.compressing(oci.OCI_LAYER_GZIP):
         layer = write(layers)
     monkeypatch.setattr(compress, "compressor", real)
     assert whole(layers, layers.compressed(layer, oci.OCI_LAYER_GZIP))[:2] == b"\x1f\x8b"
+
+
+@pytest.mark.parametrize("media_type", TYPES)
+def test_a_form_alone_stands_for_the_layer(layers, tmp_path, media_type):
+    """One blob is stored, half of what two take; layer and digests are those of the tar (ADR 7)."""
+    with layers.compressing(media_type, alone=True):
+        layer = write(layers)
+    form = layers.compressed(layer, media_type)
+    assert os.listdir(tmp_path / "blobs" / "sha256") == [form.digest.hex]
+    assert layers.has(layer)
+    assert layer.blob.media_type == oci.OCI_LAYER
+    with layers.open_tar(layer) as stream:
+        tar = stream.read()
+    assert (Digest.of(tar), len(tar)) == (layer.diff_id, layer.blob.size)
+    assert whole(layers, form)[:2] in {b"\x1f\x8b", b"\x28\xb5"}
+    assert os.listdir(tmp_path / "tmp") == []
+
+
+def test_the_tar_is_made_of_the_form_when_it_is_asked_for(layers, tmp_path):
+    """COPY --from, an uncompressed output and other forms find a layer that was compressed alone."""
+    with layers.compressing(oci.OCI_LAYER_ZSTD, alone=True):
+        layer = write(layers)
+    layers.expect([layer])  # nothing is fetched
+    gzip = layers.compressed(layer, oci.OCI_LAYER_GZIP)
+    assert not (tmp_path / "blobs" / "sha256" / layer.diff_id.hex).exists()
+    assert whole(layers, gzip)[:2] == b"\x1f\x8b"
+    plain = layers.compressed(layer, oci.OCI_LAYER)
+    assert Digest.of(whole(layers, plain)) == layer.diff_id
+    with layers.open_seekable(layer) as stream:
+        assert len(stream.read()) == layer.blob.size
+
+
+def test_a_lost_form_is_a_lost_layer(layers, tmp_path):
+    """What a row names and the disk has not is not had: the step runs again."""
+    with layers.compressing(oci.OCI_LAYER_ZSTD, alone=True):
+        layer = write(layers)
+    form = layers.compressed(layer, oci.OCI_LAYER_ZSTD)
+    (tmp_path / "blobs" / "sha256" / form.digest.hex).unlink()
+    assert not layers.has(layer)
+
+
+def test_a_form_alone_that_fails_fails_the_layer(layers, tmp_path, monkeypatch):
+    """Without a tar beside it there is no layer where compressing fails (R08)."""
+    monkeypatch.setattr(compress, "compressor", failing)
+    with (
+        layers.compressing(oci.OCI_LAYER_ZSTD, alone=True),
+        pytest.raises(StoreError, match="no space"),
+    ):
+        write(layers)
+    assert os.listdir(tmp_path / "blobs" / "sha256") == []
+    assert os.listdir(tmp_path / "tmp") == []
