@@ -44,6 +44,10 @@ class Dresser:
         self._own = None if inherits else (os.geteuid(), os.getegid())
         self._plain_bits = _PERMISSIONS & ~_masked(root_fd)
 
+    def habits(self) -> tuple[bool, tuple[int, int] | None, int]:
+        """Whether owners are kept, whom new files belong to, which permissions these can have."""
+        return self._keep_owner, self._own, self._plain_bits
+
     def _needs_owner(self, entry: Entry) -> bool:
         return self._keep_owner and (entry.uid, entry.gid) != self._own
 

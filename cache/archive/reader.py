@@ -26,12 +26,18 @@ from cache.archive.pax import MAX_EXTENDED, Extended, parse_extended
 from cache.errors import ArchiveError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from _typeshed import WriteableBuffer
 
+    # Given bytes, where to begin in them and where that is in the stream: takes whole entries off
+    # the front, and says how many bytes they were and how many the next one wants, 0 for none of
+    # its business.
+    Taker = Callable[[bytes, int, int], tuple[int, int]]
+
 _CHUNK = 256 * 1024  # bytes asked of a stream at once
 _SCAN_CHUNK = 16 * 1024  # bytes read after a seek: a few headers, not a payload
+_WINDOW = 512 * 1024  # bytes of the largest entry that a taker gets
 _PIECE = 1024 * 1024  # most bytes taken in one piece for a reader who wants everything
 _KINDS = {
     b"0": Kind.FILE,
@@ -107,6 +113,27 @@ class _Source:
         while count and (data := self.some(count)):
             count -= len(data)
         return not count
+
+    def offer(self, taker: Taker) -> None:
+        """Let somebody take entries as long as he will."""
+        wanted = 1
+        while 0 < wanted <= _WINDOW and self._fill(wanted):
+            taken, wanted = taker(self._buffer, self._start, self.position)
+            self._start += taken
+
+    def _fill(self, count: int) -> bool:
+        """Have so many bytes in the buffer; False when the stream ends before."""
+        left = len(self._buffer) - self._start
+        if left >= count:
+            return True
+        pieces = [self._buffer[self._start :]]
+        while left < count and (data := self._stream.read(self._chunk)):
+            pieces.append(data)
+            left += len(data)
+        self._base += self._start
+        self._start = 0
+        self._buffer = b"".join(pieces)
+        return left >= count
 
     def drain(self) -> None:
         """Read to the end of the stream, so that whoever verifies it sees every byte."""
@@ -186,17 +213,18 @@ class _Payload:
         return len(data)
 
 
-def read_entries(stream: BinaryIO) -> Iterator[tuple[Entry, BinaryIO]]:
+def read_entries(stream: BinaryIO, taker: Taker | None = None) -> Iterator[tuple[Entry, BinaryIO]]:
     """Yield the entries of a tar stream with their payloads, then read the stream to its end.
 
     A payload may be read until the iterator advances; what was not read is skipped. An archive
-    without end-of-archive blocks, even an empty stream, is accepted.
+    without end-of-archive blocks, even an empty stream, is accepted. What the taker takes is not
+    yielded.
 
     Raises:
         ArchiveError: the archive is malformed, truncated or over a limit.
     """
     source = _Source(stream)
-    while (entry := _next_entry(source)) is not None:
+    while (entry := _next_entry(source, taker)) is not None:
         payload = _Payload(source, entry)
         yield entry, cast("BinaryIO", payload)
         left = payload.left
@@ -235,8 +263,10 @@ def _ends_inside(path: str) -> ArchiveError:
     )
 
 
-def _next_entry(source: _Source) -> Entry | None:
+def _next_entry(source: _Source, taker: Taker | None = None) -> Entry | None:
     """Read headers up to and including an entry's own; None at the end of the archive."""
+    if taker is not None:
+        source.offer(taker)
     header = _next_header(source)
     if header is None:
         return None

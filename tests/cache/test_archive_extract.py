@@ -11,6 +11,7 @@ from hashlib import shake_128
 import pytest
 from support.namespaces import mount, people, run_in_namespace, unmount
 from support.tars import END, archive, directory, file, hardlink, member, pax, symlink
+from support.twins import compile_twins
 
 from cache.archive.entry import Entry, Kind
 from cache.archive.extract import extract_layer
@@ -22,6 +23,13 @@ from cache.value import replace
 IS_ROOT = os.geteuid() == 0
 KEEP = (True, False) if IS_ROOT else (False,)  # only root can give files away
 SECOND = 10**9
+
+
+@pytest.fixture(autouse=True, params=["0", ""], ids=["python", "compiled"])
+def _twin(request, monkeypatch):
+    """All that follows holds for the reference and with the help of its compiled twin."""
+    compile_twins()
+    monkeypatch.setenv("PYBUILD_NATIVE", request.param)
 
 
 def whiteout(path: str) -> Entry:
