@@ -91,7 +91,7 @@ def serve(
 
     def run_it() -> int:
         syscalls.prctl(syscalls.PR_SET_PDEATHSIG, 9)
-        arrange(descriptors, tools.trampoline)
+        arrange(descriptors, (tools.trampoline,))
         spec = wire.decode_spec(read_all(descriptors.spec))
         os.close(descriptors.spec)
         limits.enter(spec)
@@ -127,15 +127,15 @@ def report(fd: int, told: wire.Report) -> None:
     os.write(fd, wire.encode_report(told))
 
 
-def arrange(descriptors: Descriptors, trampoline: int) -> None:
-    """Put the standard streams in place and close what belongs to the launcher."""
+def arrange(descriptors: Descriptors, kept: tuple[int, ...]) -> None:
+    """Put the standard streams in place and close what belongs to the launcher, but for `kept`."""
     stdin = descriptors.stdin
     if stdin < 0:
         stdin = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
     for target, fd in enumerate((stdin, descriptors.stdout, descriptors.stderr)):
         os.dup2(fd, target, inheritable=True)
     first = 3
-    for fd in sorted((descriptors.spec, descriptors.report, trampoline)):
+    for fd in sorted((descriptors.spec, descriptors.report, *kept)):
         if fd > first:
             os.closerange(first, fd)
         first = fd + 1

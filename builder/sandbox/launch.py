@@ -206,10 +206,11 @@ def _keep_chroot(control: socket.socket, scratch: str, tools: Tools, parent: int
 
 def _keep_single(control: socket.socket, scratch: str, tools: Tools, parent: int) -> NoReturn:
     """Be the launcher itself, which sees the processes of steps, as their supervisors must."""
-    from builder.sandbox.engine import single  # noqa: PLC0415 - rarely needed
+    from builder.sandbox.engine import single, singledirect  # noqa: PLC0415 - rarely needed
 
     _settle(control, tools, parent)
-    launcher.serve(control, scratch, tools, single.run, namespaces=False)
+    run_step = functools.partial(single.run, singledirect.Equipment.make(tools))
+    launcher.serve(control, scratch, tools, run_step, namespaces=False)
 
 
 def _keep(

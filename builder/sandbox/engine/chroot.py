@@ -112,7 +112,7 @@ def _prepare(spec: SandboxSpec, scratch: str, tools: process.Tools) -> superviso
         step,
         handlers,
         tracer,
-        lambda channel: _become(start, channel),
+        supervisor.forked(lambda channel: _become(start, channel)),
         lambda: wire.Report(tuple(reversed(root.stubs)), tuple(records.told())),
         close,
     )

@@ -95,7 +95,7 @@ def _prepare(
         step,
         plans.HANDLERS,
         tracer,
-        lambda channel: _become(start, channel),
+        supervisor.forked(lambda channel: _become(start, channel)),
         lambda: wire.Report(tuple(reversed(root.stubs)), tuple(records.told())),
         close,
     )

@@ -55,34 +55,72 @@ class Tasks(Protocol):
 
 
 @value
-class Ready:
-    """A step that can be started: `become` turns a fork of ours into its program.
+class Ends:
+    """What the first process is started with: the two ends of its socket, and our report."""
 
-    `become` calls hand_over() where the engine is to take over; `finish` gives the report when
-    every process has ended, and says why when none was handed over; `close` gives back what was
+    ours: socket.socket
+    theirs: socket.socket
+    report: int
+
+
+def _same(code: int) -> int:
+    """Take the first process's exit code for the step's."""
+    return code
+
+
+@value
+class Ready:
+    """A step that can be started: `start` makes its first process, whose pid it gives.
+
+    That process, or one of its children, does as hand_over() where the engine is to take over.
+    `finish` gives the report when every process has ended, and says why when none was handed
+    over; `code` gives the step's exit code by the first process's; `close` gives back what was
     taken for the step.
     """
 
     step: Step
     handlers: Mapping[str, Handler]
     tasks: Tasks
-    become: Callable[[socket.socket], NoReturn]
+    start: Callable[[Ends], int]
     finish: Callable[[], wire.Report]
     close: Callable[[], None]
-    fork: Callable[[], int] = os.fork
+    code: Callable[[int], int] = _same
+
+
+def forked(
+    become: Callable[[socket.socket], NoReturn], fork: Callable[[], int] = os.fork
+) -> Callable[[Ends], int]:
+    """Start a first process that is a copy of ours: `become` makes it another, given its socket."""
+
+    def start(ends: Ends) -> int:
+        child = fork()
+        if child == 0:
+            try:
+                ends.ours.close()
+                os.close(ends.report)
+                become(ends.theirs)
+            finally:
+                os._exit(process.NOT_EXECUTABLE)
+        return child
+
+    return start
 
 
 def serve(
-    descriptors: init.Descriptors, scratch: str, tools: process.Tools, prepare: Prepare
+    descriptors: init.Descriptors,
+    scratch: str,
+    tools: process.Tools,
+    prepare: Prepare,
+    kept: tuple[int, ...] = (),
 ) -> NoReturn:
-    """Be a step's supervisor to its end."""
+    """Be a step's supervisor to its end; `kept` are fds of the launcher's that it needs."""
     code = process.NOT_EXECUTABLE
     report = descriptors.report
     try:
         syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
         syscalls.prctl(_PR_SET_CHILD_SUBREAPER, 1)
         syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)  # the step has our uid
-        init.arrange(descriptors, tools.trampoline)
+        init.arrange(descriptors, (tools.trampoline, *kept))
         spec = wire.decode_spec(init.read_all(descriptors.spec))
         os.close(descriptors.spec)
         limits.enter(spec)
@@ -123,14 +161,7 @@ def _supervise(ready: Ready, report: int) -> int:
     """Start the program and answer its calls until the last process is gone."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
-    child = ready.fork()
-    if child == 0:
-        try:
-            ours.close()
-            os.close(report)
-            ready.become(theirs)
-        finally:
-            os._exit(process.NOT_EXECUTABLE)
+    child = ready.start(Ends(ours, theirs, report))
     theirs.close()
     os.dup2(os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC), 0)
     # Taken over with signalfd: a notification and a signal are waited for together.
@@ -145,7 +176,7 @@ def _supervise(ready: Ready, report: int) -> int:
     ready.step.listener = fds[0]
     ours.sendall(b"2")
     _answer_calls(ready, abi.abi_of(syscalls.MACHINE), child, signals)
-    return _exit_code(ready.tasks.status.get(child, 0))
+    return ready.code(_exit_code(ready.tasks.status.get(child, 0)))
 
 
 def _caller(channel: socket.socket) -> int:
