@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from cache.hints import TYPE_CHECKING
 from cache.spec.manifest import Manifest
 from cache.spec.oci import MAX_DOCUMENT
 from cache.spec.reference import Reference
@@ -29,11 +28,16 @@ def push(
 ) -> Digest:
     """Send what the registry lacks, then the manifest, or the index of several, under the tag.
 
-    A name without a tag is pushed by digest only.
+    A name without a tag is pushed by digest only. Nothing is sent when the name already stands
+    for the very same.
 
     Raises:
         RegistryError: refused or broken; the tag is then where it was.
     """
+    root = images[0].manifest if index is None else index
+    if network.client.pusher(name, state.layers, progress).holds(root):
+        progress(str(root.digest), root.size, root.size)
+        return root.digest
     if index is None:
         return _push_image(state, network, images[0], name, progress)
     unnamed = replace(name, tag=None, digest=None)

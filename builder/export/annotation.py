@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import re
 from enum import StrEnum
-from typing import TYPE_CHECKING
 
 from builder.errors import UsageError
 from cache.errors import InvalidDocumentError
+from cache.hints import TYPE_CHECKING
 from cache.spec.oci import Platform
 from cache.value import value
 

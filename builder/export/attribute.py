@@ -5,10 +5,9 @@ Knows no type of output and no attribute's meaning.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from builder.errors import UsageError
 from cache.errors import InvalidDocumentError
+from cache.hints import TYPE_CHECKING
 from cache.spec.reference import Reference
 
 if TYPE_CHECKING:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from builder.errors import UsageError
 from builder.export.annotation import Annotation, AnnotationType, annotation_of
 from builder.export.attribute import attributes_of, flag, level_of, names_of, split, suggestion
 from builder.export.output import STDOUT, Compression, Naming, OutputSpec, OutputType, Times
 from builder.request import parse_epoch
+from cache.hints import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -10,14 +10,13 @@ from __future__ import annotations
 import re
 import threading
 import time
-from typing import TYPE_CHECKING
-from urllib.parse import urlencode
 
 from builder.errors import RegistryError
 from builder.registry.location import Location, Origin, plain_allowed
 from builder.registry.reply import printable, refusal
 from builder.registry.transport import Request, check_downgrade
 from cache.errors import InvalidDocumentError
+from cache.hints import TYPE_CHECKING
 from cache.spec.oci import load_object
 from cache.value import field, value
 
@@ -205,6 +204,8 @@ def _oauth(
     scopes: tuple[str, ...],
     credential: Credential,
 ) -> Request:
+    from urllib.parse import urlencode  # noqa: PLC0415 - few tokens are had this way
+
     form = [
         ("grant_type", "refresh_token"),
         *pairs,

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import io
 import re
-from typing import TYPE_CHECKING, BinaryIO, Protocol, cast
 
 from builder.errors import RegistryError
 from builder.registry.retry import TemporaryError
 from cache.errors import DigestMismatchError, SizeMismatchError
+from cache.hints import TYPE_CHECKING, BinaryIO, Protocol, cast
 from cache.spec import hashes
 
 if TYPE_CHECKING:

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import os
 import ssl
-from typing import TYPE_CHECKING
 
 from builder.errors import RegistryError
+from cache.hints import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from builder.registry.settings import RegistryConfig

@@ -6,9 +6,9 @@ Owns the grammar only; what to do about a challenge is decided elsewhere.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
 
 from builder.errors import RegistryError
+from cache.hints import TYPE_CHECKING
 from cache.value import value
 
 if TYPE_CHECKING:

@@ -7,16 +7,15 @@ and TLS are imported when a connection is made.
 from __future__ import annotations
 
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, BinaryIO, Self
 
 from builder.errors import RegistryError
-from builder.registry import pull
 from builder.registry.auth import Authenticator
 from builder.registry.credentials import CredentialSource, DockerCredentials
 from builder.registry.retry import Retry
 from builder.registry.session import Session
 from builder.registry.transport import Request, Transport
 from cache.errors import ContentNotFoundError
+from cache.hints import TYPE_CHECKING, BinaryIO, Self
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -59,16 +58,22 @@ class RegistryClient:
 
     def resolve(self, reference: Reference, platform: Platform) -> ResolvedImage:
         """Find the image of a name for a platform; see `pull.resolve`."""
+        from builder.registry import pull  # noqa: PLC0415 - a push may need nothing of it
+
         return pull.resolve(self.session, reference, platform)
 
     def digest(self, reference: Reference) -> Descriptor:
         """What a name stands for now: a manifest's or index's type, digest and size."""
+        from builder.registry import pull  # noqa: PLC0415 - a push may need nothing of it
+
         return pull.digest_of(self.session, reference)
 
     def fetch_blob(
         self, reference: Reference, descriptor: Descriptor, progress: Progress = _quiet
     ) -> AbstractContextManager[BinaryIO]:
         """Stream a blob; see `pull.blob`."""
+        from builder.registry import pull  # noqa: PLC0415 - a push may need nothing of it
+
         return pull.blob(self.session, reference, descriptor, progress)
 
     def store_blob(
@@ -79,6 +84,8 @@ class RegistryClient:
         progress: Progress = _quiet,
     ) -> Descriptor:
         """Bring a blob into a store unless it is there; see `pull.store_blob`."""
+        from builder.registry import pull  # noqa: PLC0415 - a push may need nothing of it
+
         return pull.store_blob(self.session, reference, descriptor, store, progress)
 
     def pusher(

@@ -9,10 +9,10 @@ from __future__ import annotations
 import select
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING, Protocol
 
 from builder.registry import wire
 from builder.registry.wire import CHUNKED, TO_THE_END, Head, ProtocolError
+from cache.hints import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping

@@ -6,17 +6,15 @@ is not its concern. Imports sockets and TLS when they are needed.
 
 from __future__ import annotations
 
-import base64
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Self, cast
-from urllib.parse import unquote
 
 from builder.errors import RegistryError
 from builder.registry.connection import Channel, Connection
-from builder.registry.location import Location, Origin
+from builder.registry.location import Origin
 from builder.registry.reply import LOOK_AT, printable
 from builder.registry.retry import TEMPORARY, TemporaryError
 from builder.registry.wire import ProtocolError
+from cache.hints import TYPE_CHECKING, Any, Self, cast
 from cache.value import value
 
 if TYPE_CHECKING:
@@ -48,13 +46,16 @@ class Proxy:
             raise RegistryError(msg)
         login, _, authority = rest.partition("/")[0].rpartition("@")
         try:
-            origin = Location.parse(f"{scheme}://{authority}/").origin
+            origin = Origin.of(scheme.lower(), authority)
         except RegistryError as error:
             msg = f"the proxy's URL is malformed: {error.message}"
             raise RegistryError(msg, hint="check HTTP_PROXY and HTTPS_PROXY") from error
         if not login:
             return cls(origin, {})
-        pair = base64.b64encode(unquote(login).encode()).decode()
+        from base64 import b64encode  # noqa: PLC0415 - for proxies only
+        from urllib.parse import unquote  # noqa: PLC0415 - likewise
+
+        pair = b64encode(unquote(login).encode()).decode()
         return cls(origin, {"Proxy-Authorization": f"Basic {pair}"})
 
 

@@ -11,10 +11,10 @@ import re
 import select
 import signal
 import time
-from typing import TYPE_CHECKING
 
 from builder.errors import RegistryError
 from cache.errors import InvalidDocumentError
+from cache.hints import TYPE_CHECKING
 from cache.spec.oci import canonical_json, load_object
 from cache.value import field, value
 

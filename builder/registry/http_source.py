@@ -9,13 +9,13 @@ from __future__ import annotations
 import base64
 import re
 from contextlib import closing
-from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote
 
 from builder.errors import RegistryError
 from builder.registry.location import Location
 from builder.registry.retry import TEMPORARY, Retry, TemporaryError, retry_after
 from builder.registry.transport import Request, Transport
+from cache.hints import TYPE_CHECKING
 from cache.value import replace, state, value
 
 if TYPE_CHECKING:

@@ -5,13 +5,11 @@ Owns the strict URL parser, address zones and the proxy choice. Knows no HTTP li
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from enum import IntEnum
-from typing import TYPE_CHECKING, Self
-from urllib.parse import parse_qsl, urlencode, urljoin, urlsplit
 
 from builder.errors import RegistryError
+from cache.hints import TYPE_CHECKING, Self
 from cache.value import value
 
 if TYPE_CHECKING:
@@ -25,7 +23,10 @@ _HOST = re.compile(r"[a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?(?:\.[a-z0-9_](?:[a-z0-9_
 _NUMBER = re.compile(r"(?:[0-9]+|0x[0-9a-f]*)\Z")
 _PORTS = {"http": 80, "https": 443}
 _MAX_HOST = 253
-_NAT64 = ipaddress.ip_network("64:ff9b::/96")
+_AUTHORITY = re.compile(r"(\[[^\[\]]*\]|[^:\[\]]*)(?::([0-9]{0,5}))?\Z")
+_NAT64 = 0x64FF9B << 96  # 64:ff9b::/96
+_MAX_PORT = 65535
+_QUAD = 4  # numbers of an IPv4 address
 
 
 class Zone(IntEnum):
@@ -44,6 +45,20 @@ class Origin:
     scheme: str
     host: str
     port: int
+
+    @classmethod
+    def of(cls, scheme: str, authority: str) -> Self:
+        """Read `host[:port]`.
+
+        Raises:
+            RegistryError: it is malformed.
+        """
+        match = _AUTHORITY.match(authority)
+        port = int(match[2]) if match and match[2] else _PORTS[scheme]
+        if match is None or port > _MAX_PORT or (match[1][:1] == "[" and ":" not in match[1]):
+            msg = "malformed URL"
+            raise RegistryError(msg)
+        return cls(scheme, canonical_host(match[1].strip("[]")), port)
 
     @property
     def authority(self) -> str:
@@ -73,9 +88,10 @@ class Location:
         if len(text) > MAX_URL or _CLEAN.match(text) is None:
             msg = f"malformed URL of {len(text)} characters"
             raise RegistryError(msg)
+        from urllib.parse import urljoin, urlsplit  # noqa: PLC0415 - slow to import
+
         try:
             parts = urlsplit(urljoin(str(base), text) if base else text)
-            port = parts.port
         except ValueError as error:
             msg = "malformed URL"
             raise RegistryError(msg) from error
@@ -85,12 +101,13 @@ class Location:
         if "@" in parts.netloc:
             msg = "URL with user information is refused"
             raise RegistryError(msg)
-        host = canonical_host(parts.hostname or "")
-        origin = Origin(parts.scheme, host, _PORTS[parts.scheme] if port is None else port)
+        origin = Origin.of(parts.scheme, parts.netloc)
         return cls(origin, (parts.path or "/") + (f"?{parts.query}" if parts.query else ""))
 
     def with_query(self, pairs: Sequence[tuple[str, str]]) -> Self:
         """Set query parameters; others that are there stay, equal names are replaced."""
+        from urllib.parse import urlencode  # noqa: PLC0415 - slow to import
+
         path, _, query = self.target.partition("?")
         names = {name for name, _ in pairs}
         kept = [pair for pair in query.split("&") if pair and not _named(pair, names)]
@@ -107,6 +124,8 @@ class Location:
 
 
 def _named(pair: str, names: set[str]) -> bool:
+    from urllib.parse import parse_qsl  # noqa: PLC0415 - slow to import
+
     return any(name in names for name, _ in parse_qsl(pair, keep_blank_values=True))
 
 
@@ -118,29 +137,44 @@ def canonical_host(text: str) -> str:
     """
     host = text.lower().removesuffix(".")
     if ":" in host:
+        from ipaddress import IPv6Address  # noqa: PLC0415 - slow to import
+
         try:
-            return str(ipaddress.IPv6Address(host if "%" not in host else ""))
+            return str(IPv6Address(host if "%" not in host else ""))
         except ValueError as error:
             msg = f"malformed address {text[:60]!r}"
             raise RegistryError(msg) from error
     if len(host) > _MAX_HOST or _HOST.match(host) is None:
         msg = f"malformed host name {text[:60]!r}"
         raise RegistryError(msg)
-    if _NUMBER.match(host.rpartition(".")[2]):
-        try:
-            return str(ipaddress.IPv4Address(host))
-        except ValueError as error:
-            msg = f"ambiguous address {text[:60]!r}"
-            raise RegistryError(msg) from error
+    if _NUMBER.match(host.rpartition(".")[2]) and not _is_quad(host):
+        msg = f"ambiguous address {text[:60]!r}"
+        raise RegistryError(msg)
     return host
+
+
+def _is_quad(host: str) -> bool:
+    """Whether this is an IPv4 address in its one spelling."""
+    parts = host.split(".")
+    digits = host.isascii() and all(part.isdigit() for part in parts)
+    return (
+        digits
+        and len(parts) == _QUAD
+        and all(
+            len(part) <= len("255") and part == str(int(part)) and int(part) < 1 << 8
+            for part in parts
+        )
+    )
 
 
 def zone_of_address(text: str) -> Zone:
     """Classify an address literal, looking through IPv4 inside IPv6."""
+    import ipaddress  # noqa: PLC0415 - slow to import
+
     address = ipaddress.ip_address(text.partition("%")[0])
     if isinstance(address, ipaddress.IPv6Address):
         inner = address.ipv4_mapped or address.sixtofour
-        if inner is None and address in _NAT64:
+        if inner is None and int(address) >> 32 == _NAT64 >> 32:
             inner = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
         address = inner or address
     if address.is_link_local:
@@ -154,6 +188,11 @@ def zone_of_host(host: str) -> Zone | None:
     """Classify a canonical host where its name alone tells; None when it must be resolved."""
     if host == "localhost" or host.endswith(".localhost"):
         return Zone.LOOPBACK
+    if ":" not in host:
+        if not _is_quad(host):
+            return None
+        if host.startswith("127."):
+            return Zone.LOOPBACK
     try:
         return zone_of_address(host)
     except ValueError:
@@ -168,13 +207,13 @@ def endpoint(registry: str, config: RegistryConfig, secured: frozenset[str]) -> 
     """
     if registry == "docker.io":
         return Origin("https", "registry-1.docker.io", 443)
-    origin = Location.parse(f"https://{registry}/").origin
+    origin = Origin.of("https", registry)
     names = {registry, origin.authority, f"{origin.authority}:{origin.port}"}
     if names & config.insecure:
-        return Location.parse(f"http://{registry}/").origin
+        return Origin.of("http", registry)
     local = zone_of_host(origin.host) is Zone.LOOPBACK
     if local and not names & (config.tls | config.unverified | secured):
-        return Location.parse(f"http://{registry}/").origin
+        return Origin.of("http", registry)
     return origin
 
 
@@ -196,6 +235,8 @@ def _exempt(origin: Origin, item: str) -> bool:
     if item == "*":
         return True
     if "/" in item:
+        import ipaddress  # noqa: PLC0415 - slow to import
+
         try:
             return ipaddress.ip_address(origin.host) in ipaddress.ip_network(item, strict=False)
         except ValueError:

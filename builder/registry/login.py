@@ -10,7 +10,6 @@ import fcntl
 import json
 import os
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, cast
 
 from builder.errors import RegistryError
 from builder.registry.auth import Access, Authenticator
@@ -26,6 +25,7 @@ from builder.registry.helper import Answer, Helper
 from builder.registry.location import Location
 from builder.registry.session import Session
 from builder.registry.transport import Request
+from cache.hints import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

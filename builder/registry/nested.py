@@ -7,14 +7,16 @@ them, hence this one.
 from __future__ import annotations
 
 import ssl
-from typing import TYPE_CHECKING, TypeVar
+
+from cache.hints import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import TypeVar
 
     from builder.registry.connection import Channel
 
-T = TypeVar("T")
+    T = TypeVar("T")
 
 _STEP = 64 * 1024  # bytes received at once; a record has at most 16 KiB
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from cache.errors import InvalidDocumentError
+from cache.hints import TYPE_CHECKING
 from cache.spec import oci
 from cache.spec.oci import Platform
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections import deque
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, BinaryIO
 
 from builder.errors import RegistryError
 from builder.registry.body import ResumingBody, VerifiedReader, buffered
@@ -15,6 +14,7 @@ from builder.registry.platforms import is_image, rank, shown
 from builder.registry.reply import RefusedError
 from builder.registry.transport import Request
 from cache.errors import DigestMismatchError, InvalidDocumentError, SizeMismatchError
+from cache.hints import TYPE_CHECKING, BinaryIO
 from cache.spec import hashes, oci
 from cache.spec.config import ImageConfig
 from cache.spec.digest import Digest

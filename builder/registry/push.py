@@ -6,12 +6,12 @@ Owns the order and the fallbacks (exists, mount, upload). How one upload goes is
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING
 
 from builder.errors import RegistryError
 from builder.registry.reply import RefusedError
 from builder.registry.transport import Request
 from builder.registry.upload import Upload, attempts, check_digest, next_location, smallest_part
+from cache.hints import TYPE_CHECKING
 from cache.spec import oci
 from cache.spec.digest import Digest
 from cache.spec.oci import Descriptor
@@ -54,6 +54,24 @@ class Pusher:
         request = Request("HEAD", place)
         with self.session.call(request, access, {200, _NOT_FOUND}, doing) as reply:
             return reply.status != _NOT_FOUND and reply.length in {None, descriptor.size}
+
+    def holds(self, descriptor: Descriptor) -> bool:
+        """Whether the reference already stands for this manifest or index.
+
+        A repository that has it has what it names: registries take no manifest before its parts.
+        Who does not answer this is asked for each part instead.
+        """
+        name = self.reference.tag or descriptor.digest
+        place = self.session.place(self.reference, f"manifests/{name}")
+        access = self.session.access(self.reference, "pull,push")
+        request = Request("HEAD", place, {"Accept": descriptor.media_type})
+        doing = f"looking for {self.reference.name}"
+        try:
+            with self.session.call(request, access, {200}, doing) as reply:
+                same = reply.header("Docker-Content-Digest") == str(descriptor.digest)
+                return same and reply.length in {None, descriptor.size}
+        except RefusedError:
+            return False
 
     def blob(self, descriptor: Descriptor, mount_from: Reference | None = None) -> None:
         """See that the repository has a blob: it may, or may get it by mount or upload.

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import re
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Self
 
 from builder.errors import RegistryError
 from builder.registry.retry import TEMPORARY, TemporaryError, retry_after
 from builder.registry.wire import ProtocolError
 from cache.errors import InvalidDocumentError
+from cache.hints import TYPE_CHECKING, Self
 from cache.spec.oci import load_object
 from cache.value import state, value
 

@@ -8,17 +8,18 @@ from __future__ import annotations
 import os
 import re
 import time
-from typing import TYPE_CHECKING, TypeVar
 
 from builder.errors import RegistryError
+from cache.hints import TYPE_CHECKING
 from cache.value import value
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import TypeVar
 
     from builder.registry.settings import RegistryConfig
 
-T = TypeVar("T")
+    T = TypeVar("T")
 
 LONGEST_WAIT = 60.0  # seconds of Retry-After that are honoured
 _MAX_BACKOFF = 20.0  # seconds

@@ -5,11 +5,10 @@ Owns the joining of transport, authenticator and retry policy. Knows no image.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from builder.registry.auth import Access, Authenticator
 from builder.registry.location import Location, Origin, endpoint
 from builder.registry.reply import refusal
+from cache.hints import TYPE_CHECKING
 from cache.value import value
 
 if TYPE_CHECKING:

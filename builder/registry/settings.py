@@ -5,8 +5,7 @@ Owns the frozen settings and how they follow from an environment. Opens nothing.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Self
-
+from cache.hints import TYPE_CHECKING, Self
 from cache.value import field, value
 
 if TYPE_CHECKING:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import threading
-from typing import TYPE_CHECKING, Any, Self
 
 from builder.errors import RegistryError
 from builder.registry import dial
@@ -16,6 +15,7 @@ from builder.registry import location as place
 from builder.registry.location import Location, Origin, Zone
 from builder.registry.reply import LOOK_AT, Reply, mapped
 from builder.registry.retry import TemporaryError
+from cache.hints import TYPE_CHECKING, Any, Self
 from cache.value import field, replace, value
 
 if TYPE_CHECKING:
@@ -72,6 +72,7 @@ class Transport:
         self._lock = threading.Lock()
         self._kept: dict[tuple[str, ...], list[Connection]] = {}
         self._shared: Any = None
+        self._secured: frozenset[str] | None = None
 
     def send(self, request: Request, guard: Origin | None = None) -> Reply:
         """Send once, follow nothing.
@@ -127,14 +128,17 @@ class Transport:
         self.close()
 
     def secured_hosts(self) -> frozenset[str]:
-        """Hosts that have a certificate directory."""
+        """Hosts that have a certificate directory; looked up once."""
+        if self._secured is not None:
+            return self._secured
         found: set[str] = set()
         for folder in self.config.certs_dirs:
             try:
                 found.update(os.listdir(folder))
             except OSError:
                 continue
-        return frozenset(found)
+        self._secured = frozenset(found)
+        return self._secured
 
     def _admitted(self, origin: Origin, guard: Origin, proxy: str | None) -> Sequence[str]:
         zone = place.zone_of_host(origin.host)

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import re
 from contextlib import suppress
-from typing import TYPE_CHECKING
 
 from builder.errors import RegistryError
 from builder.registry.location import Location
 from builder.registry.transport import Request, check_downgrade
 from cache.errors import DigestMismatchError, SizeMismatchError
+from cache.hints import TYPE_CHECKING
 from cache.value import state
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ read it in the other. Opens and reads nothing itself.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
 
+from cache.hints import TYPE_CHECKING
 from cache.value import value
 
 if TYPE_CHECKING:
@@ -22,12 +22,11 @@ _MAX_INTERIM = 20  # 1xx replies before the one that counts
 _MAX_CHUNK_LINE = 4096  # bytes of a chunk's size with its extensions, which nobody uses
 CHUNKED = -1
 TO_THE_END = -2
-_STATUS = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: [^\r\n\0]*)?\Z")
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")
 _VALUE = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f]*\Z")
 _TARGET = re.compile(r"[\x21-\x7e]+\Z")
 _LENGTH = re.compile(r"[0-9]{1,18}\Z")
-_CHUNK = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\r\n\0]*)?\Z")
+_CHUNK = rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\r\n\0]*)?\Z"  # compiled when a reply has chunks
 _BODILESS = frozenset({204, 304})
 
 
@@ -101,18 +100,25 @@ def read_head(line: Callable[[int], bytes]) -> Head:
         ProtocolError: not a reply, or over a limit.
     """
     for _ in range(_MAX_INTERIM):
-        first = line(MAX_LINE)
-        match = _STATUS.match(first)
-        if match is None:
-            msg = f"{first[:60]!r} is no status line"
-            raise ProtocolError(msg)
-        head = Head(int(match[1]), int(match[2]), tuple(read_fields(line)))
+        minor, status = _status_line(line(MAX_LINE))
+        head = Head(minor, status, tuple(read_fields(line)))
         if head.status >= 200:  # noqa: PLR2004 - 1xx are not yet the reply
             return head
         if head.status == 101:  # noqa: PLR2004 - switching protocols
             break
     msg = "the reply does not come to its point"
     raise ProtocolError(msg)
+
+
+def _status_line(line: bytes) -> tuple[int, int]:
+    """The minor version and the status."""
+    minor, status = line[7:8], line[9:12]
+    fits = line[:7] == b"HTTP/1." and minor in {b"0", b"1"} and line[8:9] == b" "
+    fits = fits and not {0, 13}.intersection(line)  # NUL, and CR within the line
+    if not fits or not status.isdigit() or status < b"100" or line[12:13] not in {b"", b" "}:
+        msg = f"{line[:60]!r} is no status line"
+        raise ProtocolError(msg)
+    return int(minor), int(status)
 
 
 def read_fields(line: Callable[[int], bytes]) -> list[tuple[str, str]]:
@@ -156,7 +162,7 @@ def read_chunk_size(line: Callable[[int], bytes]) -> int:
         ProtocolError: not a size.
     """
     data = line(_MAX_CHUNK_LINE)
-    match = _CHUNK.match(data)
+    match = re.match(_CHUNK, data)
     if match is None:
         msg = f"{data[:40]!r} is no chunk size"
         raise ProtocolError(msg)

@@ -298,3 +298,40 @@ def test_429_during_uploads_waits(registry):
     push(registry, image, pauses=pauses)
     assert has_all(registry, image)
     assert max(pauses.slept) >= 7
+
+
+def test_an_unchanged_push_is_one_question(registry):
+    """R35: a name that already stands for the image costs one request and sends nothing."""
+    image = small_image()
+    root = Descriptor(oci.OCI_MANIFEST, Digest.of(image.manifest), len(image.manifest))
+    with client_for(registry) as client:
+        pusher = client.pusher(name(registry), image.content)
+        assert not pusher.holds(root)
+        client.push_image(
+            name(registry), image.manifest, oci.OCI_MANIFEST, image.blobs, image.content
+        )
+        del registry.log[:]
+        assert pusher.holds(root)
+        assert registry.requests() == ["HEAD /v2/team/app/manifests/v1"]
+        other = Descriptor(oci.OCI_MANIFEST, Digest.of(b"other"), root.size)
+        assert not pusher.holds(other)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        fake.answer(200),
+        fake.answer(405),
+        fake.answer(403),
+        fake.extra_headers({"Docker-Content-Digest": f"sha256:{'0' * 64}"}),
+        fake.extra_headers({"Content-Length": "3"}),
+    ],
+)
+def test_only_the_very_digest_spares_a_push(registry, fault):
+    """F21: whatever else is said of a name, the parts are asked for one by one."""
+    image = small_image()
+    root = Descriptor(oci.OCI_MANIFEST, Digest.of(image.manifest), len(image.manifest))
+    publish(registry, "team/app", "v1", image)
+    registry.plan("HEAD", "manifests", fault)
+    with client_for(registry) as client:
+        assert not client.pusher(name(registry), image.content).holds(root)
