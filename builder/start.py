@@ -1,13 +1,14 @@
-"""The `pybuild` program: our modules' bytecode from one file, then the command line.
+"""The `pybuild` program: its modules' bytecode from one file, then the command line.
 
 A cached build spends more time finding and opening a hundred compiled modules than running them.
-What Python keeps in `__pycache__` is therefore kept there a second time, all in one file, which
-is written where Python may write its own and is believed as little: a module is taken from it
-only if its source still has the size and time it had. Must not know what the modules do.
+What Python keeps in `__pycache__`, of ours and of its own library, is therefore kept here a second
+time, all in one file, which is written where Python may write its own and is believed as little: a
+module is taken from it only if its source still has the size and time it had. For the same reason
+`-S` leaves the directories of other packages alone until one of those is wanted. Must not know
+what the modules do.
 """
 
-from __future__ import annotations
-
+import _thread
 import marshal
 import os
 import sys
@@ -18,9 +19,11 @@ if TYPE_CHECKING:
     from types import CodeType
 
 _PACKAGES = ("builder", "frontend", "cache")
+_LIBRARY = os.path.dirname(os.__file__)
 _LIMIT = 32 << 20  # bytes of a bundle; ours are two or three million
 _LENGTH = 8  # bytes that say how long the table at the beginning is
 _YOUNG = 2.0  # seconds
+_NAME = 100  # characters of a directory
 _HEADER = 16  # bytes of a compiled file before its code: mark, kind, and the source's time and size
 
 # Of each module: path, whether it is a package, the source's size and time, the code's place.
@@ -49,11 +52,9 @@ class Bundle:
     def find_spec(self, name: str, path: object = None, target: object = None) -> object:
         """Describe a module that is in the bundle and did not change."""
         del path, target
-        if name.partition(".")[0] not in _PACKAGES:
-            return None
         row = self.rows.get(name)
         if row is None or not self.is_right(row):
-            self.is_stale = True
+            self.is_stale = self.is_stale or row is not None or _is_ours(name)
             return None
         # A loader by its methods; the class is at hand without another import.
         spec = type(sys.__spec__)(name, self, origin=row[0], is_package=row[1])  # type: ignore[arg-type]
@@ -79,7 +80,7 @@ class Bundle:
         names = vars(module)
         exec(self.get_code(names["__name__"]), names)  # noqa: S102 - what an import is
 
-    def get_code(self, name: str) -> CodeType:
+    def get_code(self, name: str) -> "CodeType":
         """The code of a module."""
         code: CodeType = marshal.loads(self.code(name))  # noqa: S302 - as Python's own files
         return code
@@ -90,8 +91,36 @@ class Bundle:
         return self._codes[start:end]
 
 
+class LateSite:
+    """The last finder, for an interpreter that has left out `site`: has it done when it is missed."""
+
+    def __init__(self) -> None:
+        """Begin with nothing done."""
+        self._lock = _thread.RLock()
+        self._is_done = False
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> object:
+        """Look again for what is in none of the directories so far, now in those of packages."""
+        del target
+        if path is not None:  # part of a package, which says where to look
+            return None
+        with self._lock:
+            if not self._is_done:
+                self._is_done = True  # it may look for modules that are not there
+                import site  # noqa: PLC0415 - what this class puts off
+
+                site.main()
+        for finder in sys.meta_path:
+            spec = None if id(finder) == id(self) else finder.find_spec(name, None)
+            if spec is not None:
+                return spec
+        return None
+
+
 def main() -> int:
     """Run the command line with the bundle, and write it when it has to be written."""
+    if sys.flags.no_site:
+        sys.meta_path.append(LateSite())  # type: ignore[arg-type] # a finder by its methods
     path = _path()
     bundle = Bundle(_read(path), os.path.dirname(path)) if path else None
     if bundle is not None:
@@ -101,11 +130,21 @@ def main() -> int:
     return run(at_end=lambda: _write(path, bundle) if bundle is not None else None)
 
 
+def _is_ours(name: str) -> bool:
+    return name.partition(".")[0] in _PACKAGES
+
+
+def _is_library(source: str) -> bool:
+    """Whether a module belongs to Python itself; others' packages lie below it in some places."""
+    return source.startswith(f"{_LIBRARY}/") and "-packages/" not in source[len(_LIBRARY) :]
+
+
 def _path() -> str:
     """Where the bundle of this interpreter lies; "" where there shall be none."""
     if sys.flags.optimize or sys.pycache_prefix:
         return ""
-    name = f"bundle.{sys.implementation.cache_tag}-{sys.hexversion:x}"
+    whose = _LIBRARY[-_NAME:].replace("/", "-")  # there may be two interpreters of one version
+    name = f"bundle.{sys.implementation.cache_tag}-{sys.hexversion:x}{whose}"
     return os.path.join(os.path.dirname(os.path.abspath(__file__)), "__pycache__", name)
 
 
@@ -124,7 +163,7 @@ def _write(path: str, bundle: Bundle) -> None:
     rows: dict[str, _Row] = {}
     codes = bytearray()
     for name in sorted({*bundle.rows, *sys.modules}):
-        compiled = _compiled(name, bundle) if name.partition(".")[0] in _PACKAGES else None
+        compiled = _compiled(name, bundle)
         if compiled is not None:
             head, code = compiled
             rows[name] = (*head, len(codes), len(codes) + len(code))
@@ -147,6 +186,8 @@ def _compiled(name: str, bundle: Bundle) -> tuple[_Source, bytes | memoryview] |
     module = sys.modules.get(name)
     source, kept = getattr(module, "__file__", None), getattr(module, "__cached__", None)
     if not (isinstance(source, str) and isinstance(kept, str)):
+        return None
+    if not (_is_ours(name) or _is_library(source)):
         return None
     try:
         status = os.stat(source)

@@ -36,8 +36,18 @@ command -v "$python" >/dev/null || python=python3
 echo "installing locked Python packages"
 .venv/bin/python -m pip install -qq --disable-pip-version-check --require-hashes -r "$lock"
 .venv/bin/python -m pip install -qq --disable-pip-version-check --no-deps -e .
-# isolated: neither PYTHONPATH nor the user's site may put code in front of ours
-sed -i '1s|^\(#!.*/python[0-9.]*\)$|\1 -I|' .venv/bin/pybuild
+# isolated: neither PYTHONPATH nor the user's site may put code in front of ours; -S: a cached build
+# is over before it would need a directory of packages (builder/start.py)
+.venv/bin/python -I - .venv/bin/pybuild "$PWD" <<'EOF'
+import re, sys
+with open(sys.argv[1], "r+") as file:
+    first = file.readline().rstrip()
+    if re.fullmatch("#!.*/python[0-9.]*", first):  # too long a path has another form: left as it is
+        file.seek(0)
+        file.truncate()
+        file.write(f"{first} -IS\nimport sys\n\nsys.path.append({sys.argv[2]!r})\n")
+        file.write("from builder.start import main\n\nsys.exit(main())\n")
+EOF
 .venv/bin/python -m compileall -q builder frontend cache
 touch .venv/installed
 touch "$mark"

@@ -102,3 +102,50 @@ def test_nothing_is_written_where_python_writes_nothing(tree):
     run(tree, PYTHONDONTWRITEBYTECODE="1")
     run(tree, "-O")
     assert bundles(tree) == []
+
+
+def test_modules_of_python_come_from_the_bundle_too(tree):
+    """Opening them one by one took longer than loading them."""
+    code = "from builder import start; start.sys.argv[1:] = ['images']; start.main()"
+    command = [sys.executable, "-S", "-v", "-c", code]
+    environ = {"PYBUILD_ROOT": str(tree / "state")}
+    logs = [
+        subprocess.run(command, cwd=tree, env=environ, capture_output=True, text=True, check=True)
+        for _ in range(3)
+    ]
+    assert "import 'contextlib' # <builder.start.Bundle" in logs[-1].stderr
+    assert "/__pycache__/contextlib." not in logs[-1].stderr
+
+
+def test_a_bundle_is_for_one_interpreter(tree):
+    """Another one of the same version has another library."""
+    run(tree)
+    run(tree)
+    (bundle,) = bundles(tree)
+    assert bundle.name.endswith(os.path.dirname(os.__file__).replace("/", "-")[-100:])
+
+
+def late(tree, *lines):
+    """Standard output of Python code where the directories of packages are not looked at yet."""
+    first = "import sys; from builder.start import LateSite; sys.meta_path.append(LateSite())"
+    return subprocess.run(
+        [sys.executable, "-S", "-c", "\n".join((first, *lines))],
+        cwd=tree,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    ).stdout.split()
+
+
+def test_packages_are_found_when_one_is_wanted(tree):
+    """An interpreter started with -S does without `site` until then."""
+    before = "print(any('-packages' in entry for entry in sys.path))"
+    assert late(tree, before, "import pathspec, urllib3", before) == ["False", "True"]
+
+
+def test_what_is_nowhere_is_still_nowhere(tree):
+    """Looking again changes nothing for a module that does not exist, in a package or outside."""
+    tries = ["builder.no_such_module", "no_such_module", "no_such_module"]
+    code = [f"try: import {name}\nexcept ModuleNotFoundError as e: print(e.name)" for name in tries]
+    assert late(tree, *code) == tries
