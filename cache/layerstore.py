@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     Progress = Callable[[str, int, int], None]
 
 _PIECE = 1 << 20
+_LARGE = 8 << 20  # bytes of a blob for which a thread is worth while
 _PLAIN = 256 * 1024  # bytes of a tar in one piece, which may wait for its reader
 _UNCOMPRESSED = (oci.OCI_LAYER, oci.DOCKER_LAYER)
 _PLAIN_FORM = ("", False)  # what `compressing` asks for where it was not called
@@ -272,10 +273,19 @@ class StoredLayers:
 
     @contextlib.contextmanager
     def open(self, descriptor: Descriptor) -> Iterator[BinaryIO]:
-        """Open any blob, fetched first if need be: the ContentProvider of exports and pushes."""
+        """Open any blob, fetched first if need be: the ContentProvider of exports and pushes.
+
+        A large one is read and verified while what came before of it is used.
+        """
         self.ensure(descriptor)
         with self._store.open(descriptor) as stream:
-            yield stream
+            if descriptor.size < _LARGE:
+                yield stream
+                return
+            from cache.readahead import ReadAhead  # noqa: PLC0415 - few commands read one
+
+            with contextlib.closing(ReadAhead(_pieces(stream))) as ahead:
+                yield cast("BinaryIO", ahead)
 
     def remember_origin(self, blobs: Iterable[Descriptor], repository: str) -> None:
         """Note which repository blobs that are not fetched yet come from."""
@@ -338,6 +348,12 @@ class NoRemote:
         """Refuse."""
         msg = f"{descriptor.digest} is not in the store"
         raise ContentNotFoundError(msg)
+
+
+def _pieces(stream: BinaryIO) -> Iterator[bytes]:
+    """A stream to its end."""
+    while data := stream.read(_PLAIN):
+        yield data
 
 
 def _nothing() -> None:

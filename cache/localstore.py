@@ -22,6 +22,7 @@ from cache.spec.oci import Descriptor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from io import BufferedReader
 
     from _typeshed import WriteableBuffer
 
@@ -35,7 +36,7 @@ _LARGE = 8 << 20  # bytes of a blob for which the disk is started early
 class VerifiedReader(io.RawIOBase):
     """Reads a blob to its end and raises there when size or digest are not the announced ones."""
 
-    def __init__(self, stream: BinaryIO, descriptor: Descriptor) -> None:
+    def __init__(self, stream: BufferedReader, descriptor: Descriptor) -> None:
         """Wrap a stream positioned at the blob's first byte; closes it when closed."""
         super().__init__()
         self._stream = stream
@@ -50,8 +51,9 @@ class VerifiedReader(io.RawIOBase):
     def readinto(self, buffer: WriteableBuffer, /) -> int:
         """Fill a buffer; verify at the end."""
         view = memoryview(buffer).cast("B")
-        data = self._stream.read(len(view))
-        self._left -= len(data)
+        count = self._stream.readinto(view)
+        data = view[:count]
+        self._left -= count
         if self._left < 0 or (not data and self._left and len(view)):
             msg = f"{self._descriptor.digest}: size is not the announced {self._descriptor.size}"
             raise SizeMismatchError(msg)
@@ -60,8 +62,7 @@ class VerifiedReader(io.RawIOBase):
             msg = f"content does not have the digest {self._descriptor.digest}"
             hint = "the stored copy is damaged: run `pybuild prune --all` and build again"
             raise DigestMismatchError(msg, hint=hint)
-        view[: len(data)] = data
-        return len(data)
+        return count
 
     def close(self) -> None:
         """Close the wrapped stream too."""
@@ -170,7 +171,7 @@ class LocalStore:
             yield io.BufferedReader(VerifiedReader(stream, descriptor), 1 << 20)
 
     @contextlib.contextmanager
-    def open_raw(self, descriptor: Descriptor) -> Iterator[BinaryIO]:
+    def open_raw(self, descriptor: Descriptor) -> Iterator[BufferedReader]:
         """Open a blob's file, seekable; only its size is checked here."""
         try:
             descriptor_fd = os.open(

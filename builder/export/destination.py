@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from builder.export.output import OutputSpec
+    from cache.archive.writer import Sink
 
 _READABLE = 0o666  # less the umask
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
@@ -53,11 +54,13 @@ def check_destination(output: OutputSpec, *, stdout_is_terminal: bool) -> None:
 
 
 @contextlib.contextmanager
-def open_destination(dest: str, stdout: BinaryIO) -> Iterator[BinaryIO]:
+def open_destination(dest: str, stdout: BinaryIO) -> Iterator[Sink]:
     """Open a file, or standard output for "-", to write to.
 
-    A file appears under its name when the block ends well, complete and on disk; until then,
-    and for good when the block fails, what was there before stays as it was (K02).
+    A file appears under its name when the block ends well, complete; until then, and for good
+    when the block fails, what was there before stays as it was (K02). What replaces a file is on
+    disk first, so that no loss of power takes both. Where there is nothing to lose, the disk is not
+    waited for, as by other programs that write a file.
 
     Raises:
         ExportError: it cannot be written.
@@ -73,19 +76,23 @@ def open_destination(dest: str, stdout: BinaryIO) -> Iterator[BinaryIO]:
         return
     parent, name = os.path.split(dest)
     with writing(dest):
-        with contextlib.suppress(FileNotFoundError):
-            _check_file(dest, os.lstat(dest).st_mode)
+        replaces = _is_there(dest)
         directory = os.open(parent or ".", _DIRECTORY)
         try:
-            with replacing(directory, name) as file:
-                yield file
+            with replacing(directory, name, durable=replaces) as file:
+                yield _early(file) if replaces else file
         finally:
             os.close(directory)
 
 
 @contextlib.contextmanager
-def replacing(directory: int, name: str, mode: int = _READABLE) -> Iterator[BinaryIO]:
-    """Write a file aside in an open directory; on success sync it and rename it into place."""
+def replacing(
+    directory: int, name: str, mode: int = _READABLE, *, durable: bool = True
+) -> Iterator[BinaryIO]:
+    """Write a file aside in an open directory; on success sync it and rename it into place.
+
+    What is not to be `durable` is left to the system to write out when it likes.
+    """
     # The name is cut so that a destination of 255 bytes still has room for the rest.
     aside = f".{name[:40]}.{os.urandom(8).hex()}.tmp"
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -94,13 +101,32 @@ def replacing(directory: int, name: str, mode: int = _READABLE) -> Iterator[Bina
         with open(descriptor, "wb") as file:
             yield file
             file.flush()
-            os.fsync(descriptor)
+            if durable:
+                os.fsync(descriptor)
         os.rename(aside, name, src_dir_fd=directory, dst_dir_fd=directory)
     except BaseException:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(aside, dir_fd=directory)
         raise
-    os.fsync(directory)
+    if durable:
+        os.fsync(directory)
+
+
+def _is_there(dest: str) -> bool:
+    """Whether a file will be replaced; anything else there is refused."""
+    try:
+        mode = os.lstat(dest).st_mode
+    except FileNotFoundError:
+        return False
+    _check_file(dest, mode)
+    return True
+
+
+def _early(file: BinaryIO) -> Sink:
+    """A file that will be waited for: the disk is at work while it is written."""
+    from cache.writeback import EarlyFile  # noqa: PLC0415 - only when a file is replaced
+
+    return EarlyFile(file)
 
 
 @contextlib.contextmanager

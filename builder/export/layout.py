@@ -21,6 +21,7 @@ from cache.value import replace, value
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from cache.archive.writer import Sink
     from cache.content import ContentProvider
     from cache.spec.manifest import Image
     from cache.spec.oci import Descriptor
@@ -77,12 +78,11 @@ def blob_path(descriptor: Descriptor) -> str:
     return f"blobs/{descriptor.digest.algorithm}/{descriptor.digest.hex}"
 
 
-def write_tar(content: Bundle, provider: ContentProvider, sink: BinaryIO) -> None:
+def write_tar(content: Bundle, provider: ContentProvider, sink: Sink) -> None:
     """Write a layout as a tar: paths sorted, times 0, so that equal images give equal bytes."""
     from cache.archive.writer import TarWriter  # noqa: PLC0415 - only when an archive is made
-    from cache.writeback import EarlyFile  # noqa: PLC0415 - the same
 
-    tar = TarWriter(EarlyFile(sink))
+    tar = TarWriter(sink)
     for directory in _directories(content):
         tar.add(Entry(directory, Kind.DIRECTORY, _DIRECTORY_MODE))
     for blob in content.blobs:

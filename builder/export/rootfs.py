@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
 from builder.export.payload import Payloads
 from cache.archive.entry import NANOSECOND, Entry, Kind
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from cache.archive.tree import Node, Tree
-    from cache.archive.writer import TarWriter
+    from cache.archive.writer import Sink, TarWriter
     from cache.layers import LayerStore
     from cache.spec.oci import Layer
 
@@ -27,7 +27,7 @@ def merged(layers: Sequence[Layer], store: LayerStore) -> Tree:
 
 
 def write_rootfs(
-    layers: Sequence[Layer], store: LayerStore, sink: BinaryIO, *, epoch: int | None = None
+    layers: Sequence[Layer], store: LayerStore, sink: Sink, *, epoch: int | None = None
 ) -> None:
     """Write the merged tree of one stack, as write_platforms does of several."""
     write_platforms({"": layers}, store, sink, epoch=epoch)
@@ -36,7 +36,7 @@ def write_rootfs(
 def write_platforms(
     stacks: Mapping[str, Sequence[Layer]],
     store: LayerStore,
-    sink: BinaryIO,
+    sink: Sink,
     *,
     epoch: int | None = None,
 ) -> None:

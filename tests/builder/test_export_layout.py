@@ -105,6 +105,24 @@ def test_damaged_content_fails_the_export(world, tmp_path):
     assert not (tmp_path / "dir" / "index.json").exists()
 
 
+def test_only_what_replaces_a_file_waits_for_the_disk(tmp_path, monkeypatch):
+    """A file that was there survives a loss of power in its old or its new form (K02)."""
+    synced: list[int] = []
+    real = os.fsync
+
+    def fsync(descriptor):
+        synced.append(os.fstat(descriptor).st_size)
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    for data, count in ((b"new", 0), (b"newer", 2)):  # the file and its directory
+        with open_destination(f"{tmp_path}/out.tar", io.BytesIO()) as sink:
+            sink.write(data)
+        assert (tmp_path / "out.tar").read_bytes() == data
+        assert len(synced) == count
+    assert synced[0] == len(b"newer")
+
+
 def test_a_layout_directory_is_read_back(world, tmp_path):
     """tar=false writes the same layout as a directory (O35)."""
     image = world.small()

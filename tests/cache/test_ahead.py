@@ -9,7 +9,7 @@ import pytest
 from cache import compress
 from cache.archive.entry import Entry, Kind
 from cache.database import Database
-from cache.errors import StoreError
+from cache.errors import DigestMismatchError, StoreError
 from cache.layerstore import NoRemote, StoredLayers
 from cache.localstore import LocalStore
 from cache.spec import oci
@@ -144,6 +144,21 @@ def test_the_tar_is_made_of_the_form_when_it_is_asked_for(layers, tmp_path):
     assert Digest.of(whole(layers, plain)) == layer.diff_id
     with layers.open_seekable(layer) as stream:
         assert len(stream.read()) == layer.blob.size
+
+
+def test_a_large_form_is_read_ahead_and_verified(layers, tmp_path):
+    """A blob of some size is read by another thread; damage is found at its end all the same."""
+    data = os.urandom(9 << 20)
+    with layers.writer() as writer:
+        writer.add(Entry("f", Kind.FILE, 0o644, size=len(data)), data)
+        layer = writer.commit()
+    assert data in whole(layers, layer.blob)
+    path = tmp_path / "blobs" / "sha256" / layer.diff_id.hex
+    path.chmod(0o600)
+    with path.open("r+b") as file:
+        file.write(b"x")
+    with pytest.raises(DigestMismatchError):
+        whole(layers, layer.blob)
 
 
 def test_a_lost_form_is_a_lost_layer(layers, tmp_path):
