@@ -19,7 +19,9 @@ from builder.errors import SandboxError
 from builder.sandbox.spec import Overlay
 from builder.snapshot import attributes, places
 from builder.snapshot.directories import Claim, Directories
+from builder.snapshot.extraction import Stack
 from builder.snapshot.latewriter import LateWriter
+from builder.snapshot.line import AT_ONCE, Line, Turn
 from builder.snapshot.lower import EmptyLower, StackedLower
 from builder.snapshot.recorded import RecordedFiles, RecordedLower
 from builder.snapshot.remover import Remover
@@ -49,7 +51,6 @@ if TYPE_CHECKING:
 _EMPTY = "empty"  # the lower of an empty stack; overlayfs needs at least one
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _OURS = (_EMPTY, places.NAME)
-_DRAIN = 1 << 20
 _SCRATCH = chain_id(())
 
 
@@ -133,22 +134,26 @@ class OverlaySnapshotter:
         if len(layers) > MAX_LAYERS:
             msg = f"{len(layers)} layers are over the limit of {MAX_LAYERS} for a RUN step"
             raise SandboxError(msg, hint="join RUN instructions, or start from a flattened image")
-        stack = _Stack(self._store, layers, self._merged)
+        stack = Stack(self._store, layers, self._merged)
         start = 0 if self._hides else whole_until(self._store, layers)
         trees: list[tuple[int, Digest, bool]] = []
         for count, chain in enumerate(self._chains(layers)):
             if count + 1 >= start:
                 is_whole = count + 1 == start
                 trees.append((count, whole_chain(chain) if is_whole else chain, is_whole))
-        known = [self._known(chain) for _, chain, _ in trees]
-        if None in known:
-            missing = [count for (count, _, _), name in zip(trees, known, strict=True) if not name]
-            self._store.expect([layers[count] for count in missing])
-        names = [
-            name or self._extract(chain, stack, count, whole=is_whole)
-            for (count, chain, is_whole), name in zip(trees, known, strict=True)
-        ]
-        return tuple(reversed(names))
+        names = [self._known(chain) for _, chain, _ in trees]
+        missing = [place for place, name in enumerate(names) if name is None]
+        if missing:
+            self._store.expect([layers[trees[place][0]] for place in missing])
+
+            def extract(turn: Turn) -> str:
+                count, chain, is_whole = trees[missing[turn.number]]
+                return self._extract(chain, stack, count, turn, whole=is_whole)
+
+            made = Line(extract, len(missing)).run(1 if start else AT_ONCE)
+            for place, name in zip(missing, made, strict=True):
+                names[place] = name
+        return tuple(name for name in reversed(names) if name is not None)
 
     def lent(self, layers: Sequence[Layer]) -> contextlib.nullcontext[tuple[str, ...]]:
         """The same trees: the overlay mounted of them keeps changes apart."""
@@ -286,7 +291,9 @@ class OverlaySnapshotter:
             self._has_places = True
         return places.NAME
 
-    def _extract(self, chain: Digest, stack: _Stack, count: int, *, whole: bool = False) -> str:
+    def _extract(
+        self, chain: Digest, stack: Stack, count: int, turn: Turn, *, whole: bool = False
+    ) -> str:
         """Extract layer `count` of a stack; whoever comes second in this process waits.
 
         With `whole` the tree holds what lies below, too.
@@ -300,7 +307,8 @@ class OverlaySnapshotter:
             with self._trees.claim() as claim:
                 try:
                     extract = stack.extract_whole if whole else stack.extract
-                    extract(count, claim.fd, keep_owner=self._keep_owner)
+                    extract(count, claim.fd, turn, keep_owner=self._keep_owner)
+                    turn.wait()  # nothing is kept that stands on what could not be verified
                 except BaseException:
                     self._trees.remove(claim.name)
                     raise
@@ -339,35 +347,6 @@ class OverlaySnapshotter:
         claim = self._held.pop(key, None)
         if claim is not None:
             self._remover.remove(claim)
-
-
-class _Stack:
-    """A stack of layers being extracted."""
-
-    def __init__(self, store: ArrivingLayers, layers: Sequence[Layer], merged: Merged) -> None:
-        self._store = store
-        self._layers = layers
-        self._merged = merged
-
-    def extract(self, count: int, root_fd: int, *, keep_owner: bool) -> None:
-        """Extract layer `count` on those below it into an empty directory."""
-        from cache.archive.extract import extract_layer  # noqa: PLC0415 - cached builds need none
-
-        tree = self._merged(self._layers[:count])
-        layer = self._layers[count]
-        with self._store.open_tar(layer) as stream:
-            entries = extract_layer(stream, root_fd, tree, keep_owner=keep_owner)
-            while stream.read(_DRAIN):
-                pass  # only a stream read to its end has been verified
-        self._store.keep_index(layer, entries)
-
-    def extract_whole(self, count: int, root_fd: int, *, keep_owner: bool) -> None:
-        """Make the merged tree of all layers up to `count` in an empty directory."""
-        from builder.snapshot.materialize import materialize  # noqa: PLC0415 - rarely needed
-
-        layers = self._layers[: count + 1]
-        tree = self._merged(layers)
-        materialize(root_fd, tree, layers, self._store, keep_owner=keep_owner, keep_modes=True)
 
 
 def _next_chain(parent: Digest, diff_id: Digest) -> Digest:

@@ -333,7 +333,8 @@ class _Unpacker:
                 if below.is_directory
             ]
         for path, node in reversed(found):
-            self._dress.directory(path, node.entry, is_opaque=node.is_opaque)
+            entry = node.entry if path else self._tree.root_entry()
+            self._dress.directory(path, entry, is_opaque=node.is_opaque)
 
     def _empty_root(self) -> None:
         """Hide every lower name in the root one by one: overlayfs merges roots in any case."""

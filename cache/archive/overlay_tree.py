@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 MAX_LINKS = 255  # symlinks followed for one path
 _DIRECTORY, _SYMLINK = Kind.DIRECTORY, Kind.SYMLINK
+_UNTOLD = Entry("", _DIRECTORY, 0o755)  # a root that no layer has an entry of
 
 
 class Lower(Protocol):
@@ -84,9 +85,17 @@ class OverlayTree:
     def __init__(self, lower: Lower | None) -> None:
         """Begin with nothing but a root directory."""
         self._lower = lower
-        known = lower.get("") if lower is not None else None
-        self.root = Node(known if known is not None else Entry("", Kind.DIRECTORY, 0o755))
+        self.root = Node(_UNTOLD)
         self._last: tuple[str, Place] | None = None
+
+    def root_entry(self) -> Entry:
+        """What the root is: this layer's, else as it is below.
+
+        Asked for at the end, as who makes the tree below may not be done yet.
+        """
+        if self.root.entry is not _UNTOLD or self._lower is None:
+            return self.root.entry
+        return self._lower.get("") or _UNTOLD
 
     def lower_entry(self, place: Place, name: str) -> Entry | None:
         """What shows of the lower tree at a name in a place, this layer's own node aside."""
@@ -163,7 +172,8 @@ class OverlayTree:
             for here, node in self._own(parent):
                 lower = self._lower.get(here)
                 if lower is not None and lower.kind is _SYMLINK:
-                    return place if node.entry.kind is _SYMLINK else None
+                    is_mark = node.is_whiteout and not node.holds_entry  # no order among marks
+                    return place if is_mark or node.entry.kind is _SYMLINK else None
         return place
 
     def _own(self, path: str) -> Iterator[tuple[str, Node]]:

@@ -7,7 +7,7 @@ import os
 import stat
 import tempfile
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from support.memory_layers import MemoryLayers
 
@@ -142,6 +142,12 @@ def compare(layers):
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@example(
+    [
+        [Entry("a", Kind.SYMLINK, 0o777, linkname="b"), Entry("a/a", Kind.DIRECTORY, 0o755)],
+        [whiteout("a"), Entry("a/.wh..wh..opq", Kind.FILE)],
+    ]
+)
 @given(LAYERS)
 def test_extracted_stacks_look_like_their_index(layers):
     """A20-A26: what COPY reads from the index is what RUN sees on disk."""
