@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from builder.errors import SandboxError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from builder.sandbox.credentials import Credentials
 
 LIMIT = resource.RLIMIT_MSGQUEUE
@@ -55,8 +57,13 @@ class Identities:
         self.restricted = first.euid != 0  # whether anybody ever was not root
         soft, hard = resource.getrlimit(LIMIT)
         limits = [limit for limit in (soft, hard) if limit != resource.RLIM_INFINITY]
-        self._base = min(limits) if limits else 819_200
+        self.base = min(limits) if limits else 819_200
         self._hard = hard
+
+    @property
+    def known(self) -> Sequence[Identity]:
+        """All there are, by number: what the limit of a task is below `base`."""
+        return self._known
 
     def of(self, task: int) -> Identity:
         """Who a task is."""
@@ -64,7 +71,7 @@ class Identities:
             return self._known[0]
         identity = self._seen.get(task)
         if identity is None:
-            number = self._base - resource.prlimit(task, LIMIT)[0]
+            number = self.base - resource.prlimit(task, LIMIT)[0]
             identity = self._known[number] if 0 <= number < len(self._known) else self._known[0]
             if self._followed:
                 self._seen[task] = identity
@@ -83,10 +90,10 @@ class Identities:
         number = self._numbers.get(identity)
         if number is None:
             number = len(self._known)
-            if number >= min(_MOST, self._base):
+            if number >= min(_MOST, self.base):
                 raise SandboxError("the step took on more identities than can be told apart")
             self._known.append(identity)
             self.restricted = self.restricted or identity.euid != 0
             self._numbers[identity] = number
         self._seen.clear()  # threads are the same process
-        resource.prlimit(task, LIMIT, (self._base - number, self._hard))
+        resource.prlimit(task, LIMIT, (self.base - number, self._hard))

@@ -130,7 +130,12 @@ def receive(listener: int) -> Request | None:
         fcntl.ioctl(listener, _RECEIVE, _INCOMING)
     except OSError:
         return None
-    fields = _REQUEST.unpack(_INCOMING)
+    return request_of(_INCOMING)
+
+
+def request_of(notice: bytes | bytearray) -> Request:
+    """The request that a struct seccomp_notif holds."""
+    fields = _REQUEST.unpack(notice)
     return Request(fields[0], fields[1], fields[2], fields[3:])
 
 

@@ -38,8 +38,8 @@ class OverlaidRecords(Records):
         super().__init__(0, 0)
         self._upper_fd = upper_fd
         self._root_fd = root_fd
-        self._device = os.fstat(root_fd).st_dev
-        self._started = started
+        self.device = os.fstat(root_fd).st_dev
+        self.started = started
         self._seeds: dict[bytes, Recorded] = {}
         self._lower: set[Key] = set()  # numbers of lowers: no upper has them
         self._twins: dict[Key, Key] = {}  # the other number of a file that was copied up
@@ -62,10 +62,10 @@ class OverlaidRecords(Records):
             except OSError:
                 continue
             key = (status.st_dev, status.st_ino)
-            if status.st_dev != self._device:
+            if status.st_dev != self.device:
                 continue  # something is mounted there
             _fill(self.make(key), seed)
-            if status.st_ctime_ns < self._started:
+            if status.st_ctime_ns < self.started:
                 self._lower.add(key)
                 if status.st_nlink > 1 and not stat.S_ISDIR(status.st_mode):
                     self._linked.add(name)
@@ -94,9 +94,9 @@ class OverlaidRecords(Records):
     def known_by(self, fd: int, status: os.stat_result) -> Record | None:
         """What is recorded of the inode of an fd that has this status."""
         record = self.get((status.st_dev, status.st_ino))
-        if record is None and self._bound and status.st_dev != self._device:
+        if record is None and self._bound and status.st_dev != self.device:
             return self._renumbered(fd, (status.st_dev, status.st_ino))
-        if record is not None or status.st_ctime_ns < self._started or not self._seeds:
+        if record is not None or status.st_ctime_ns < self.started or not self._seeds:
             return record
         return self._adopt(fd, status)
 
@@ -104,9 +104,9 @@ class OverlaidRecords(Records):
         """Whether nothing is recorded of a file, as far as its status can say."""
         if (status.st_dev, status.st_ino) in self._table:
             return False
-        if self._bound and status.st_dev != self._device:
+        if self._bound and status.st_dev != self.device:
             return False
-        return status.st_ctime_ns < self._started or not self._seeds
+        return status.st_ctime_ns < self.started or not self._seeds
 
     def settle(self, fd: int) -> Key:
         """Have a file copied up, unchanged, before something is recorded of it; its number."""
@@ -118,10 +118,10 @@ class OverlaidRecords(Records):
             touch(fd)
         else:
             os.chmod(fd_path(fd), stat.S_IMODE(status.st_mode))
-        if status.st_dev == self._device:
+        if status.st_dev == self.device:
             upper = self._upper(name[1:] or b".")
             if upper is not None and upper.st_ino != status.st_ino:
-                key = (self._device, upper.st_ino)
+                key = (self.device, upper.st_ino)
                 if status.st_nlink > 1 and key_of(fd)[0] == key:
                     return self._split(shown, key)
                 self._join(shown, key)
@@ -191,6 +191,16 @@ class OverlaidRecords(Records):
             super().forget(number)
 
     @property
+    def seeded(self) -> Iterable[bytes]:
+        """The names of what was seeded, from the root."""
+        return self._seeds.keys()
+
+    @property
+    def is_bound(self) -> bool:
+        """Whether anything is recorded in trees that are mounted."""
+        return bool(self._bound)
+
+    @property
     def can_return(self) -> bool:
         """Whether anything is recorded by a number that may become another file's."""
         return self.count > len(self._lower)
@@ -206,7 +216,7 @@ class OverlaidRecords(Records):
         found = {
             key[1]: record
             for key, record in self
-            if key[0] == self._device and key not in self._lower
+            if key[0] == self.device and key not in self._lower
         }
         for inode, seed in self._copied():
             found.setdefault(inode, _fill(Record(), seed))
@@ -251,7 +261,7 @@ class OverlaidRecords(Records):
         """Look whether a changed file is one that was seeded, known by a new number."""
         name = os.readlink(fd_path(fd))[1:] or b"."
         seed = self._seeds.get(name)
-        if seed is None or status.st_dev != self._device:
+        if seed is None or status.st_dev != self.device:
             return None
         upper = self._upper(name)
         if upper is None or not self._is_copy(name, upper):
@@ -259,7 +269,7 @@ class OverlaidRecords(Records):
         shown = (status.st_dev, status.st_ino)
         record = _fill(self.make(shown), seed)
         if upper.st_ino != status.st_ino:
-            self._join(shown, (self._device, upper.st_ino))
+            self._join(shown, (self.device, upper.st_ino))
         return record
 
     def _is_copy(self, name: bytes, status: os.stat_result) -> bool:

@@ -48,6 +48,7 @@ class Records:
         self._own_gid = own_gid
         self._table: dict[Key, Record] = {}
         self.devices: set[Key] = set()  # which of them are devices
+        self._changed: set[Key] | None = None
 
     def __bool__(self) -> bool:
         """Whether anything is recorded."""
@@ -56,6 +57,15 @@ class Records:
     def __iter__(self) -> Iterator[tuple[Key, Record]]:
         """Everything recorded."""
         return iter(self._table.items())
+
+    def watch(self) -> set[Key]:
+        """A set that the inodes get into whose records may have changed; the watcher empties it."""
+        self._changed = set(self._table)
+        return self._changed
+
+    def _note(self, key: Key) -> None:
+        if self._changed is not None:
+            self._changed.add(key)
 
     def seed(self, root_fd: int, seeds: Iterable[Recorded]) -> None:
         """Record what a tree's files are meant to be, by the inodes they have here."""
@@ -88,6 +98,7 @@ class Records:
 
     def make(self, key: Key) -> Record:
         """The record of an inode, made when missing."""
+        self._note(key)
         return self._table.setdefault(key, Record())
 
     def make_device(self, key: Key, mode: int, device: int) -> None:
@@ -98,6 +109,7 @@ class Records:
 
     def put(self, key: Key, record: Record) -> None:
         """Let an inode have a record that another one may have, too."""
+        self._note(key)
         self._table[key] = record
 
     def known(self, fd: int) -> Record | None:
@@ -111,6 +123,8 @@ class Records:
     def move(self, old: Key, new: Key) -> None:
         """A copy-up gave a file another inode."""
         if old != new and old in self._table:
+            self._note(old)
+            self._note(new)
             self._table[new] = self._table.pop(old)
             if old in self.devices:
                 self.devices.discard(old)
@@ -118,6 +132,7 @@ class Records:
 
     def forget(self, key: Key) -> None:
         """The last name of an inode is gone; its number may come back."""
+        self._note(key)
         self._table.pop(key, None)
         self.devices.discard(key)
 

@@ -15,7 +15,14 @@ from typing import TYPE_CHECKING, NoReturn, Protocol
 
 from builder.errors import SandboxError
 from builder.sandbox import syscalls, wire
-from builder.sandbox.engine import abi, boundtrees, singledirect, singleplan, supervisor
+from builder.sandbox.engine import (
+    abi,
+    boundtrees,
+    singleanswers,
+    singledirect,
+    singleplan,
+    supervisor,
+)
 from builder.sandbox.engine.identities import Identities, Identity
 from builder.sandbox.engine.interruptions import Interruptions
 from builder.sandbox.engine.mounted import MountedView
@@ -135,4 +142,5 @@ def _prepare(
         single.finish,
         lambda: None,
         first.code,
+        lambda answers: singleanswers.mirror(single.step, answers),
     )

@@ -7,7 +7,6 @@ tells is given; this knows none of them.
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import errno
 import os
@@ -19,7 +18,8 @@ from typing import TYPE_CHECKING, NoReturn, Protocol
 
 from builder.errors import HostUnsupportedError, SandboxError
 from builder.sandbox import init, limits, process, syscalls, wire
-from builder.sandbox.engine import abi, calllog, kernel, program, refusals
+from builder.sandbox.engine import abi, answered, calllog, kernel, program, refusals
+from builder.sandbox.engine.incoming import Polled, drain
 from builder.sandbox.engine.step import CONTINUE, Step
 from cache.value import value
 
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from builder.sandbox.engine.abi import Abi
+    from builder.sandbox.engine.answered import Answers
+    from builder.sandbox.engine.incoming import Incoming
     from builder.sandbox.engine.program import Plan
     from builder.sandbox.engine.step import Handler
     from builder.sandbox.spec import SandboxSpec
@@ -75,7 +77,8 @@ class Ready:
     That process, or one of its children, does as hand_over() where the engine is to take over.
     `finish` gives the report when every process has ended, and says why when none was handed
     over; `code` gives the step's exit code by the first process's; `close` gives back what was
-    taken for the step.
+    taken for the step. `mirror` tells the library what it answers by, now and when what it returns
+    is called.
     """
 
     step: Step
@@ -85,6 +88,7 @@ class Ready:
     finish: Callable[[], wire.Report]
     close: Callable[[], None]
     code: Callable[[int], int] = _same
+    mirror: Callable[[Answers], Callable[[], None]] | None = None
 
 
 def forked(
@@ -202,7 +206,7 @@ def _wait_for(channel: socket.socket, signals: int, tasks: Tasks) -> None:
     while True:
         ready = {fd for fd, _ in poll.poll()}
         if signals in ready:
-            _drain(signals)
+            drain(signals)
             if not tasks.reap():
                 return
         if channel.fileno() in ready:
@@ -223,11 +227,6 @@ def _signal_fd() -> int:
     return fd
 
 
-def _drain(fd: int) -> None:
-    with contextlib.suppress(BlockingIOError):
-        os.read(fd, 4096)
-
-
 def _answer_calls(ready: Ready, table: Abi, child: int, signals: int) -> None:
     step, tasks, known = ready.step, ready.tasks, ready.handlers
     names = table.names()
@@ -235,27 +234,28 @@ def _answer_calls(ready: Ready, table: Abi, child: int, signals: int) -> None:
     log = calllog.from_environment()
     if log is not None:
         handlers = {number: log.handler(names[number], act) for number, act in handlers.items()}
-    listener = step.listener
-    kernel.wake_in_turn(listener)
-    poll = select.poll()
-    poll.register(listener, _EVENT)
-    poll.register(signals, _EVENT)
+    kernel.wake_in_turn(step.listener)
+    incoming = _incoming(ready, signals, is_logged=log is not None)
     while True:
-        for fd, events in poll.poll():
-            if fd == signals:
-                _drain(signals)
-                if child in tasks.status:
-                    tasks.kill()
-                if not tasks.reap():
-                    return
-                if child in tasks.status:
-                    tasks.kill()
-            elif events & _EVENT:
-                request = kernel.receive(listener)
-                if request is not None:
-                    _answer(step, request, handlers.get(request.number, refusals.unknown))
-            else:
-                poll.unregister(listener)  # nobody is left to ask
+        request = incoming.next()
+        if request is not None:
+            _answer(step, request, handlers.get(request.number, refusals.unknown))
+            continue
+        if child in tasks.status:
+            tasks.kill()
+        if not tasks.reap():
+            return
+        if child in tasks.status:
+            tasks.kill()
+
+
+def _incoming(ready: Ready, signals: int, *, is_logged: bool) -> Incoming:
+    """Calls by the library that answers most of them itself, where there is one."""
+    listener = ready.step.listener
+    library = None if is_logged or ready.mirror is None else answered.load()
+    if library is None or ready.mirror is None:
+        return Polled(listener, signals)
+    return answered.Sifted(answered.Answers(library, listener, signals), signals, ready.mirror)
 
 
 def _answer(step: Step, request: kernel.Request, handler: Handler) -> None:

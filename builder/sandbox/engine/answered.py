@@ -1,0 +1,181 @@
+"""The library that answers a step's frequent and simple calls, and hands over the others.
+
+Binds `answers.c`, which decides as the handlers would where it is certain. What it must know of a
+step is told by a mirror, anew after everything that Python did.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import enum
+import struct
+from typing import TYPE_CHECKING, NamedTuple
+
+from builder.sandbox import syscalls
+from builder.sandbox.engine import abi, kernel
+from builder.sandbox.engine.incoming import drain
+from cache import native
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from builder.sandbox.engine.identities import Identities
+    from builder.sandbox.engine.kernel import Request
+    from builder.sandbox.engine.records import Records
+
+_REVISION = 1
+_CALL, _HAPPENED = 0, 1
+_STRUCT_CALL = struct.Struct("=B6bxI")
+_NOTICE_SIZE = 80  # struct seccomp_notif
+
+
+class Kind(enum.IntEnum):
+    """What is done with a call, as in answers_step.h."""
+
+    LIMITS = 1
+    ONE_LIMIT = 2
+    RIGHTS = 3
+    SINGLE_STATUS = 4
+    SINGLE_MAKE = 5
+    SINGLE_OPEN = 6
+    SINGLE_REMOVE = 7
+    SINGLE_RENAME = 8
+    SINGLE_LINK = 9
+    SINGLE_OWN = 10
+    SINGLE_EXECUTE = 11
+
+
+class Texts(enum.IntEnum):
+    """Sets of texts, as in answers.c."""
+
+    SEEDS = 0
+
+
+class Call(NamedTuple):
+    """How a call is looked at: positions of arguments, -1 for none; `fixed` flags it always has."""
+
+    kind: Kind
+    directory: int = -1
+    path: int = -1
+    flags: int = -1
+    other_directory: int = -1
+    other_path: int = -1
+    at: int = -1
+    fixed: int = 0
+
+
+class Facts(NamedTuple):
+    """What may change with everything that Python does; struct facts says what it means."""
+
+    restricted: bool = False
+    roots_differ: bool = False
+    unsure: bool = False
+    has_links: bool = False
+    can_return: bool = False
+    gives_groups: bool = False
+    is_bound: bool = False
+
+
+def load() -> ctypes.CDLL | None:
+    """The library, where it was compiled."""
+    library = native.library(__file__, "answers", _REVISION)
+    if library is None:
+        return None
+    pointer, number = ctypes.c_void_p, ctypes.c_int
+    wide = ctypes.c_uint64
+    library.answers_new.argtypes, library.answers_new.restype = (number, number), pointer
+    for name, arguments in {
+        "answers_call": (number, ctypes.c_char_p),
+        "answers_tree": (number, wide, ctypes.c_int64),
+        "answers_identity": (wide, ctypes.c_uint32, ctypes.c_uint32, number),
+        "answers_record": (wide, wide),
+        "answers_forget": (wide, wide),
+        "answers_text": (number, ctypes.c_char_p, ctypes.c_size_t),
+        "answers_wait": (pointer,),
+    }.items():
+        function = getattr(library, name)  # which is kept; that of library[name] is not
+        function.argtypes = (pointer, *arguments)
+        function.restype = number if name in {"answers_call", "answers_wait"} else None
+    return library
+
+
+class Answers:
+    """What the library knows of one step."""
+
+    def __init__(self, library: ctypes.CDLL, listener: int, signals: int) -> None:
+        """Know nothing: every call is handed over."""
+        self._library = library
+        self._step = library.answers_new(listener, signals)
+        if not self._step:
+            raise MemoryError
+        self._facts = (ctypes.c_uint32 * len(Facts._fields)).from_address(self._step)
+        self._identities = 0  # told
+        self._notice = bytearray(_NOTICE_SIZE)
+        self._place = ctypes.addressof((ctypes.c_char * _NOTICE_SIZE).from_buffer(self._notice))
+        self._wait = library.answers_wait
+
+    def calls(self, known: Mapping[str, Call]) -> None:
+        """How calls are looked at, by name; those that this machine has not are left out."""
+        numbers = abi.abi_of(syscalls.MACHINE).numbers
+        for name, how in known.items():
+            if name in numbers:
+                self._library.answers_call(self._step, numbers[name], _STRUCT_CALL.pack(*how))
+
+    def tell(self, facts: Facts) -> None:
+        """What holds now."""
+        self._facts[:] = list(facts)
+
+    def tree(self, root: int, device: int, started: int) -> None:
+        """The tree that names are looked up in; nothing in its lowers changed after `started`."""
+        self._library.answers_tree(self._step, root, device, started)
+
+    def texts(self, which: Texts, texts: Iterable[bytes]) -> None:
+        """Add to a set."""
+        for text in texts:
+            self._library.answers_text(self._step, which, text, len(text))
+
+    def records(self, records: Records, changed: set[tuple[int, int]]) -> None:
+        """Take over what is recorded of inodes that changed, which are forgotten."""
+        for key in changed:
+            known = records.get(key) is not None
+            act = self._library.answers_record if known else self._library.answers_forget
+            act(self._step, *key)
+        changed.clear()
+
+    def identities(self, identities: Identities) -> None:
+        """Take over who there is; it is checked for what is new only."""
+        known = identities.known
+        while self._identities < len(known):
+            who = known[self._identities]
+            settled = who == who._replace(suid=who.euid, sgid=who.egid, keeps=False, capable=False)
+            self._library.answers_identity(
+                self._step, identities.base, who.euid, who.egid, int(settled)
+            )
+            self._identities += 1
+
+    def wait(self) -> tuple[int, bytearray]:
+        """Wait until something is left to Python; what, and a notification if that is a call."""
+        return self._wait(self._step, self._place), self._notice
+
+
+class Sifted:
+    """The calls that the library leaves to Python (implements Incoming)."""
+
+    def __init__(
+        self, answers: Answers, signals: int, mirror: Callable[[Answers], Callable[[], None]]
+    ) -> None:
+        """`mirror` tells the library of the step; what it returns does so again."""
+        self._answers = answers
+        self._signals = signals
+        self._refresh = mirror(answers)
+
+    def next(self) -> Request | None:
+        """Wait for a call; None when something happened to tasks instead."""
+        self._refresh()
+        while True:
+            what, notice = self._answers.wait()
+            if what == _CALL:
+                return kernel.request_of(notice)
+            if what == _HAPPENED:
+                drain(self._signals)
+                return None

@@ -1,0 +1,150 @@
+/* Answers the calls of a step that are frequent and simple; whatever else goes to Python.
+ *
+ * The twin of the loop in supervisor.py, loaded by answered.py, which tells what of the step has to
+ * be known here. Every decision is one that Python would take, too; where that is not certain,
+ * Python is asked. One thread at a time.
+ */
+#include "answers_border.h"
+#include "answers_step.h"
+#include "answers_single.h"
+
+#include <poll.h>
+
+#define REVISION 1
+#define EXPORTED __attribute__((visibility("default")))
+
+/* What a wait ends with. */
+enum { CALL, HAPPENED, INTERRUPTED };
+/* Sets of texts that Python fills. */
+enum { SEEDS };
+
+EXPORTED int revision(void)
+{
+    return REVISION;
+}
+
+EXPORTED struct answers *answers_new(int listener, int signals)
+{
+    struct answers *step = calloc(1, sizeof *step);
+    if (step) {
+        step->listener = listener;
+        step->signals = signals;
+        step->root = -1;
+    }
+    return step;
+}
+
+EXPORTED void answers_free(struct answers *step)
+{
+    free(step->identities);
+    free(step->records.entries);
+    free(step->seeds.entries);
+    free(step);
+}
+
+EXPORTED int answers_call(struct answers *step, int number, const struct call *call)
+{
+    if (number < 0 || number >= NUMBERS)
+        return -1;
+    step->calls[number] = *call;
+    return 0;
+}
+
+EXPORTED void answers_tree(struct answers *step, int root, uint64_t device, int64_t started)
+{
+    step->root = root;
+    step->device = device;
+    step->started = started;
+}
+
+/* Identities keep their numbers: this one is the next. */
+EXPORTED void answers_identity(struct answers *step, uint64_t limit, uint32_t euid, uint32_t egid,
+                               int settled)
+{
+    size_t size = (step->identity_count + 1) * sizeof(struct identity);
+    struct identity *larger = realloc(step->identities, size);
+    if (!larger) {
+        step->broken = true;
+        return;
+    }
+    step->limit = limit;
+    step->identities = larger;
+    larger[step->identity_count++] = (struct identity){euid, egid, settled != 0};
+}
+
+EXPORTED void answers_record(struct answers *step, uint64_t device, uint64_t inode)
+{
+    if (!put(&step->records, &(struct entry){.key = {device, inode}}))
+        step->broken = true;
+}
+
+EXPORTED void answers_forget(struct answers *step, uint64_t device, uint64_t inode)
+{
+    drop(&step->records, device, inode);
+}
+
+EXPORTED void answers_text(struct answers *step, int which, const char *text, size_t length)
+{
+    if (which != SEEDS || !put_text(&step->seeds, text, length))
+        step->broken = true;
+}
+
+/* Of a call: whether it goes on, was answered, or is Python's. */
+static enum outcome decide(const struct answers *step, const struct notice *notice)
+{
+    if (step->broken || notice->architecture != ARCHITECTURE || notice->number < 0 ||
+        notice->number >= NUMBERS)
+        return ASK;
+    const struct call *call = &step->calls[notice->number];
+    switch ((enum kind)call->kind) {
+    case LIMITS:
+        return limits(notice);
+    case ONE_LIMIT:
+        return one_limit(notice);
+    case RIGHTS:
+        return is_root(step, notice->task) ? CONTINUE : ASK;
+    case SINGLE_STATUS:
+        return single_status(step, notice, call);
+    case SINGLE_MAKE:
+        return single_make(step, notice, call);
+    case SINGLE_OPEN:
+        return single_open(step, notice, call);
+    case SINGLE_REMOVE:
+        return single_remove(step, notice, call);
+    case SINGLE_RENAME:
+        return single_rename(step, notice, call);
+    case SINGLE_LINK: /* the new name takes nothing away */
+        return single_status(step, notice, call);
+    case SINGLE_OWN:
+        return single_own(step, notice, call);
+    case SINGLE_EXECUTE:
+        return single_execute(step, notice, call);
+    case TO_PYTHON:
+        break;
+    }
+    return ASK;
+}
+
+/* Wait until there is something for Python: a call, or something that happened to a task. */
+EXPORTED int answers_wait(struct answers *step, struct notice *notice)
+{
+    struct pollfd waiting[] = {{step->signals, POLLIN, 0}, {step->listener, POLLIN, 0}};
+    for (;;) {
+        if (poll(waiting, 2, -1) < 0)
+            return INTERRUPTED; /* Python handles signals */
+        if (waiting[0].revents)
+            return HAPPENED;
+        if (!(waiting[1].revents & POLLIN)) {
+            waiting[1].fd = -1; /* nobody is left to ask */
+            continue;
+        }
+        memset(notice, 0, sizeof *notice);
+        if (ioctl(step->listener, RECEIVE, notice) < 0)
+            continue; /* who asked is gone */
+        enum outcome outcome = decide(step, notice);
+        if (outcome == ASK)
+            return CALL;
+        if (outcome == CONTINUE)
+            go_on(step->listener, notice->id);
+    }
+}
