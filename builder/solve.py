@@ -196,6 +196,7 @@ class Solve:
             use_cache=not self._request.no_cache,
             explain=self._request.explain,
             workers=max(4, 2 * (os.cpu_count() or 1)),
+            idle=self._ready,
         )
         return Solver(
             self._lowered.graph,
@@ -209,6 +210,13 @@ class Solve:
             step_log=self._step_log,
             given=self._given,
         )
+
+    def _ready(self) -> None:
+        """Load what will be needed while steps run."""
+        from builder.solver.readying import ready  # noqa: PLC0415 - only with steps to run
+
+        ops = (vertex.op for vertex in self._lowered.graph.vertices)
+        ready(ops, compressed=bool(self._forms))
 
     def _handlers(self, trees: Trees) -> Mapping[type, OpHandler]:
         layers, memo = self._state.layers, self._memo

@@ -32,6 +32,8 @@ class Writer(Protocol):
     def commit(self, media_type: str, expected: Digest | None = None) -> Descriptor:
         """Make what was written durable and visible under its sha256 digest; idempotent.
 
+        That there is such a name is certain to outlive a loss of power after `settle` only.
+
         Raises:
             DigestMismatchError: the digest is not the expected one; nothing is published.
         """
@@ -45,6 +47,9 @@ class ContentStore(ContentProvider, Protocol):
 
     def size(self, digest: Digest) -> int | None:
         """Size in bytes of a stored blob, None when absent."""
+
+    def settle(self) -> None:
+        """Make the names of all published blobs durable; before what cannot do without them."""
 
     def delete(self, digest: Digest) -> None:
         """Remove a blob; absent is success."""

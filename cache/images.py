@@ -21,7 +21,7 @@ from cache.spec.oci import INDEX_TYPES, MAX_DOCUMENT, canonical_json, load_objec
 from cache.value import value
 
 if TYPE_CHECKING:
-    from cache.content import ContentProvider
+    from cache.content import ContentStore
     from cache.database import Database
     from cache.spec.oci import Descriptor, Platform
     from cache.spec.reference import Reference
@@ -74,7 +74,7 @@ class Stored:
 class ImageStore:
     """Names and manifests; the image ID is the config's digest, as docker's is."""
 
-    def __init__(self, database: Database, content: ContentProvider) -> None:
+    def __init__(self, database: Database, content: ContentStore) -> None:
         """Use an open database and the content its manifests lie in."""
         self._database = database
         self._content = content
@@ -83,6 +83,7 @@ class ImageStore:
         """Remember an image and point names at it; a name moves from an older image."""
         if self._is_so(manifest, names):
             return  # nothing to write: a cached rebuild waits for no disk
+        self._content.settle()
         now = time.time_ns()
         row = canonical_json(descriptor_json(manifest)).decode()
         with self._database.transaction():

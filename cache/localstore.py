@@ -1,4 +1,8 @@
-"""Blobs on disk in OCI-layout shape: written aside, verified, fsynced, renamed into place."""
+"""Blobs on disk in OCI-layout shape: written aside, verified, fsynced, renamed into place.
+
+A loss of power may take the newest names, never what a name promises: a record whose blob is not
+there is a miss, and images come after `settle`.
+"""
 
 from __future__ import annotations
 
@@ -73,9 +77,10 @@ class VerifiedReader(io.RawIOBase):
 class BlobWriter:
     """An ingest into a store's tmp directory; hashes as it goes."""
 
-    def __init__(self, root: str) -> None:
-        """Create the temporary file under `root/tmp`."""
+    def __init__(self, root: str, published: Callable[[], None]) -> None:
+        """Create the temporary file under `root/tmp`; tell of a new name in the store."""
         self._root = root
+        self._published = published
         self._path = os.path.join(root, "tmp", os.urandom(16).hex())
         self._file: BinaryIO | None = open(self._path, "xb", opener=_private)  # noqa: SIM115 - owned by close
         self._state = hashes.Sha256()
@@ -124,12 +129,12 @@ class BlobWriter:
             self.close()
             msg = f"content has the digest {digest}, not the expected {expected}"
             raise DigestMismatchError(msg)
-        directory = os.path.join(self._root, "blobs", "sha256")
-        target = os.path.join(directory, digest.hex)
+        target = os.path.join(self._root, "blobs", "sha256", digest.hex)
         if self._size <= _DOCUMENT and _holds(target, digest):
             # A cached build ends with the manifest and config of the build before: the disk need
             # not be waited for again.
             self.close()
+            self._published()  # if only by a build that was killed before it settled
             return Descriptor(media_type, digest, self._size)
         with _disk(self._root):
             self._file.flush()
@@ -138,7 +143,7 @@ class BlobWriter:
             self._file.close()
             self._file = None
             os.rename(self._path, target)
-            _sync_directory(directory)
+        self._published()
         return Descriptor(media_type, digest, self._size)
 
     def close(self) -> None:
@@ -156,6 +161,7 @@ class LocalStore:
     def __init__(self, root: str) -> None:
         """Make the directories under `root`, 0700."""
         self._root = root
+        self._unsettled = False
         with _disk(root):
             for name in ("blobs", os.path.join("blobs", "sha256"), "tmp"):
                 os.makedirs(os.path.join(root, name), mode=0o700, exist_ok=True)
@@ -190,11 +196,21 @@ class LocalStore:
     def writer(self) -> Iterator[BlobWriter]:
         """Begin an ingest."""
         with _disk(self._root):
-            writer = BlobWriter(self._root)
+            writer = BlobWriter(self._root, self._note)
         try:
             yield writer
         finally:
             writer.close()
+
+    def _note(self) -> None:
+        self._unsettled = True
+
+    def settle(self) -> None:
+        """Have the names of published blobs on the disk: once for many of them."""
+        if self._unsettled:
+            self._unsettled = False
+            with _disk(self._root):
+                _sync_directory(os.path.join(self._root, "blobs", "sha256"))
 
     def size(self, digest: Digest) -> int | None:
         """Stored size."""

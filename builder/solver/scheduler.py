@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 import time
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
     from frontend.graph import Graph, Op, Ref, Vertex
 
 
+_SOON = 0.1  # seconds; most steps have begun by then, and what is idle disturbs none
+
+
 class StepLog(Protocol):
     """Where a running step's output and transfers go."""
 
@@ -57,6 +61,10 @@ class OpHandler(Protocol):
         """Do it: a layer on top of inputs[0], or another output."""
 
 
+def _nothing() -> None:
+    """Have nothing to do."""
+
+
 @value
 class Explained:
     """How a step was answered: from the cache, or why not (None: it never ran before)."""
@@ -68,13 +76,17 @@ class Explained:
 
 @value
 class Policy:
-    """What the cache may answer. `now` gives RFC 3339 text for new layers."""
+    """What the cache may answer. `now` gives RFC 3339 text for new layers.
+
+    `idle` is called once if steps take some time and nothing else is to be done meanwhile.
+    """
 
     now: Callable[[], str]
     is_present: Callable[[Layer], bool]
     use_cache: bool = True
     explain: bool = False
     workers: int = 8
+    idle: Callable[[], None] = _nothing
 
 
 class Solver:
@@ -142,7 +154,7 @@ class Solver:
         """
         if not self._plan.pending:
             return
-        workers = _Workers(self._policy.workers, self._work)
+        workers = _Workers(self._policy.workers, self._work, self._policy.idle)
         failure: BaseException | None = None
         try:
             while failure is None and (self._start_ready(workers) or self._plan.running):
@@ -306,8 +318,9 @@ class _Workers:
     A thread takes one vertex after the other: starting one costs as much as a small step.
     """
 
-    def __init__(self, limit: int, work: Callable[[Ref], Output]) -> None:
+    def __init__(self, limit: int, work: Callable[[Ref], Output], idle: Callable[[], None]) -> None:
         self._limit = limit
+        self._idle: Callable[[], None] | None = idle
         self._work = work
         self._threads: list[threading.Thread] = []
         self._stopped = False
@@ -325,9 +338,18 @@ class _Workers:
 
     def take(self) -> tuple[Ref, Output | BaseException]:
         """Wait for a result."""
-        result = self._results.get()
+        result = self._first() if self._idle else self._results.get()
         self._unfinished -= 1
         return result
+
+    def _first(self) -> tuple[Ref, Output | BaseException]:
+        """Wait for a result; be idle if there is none soon."""
+        with contextlib.suppress(queue.Empty):
+            return self._results.get(timeout=_SOON)
+        idle, self._idle = self._idle, None
+        if idle is not None:
+            idle()
+        return self._results.get()
 
     def _run(self) -> None:
         while (ref := self._waiting.get()) is not None and not self._stopped:

@@ -141,6 +141,24 @@ def test_second_solve_hits_every_step():
     assert len(reporter.of(events.VertexCached)) == 2
 
 
+def test_what_can_be_done_while_steps_run_is_done_once():
+    """A step that takes some time leaves the loop idle; short ones do not (W2, W5)."""
+    idle = threading.Event()
+    calls = []
+
+    def be_idle():
+        calls.append(1)
+        idle.set()
+
+    graph, result = chain("a", "b")
+    handler = Handler()
+    solve(graph, result, handler, MemoryRecords(), idle=be_idle)
+    assert calls == []
+    handler.waits = {"a": idle, "b": idle}
+    solver, _ = solve(graph, result, handler, MemoryRecords(), idle=be_idle)
+    assert (calls, solver.ran) == ([1], 2)
+
+
 def test_no_cache_runs_again_and_still_records():
     """--no-cache looks nothing up (K30)."""
     graph, result = chain("a")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,28 @@ def test_commit_publishes_under_digest(tmp_path: Path) -> None:
     assert _read(store, descriptor) == b"hello"
     assert list(store) == [descriptor.digest]
     assert _put(store, b"hello") == descriptor
+
+
+def test_names_of_many_blobs_are_settled_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Data is synced before its name appears, all names before an image needs them (R07)."""
+    done: list[str] = []
+    real = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        done.append("names" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "data")
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    store = LocalStore(str(tmp_path))
+    store.settle()
+    assert done == []
+    _put(store, b"one")
+    _put(store, b"two")
+    store.settle()
+    store.settle()
+    assert done == ["data", "data", "names"]
 
 
 def test_stored_document_is_not_written_again(tmp_path: Path) -> None:

@@ -109,6 +109,9 @@ class MemoryContent:
         data = self.blobs.get(digest)
         return None if data is None else len(data)
 
+    def settle(self) -> None:
+        """Nothing outlives the process."""
+
     def delete(self, digest: Digest) -> None:
         self.blobs.pop(digest, None)
 
