@@ -56,3 +56,6 @@ class ArrivingLayers(LayerStore, Protocol):
 
     def keep_index(self, layer: Layer, entries: list[Entry]) -> None:
         """Be given the entries that were seen while a tar was read to its verified end."""
+
+    def has_devices(self, layer: Layer) -> bool:
+        """Whether a layer has devices outside of /dev."""

@@ -224,6 +224,17 @@ class StoredLayers:
             self._keep_index(layer.diff_id, entries)
             return tuple(entries)
 
+    def has_devices(self, layer: Layer) -> bool:
+        """Whether a layer has devices outside of /dev, told without reading all of its index."""
+        from cache.archive.index import MAGIC_SIZE, names_devices  # noqa: PLC0415 - as above
+
+        try:
+            with open(os.path.join(self._root, layer.diff_id.hex), "rb", buffering=0) as file:
+                return names_devices(file.read(MAGIC_SIZE))
+        except FileNotFoundError:
+            self.index(layer)
+            return self.has_devices(layer)
+
     def keep_index(self, layer: Layer, entries: list[Entry]) -> None:
         """Keep the entries that were seen while a verified tar streamed by."""
         self._keep_index(layer.diff_id, entries)

@@ -7,6 +7,7 @@ packets are atomic.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 import json
@@ -17,7 +18,8 @@ import socket
 from typing import TYPE_CHECKING, NoReturn
 
 from builder.errors import SandboxError
-from builder.sandbox import init, launcher, syscalls, wire
+from builder.sandbox import init, launcher, seccomp, syscalls, wire
+from builder.sandbox.nodes import Nodes
 from builder.sandbox.spec import Outcome
 from cache.value import replace
 
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
     from builder.sandbox.emulators import Emulator
     from builder.sandbox.launcher import StepRunner
     from builder.sandbox.process import Tools
-    from builder.sandbox.spec import SandboxSpec
+    from builder.sandbox.spec import Recorded, SandboxSpec
 
 _READ_SIZE = 65536  # a pipe's capacity
 _FIRST = 3  # after the standard streams
@@ -68,10 +70,11 @@ class _Pipes:
 class LaunchedSandbox:
     """Runs steps through a launcher (implements Sandbox). Made by start() or start_plain()."""
 
-    def __init__(self, control: socket.socket, keeper: int) -> None:
-        """Take the socket and the process that holds the launcher."""
+    def __init__(self, control: socket.socket, keeper: int, nodes: Nodes | None = None) -> None:
+        """Take the socket, the process that holds the launcher, and who answers for devices."""
         self._control = control
         self._keeper = keeper
+        self._nodes = nodes or Nodes()
         self._numbers: Iterator[int] = itertools.count(1)
         self._closed = False
 
@@ -81,7 +84,7 @@ class LaunchedSandbox:
 
         Call after enter_namespace() and before any thread is started.
         """
-        return cls._start(scratch, functools.partial(_keep, run_step))
+        return cls._start(scratch, functools.partial(_keep, run_step), notified=True)
 
     @classmethod
     def start_plain(cls, scratch: str, emulators: tuple[Emulator, ...] = ()) -> Self:
@@ -108,7 +111,7 @@ class LaunchedSandbox:
         return cls._start(scratch, _keep_single)
 
     @classmethod
-    def _start(cls, scratch: str, keep: Callable[..., NoReturn]) -> Self:
+    def _start(cls, scratch: str, keep: Callable[..., NoReturn], *, notified: bool = False) -> Self:
         tools = launcher.make_tools()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         parent = os.getpid()
@@ -121,7 +124,7 @@ class LaunchedSandbox:
                 os._exit(1)
         theirs.close()
         os.close(tools.trampoline)
-        return cls(ours, keeper)
+        return cls(ours, keeper, Nodes(ours) if notified else None)
 
     def run(self, spec: SandboxSpec, output: Callable[[int, bytes], None]) -> Outcome:
         """Run one step to its end; see Sandbox.run."""
@@ -130,20 +133,24 @@ class LaunchedSandbox:
         number = next(self._numbers)
         pipes = _Pipes(spec)
         ended = False
+        self._nodes.begin(number, spec)
+        recorded: tuple[Recorded, ...] = ()
         try:
             fds = [pipes.spec, pipes.report, *pipes.writes]
             self._send(launcher.RUN, number, [*fds, 0] if spec.interactive else fds)
             pipes.close_writes()
-            status = _pump(pipes.reads, output)
+            status = _pump(pipes.reads, output, self._nodes)
             ended = True
             if not status and self._closed:
                 return Outcome(_KILLED)
             os.lseek(pipes.report, 0, os.SEEK_SET)
-            return _outcome(status, _read_all(pipes.report))
+            outcome = _outcome(status, _read_all(pipes.report))
         finally:
+            recorded = self._nodes.end(number)
             if not ended and not self._closed:
                 self._send(launcher.KILL, number)
             pipes.close()
+        return replace(outcome, recorded=outcome.recorded + recorded) if recorded else outcome
 
     def cancel(self) -> None:
         """Kill every running step."""
@@ -157,6 +164,7 @@ class LaunchedSandbox:
         self._closed = True
         self._control.close()
         os.waitpid(self._keeper, 0)
+        self._nodes.close()
 
     def _send(self, operation: bytes, number: int, fds: list[int] | None = None) -> None:
         if self._closed:
@@ -218,6 +226,7 @@ def _keep(
 ) -> NoReturn:
     """Hold the launcher: it dies with us, and we with the builder."""
     _settle(control, tools, parent)
+    _hand_devices_over(control)
     syscalls.unshare(syscalls.CLONE_NEWPID)
     pid = os.fork()
     if pid == 0:
@@ -229,17 +238,32 @@ def _keep(
     os._exit(0)
 
 
-def _pump(reads: list[int], output: Callable[[int, bytes], None]) -> bytes:
+def _hand_devices_over(control: socket.socket) -> None:
+    """Have the builder asked by every step to come that makes a device.
+
+    Without, where a filter above us has such a listener already, the kernel refuses devices.
+    """
+    with contextlib.suppress(OSError):
+        listener = syscalls.listen(seccomp.devices(syscalls.MACHINE))
+        socket.send_fds(control, [b"l"], [listener])
+        os.close(listener)
+
+
+def _pump(reads: list[int], output: Callable[[int, bytes], None], nodes: Nodes) -> bytes:
     """Pass on output until the status is known and the pipes are drained; the status."""
     status_fd = reads[0]
     streams = {fd: number for number, fd in enumerate(reads) if number}
     poll = select.poll()
     for fd in reads:
         poll.register(fd, select.POLLIN)
+    watched = _watch(poll, nodes, -1)
     status: bytes | None = None
     while status is None:
         for fd, _ in poll.poll():
-            if fd == status_fd:
+            if fd == watched:
+                nodes.attend()
+                watched = _watch(poll, nodes, watched)
+            elif fd == status_fd:
                 status = os.read(fd, _READ_SIZE)
             elif data := os.read(fd, _READ_SIZE):
                 output(streams[fd], data)
@@ -250,6 +274,17 @@ def _pump(reads: list[int], output: Callable[[int, bytes], None]) -> bytes:
         while data := _available(fd):
             output(number, data)
     return status
+
+
+def _watch(poll: select.poll, nodes: Nodes, before: int) -> int:
+    """Let what is polled be what `nodes` has to be attended to for now; its fd."""
+    now = nodes.fd
+    if now != before:
+        if before >= 0:
+            poll.unregister(before)
+        if now >= 0:
+            poll.register(now, select.POLLIN)
+    return now
 
 
 def _available(fd: int) -> bytes:

@@ -19,9 +19,15 @@ _ANY_BIT = 0x45  # BPF_JMP | BPF_JSET | BPF_K
 _RETURN = 0x06  # BPF_RET | BPF_K
 
 _ALLOW = 0x7FFF0000
+_NOTIFY = 0x7FC00000
 _REFUSE = 0x00050000  # SECCOMP_RET_ERRNO, the number in the low half
 
 _NUMBER, _ARCHITECTURE, _ARGUMENT0, _ARGUMENT0_HIGH = 0, 4, 16, 20
+_ARGUMENT = 8  # bytes
+
+# Calls that make devices, each with the position of the mode.
+_MAKING = {"x86_64": ((133, 1), (259, 2)), "aarch64": ((33, 2),)}
+_DEVICE = 0o020000  # a bit that character and block devices have, and nothing else that is made
 
 _NAMESPACE_FLAGS = 0x7E020000  # every CLONE_NEW* that clone(2) takes
 _PERSONALITIES = (0x0, 0x8, 0x20000, 0x20008, 0xFFFFFFFF)
@@ -124,4 +130,29 @@ def program(machine: str, answered: tuple[int, ...] = (), *, newer: bool = False
         code += [(_AT_LEAST, 1, 0, first), _errno(errno.EPERM)]
         code += [(_AT_LEAST, 1, 0, last + 1), _ret(_ALLOW)]
     code.append(_errno(errno.EPERM))
+    return _packed(code)
+
+
+def devices(machine: str) -> bytes:
+    """The filter that hands over the calls by which devices are made, and allows everything.
+
+    Raises:
+        HostUnsupportedError: no table for this machine.
+    """
+    if machine not in _MAKING:
+        raise HostUnsupportedError(f'no system call table for machine "{machine}"')
+    code: list[Instruction] = [
+        (_LOAD, 0, 0, _ARCHITECTURE),
+        (_EQUAL, 1, 0, _MACHINES[machine][0]),
+        _ret(_ALLOW),
+        (_LOAD, 0, 0, _NUMBER),
+    ]
+    for number, position in _MAKING[machine]:
+        mode: Instruction = (_LOAD, 0, 0, _ARGUMENT0 + _ARGUMENT * position)
+        tested = [mode, (_ANY_BIT, 0, 1, _DEVICE), _ret(_NOTIFY), _ret(_ALLOW)]
+        code += _when_number(number, tested)
+    return _packed([*code, _ret(_ALLOW)])
+
+
+def _packed(code: list[Instruction]) -> bytes:
     return b"".join(struct.pack("=HBBI", *instruction) for instruction in code)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import os
 import signal
 import struct
@@ -63,6 +64,7 @@ FSCONFIG_CMD_CREATE = 6
 
 KEYCTL_JOIN_SESSION_KEYRING = 1
 SECCOMP_SET_MODE_FILTER = 1
+_NEW_LISTENER, _WAIT_KILLABLE = 8, 32  # flags of seccomp
 _CAPABILITY_VERSION_3 = 0x20080522
 
 # The same number on every architecture since 5.2.
@@ -227,6 +229,20 @@ def install_filter(program: ctypes.Array[ctypes.c_char]) -> None:
     """Install a seccomp filter of 8-byte instructions; needs CAP_SYS_ADMIN or no_new_privs."""
     header = struct.pack("=HxxxxxxQ", len(program) // 8, ctypes.addressof(program))
     _call("seccomp", _SECCOMP, SECCOMP_SET_MODE_FILTER, 0, header)
+
+
+def listen(program: bytes) -> int:
+    """Install a filter whose notifications can be received from the fd that is returned."""
+    buffer = ctypes.create_string_buffer(program, len(program))
+    header = struct.pack("=HxxxxxxQ", len(program) // 8, ctypes.addressof(buffer))
+    try:
+        flags = _NEW_LISTENER | _WAIT_KILLABLE
+        return _call("seccomp", _SECCOMP, SECCOMP_SET_MODE_FILTER, flags, header)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+    # before Linux 5.19
+    return _call("seccomp", _SECCOMP, SECCOMP_SET_MODE_FILTER, _NEW_LISTENER, header)
 
 
 def known_capabilities(last: int) -> int:

@@ -39,6 +39,10 @@ class ClampedLayers:
         """As they are."""
         self._inner.expect(layers)
 
+    def has_devices(self, layer: Layer) -> bool:
+        """The inner store's."""
+        return self._inner.has_devices(layer)
+
     def keep_index(self, layer: Layer, entries: list[Entry]) -> None:
         """As they are."""
         self._inner.keep_index(layer, entries)

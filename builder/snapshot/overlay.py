@@ -25,7 +25,7 @@ from builder.snapshot.line import AT_ONCE, Line, Turn
 from builder.snapshot.lower import EmptyLower, StackedLower
 from builder.snapshot.recorded import RecordedFiles, RecordedLower
 from builder.snapshot.remover import Remover
-from builder.snapshot.seeds import Seeds
+from builder.snapshot.seeds import DeviceLayers, Seeds
 from builder.snapshot.snapshotter import Active
 from builder.snapshot.stubs import remove_stubs
 from builder.snapshot.upper import write_upper
@@ -85,7 +85,8 @@ class OverlaySnapshotter:
         self._store = store
         self._names = names
         self._keep_owner = keep_owner
-        self._seeds = Seeds(store, self._merged)
+        self._seeds = Seeds(store, self._merged, devices_only=keep_owner)
+        self._devices = DeviceLayers(store)
         self._trees = Directories.open(os.path.join(root, "snapshots"))
         self._actives = Directories.open(os.path.join(root, "active"))
         self._apart = os.fstat(self._trees.fd).st_dev != os.fstat(self._actives.fd).st_dev
@@ -160,8 +161,10 @@ class OverlaySnapshotter:
         return contextlib.nullcontext(self.lowers(layers))
 
     def recorded(self, layers: Sequence[Layer]) -> tuple[Recorded, ...]:
-        """What files are meant to be where a single id is mapped."""
-        return () if self._keep_owner else self._seeds.of(layers)
+        """What files are meant to be: owners and devices, or devices only."""
+        if self._keep_owner and not self._devices.any(layers):
+            return ()
+        return self._seeds.of(layers)
 
     @_disk()
     def prepare(self, layers: Sequence[Layer]) -> Active:
@@ -206,7 +209,7 @@ class OverlaySnapshotter:
                 remove_stubs(upper, lower, stubs)
             with contextlib.ExitStack() as held:
                 writer = LateWriter(self._store, held)
-                files = RecordedFiles(recorded, types_only=not self._keep_owner)
+                files = RecordedFiles(recorded, types_only=True)
                 write_upper(upper, lower, writer, files)
                 if not writer.is_empty:
                     return writer.commit()

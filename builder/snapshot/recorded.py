@@ -106,8 +106,10 @@ class RecordedLower:
             return status
         device = stat.S_ISCHR(record.mode) or stat.S_ISBLK(record.mode)
         mode = stat.S_IFMT(record.mode) | stat.S_IMODE(status.st_mode) if device else status.st_mode
+        uid = status.st_uid if record.uid == _KEPT else record.uid
+        gid = status.st_gid if record.gid == _KEPT else record.gid
         shown = _Shown(
-            *(mode, record.uid, record.gid, 0 if device else status.st_size, status.st_nlink),
+            *(mode, uid, gid, 0 if device else status.st_size, status.st_nlink),
             os.makedev(*record.device) if device else status.st_rdev,
             *(status.st_dev, status.st_ino, status.st_mtime_ns, status.st_ctime_ns),
         )

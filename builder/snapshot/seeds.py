@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from cache.archive.tree import Tree
-    from cache.layers import LayerStore
+    from cache.layers import ArrivingLayers, LayerStore
     from cache.spec.digest import Digest
     from cache.spec.oci import Layer
 
@@ -28,6 +28,22 @@ _TYPES = {
     Kind.SYMLINK: 0o120000,
 }
 _KEPT = 16  # stacks remembered
+
+
+class DeviceLayers:
+    """Which layers have devices that steps may see; most have none, which is told cheaply."""
+
+    def __init__(self, store: ArrivingLayers) -> None:
+        """Ask a store, once for each layer."""
+        self._store = store
+        self._known: dict[Digest, bool] = {}
+
+    def any(self, layers: Sequence[Layer]) -> bool:
+        """Whether any of them has."""
+        for layer in layers:
+            if layer.diff_id not in self._known:
+                self._known[layer.diff_id] = self._store.has_devices(layer)
+        return any(self._known[layer.diff_id] for layer in layers)
 
 
 class Seeds:

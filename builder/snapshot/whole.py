@@ -10,7 +10,7 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
-from cache.archive.entry import WHITEOUT, Kind
+from cache.archive.entry import WHITEOUT
 from cache.spec.digest import Digest
 
 if TYPE_CHECKING:
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from cache.archive.entry import Entry
     from cache.layers import LayerStore
     from cache.spec.oci import Layer
-
-_DEVICES = frozenset({Kind.CHAR, Kind.BLOCK})
 
 
 def can_hide(trees_fd: int) -> bool:
@@ -48,5 +46,5 @@ def whole_chain(chain: Digest) -> Digest:
 
 
 def _hides(entry: Entry) -> bool:
-    """Whether an entry may become a whiteout: as a mark, or for a device that cannot be made."""
-    return entry.kind in _DEVICES or entry.path.rpartition("/")[2].startswith(WHITEOUT)
+    """Whether an entry may become a whiteout."""
+    return entry.path.rpartition("/")[2].startswith(WHITEOUT)

@@ -4,8 +4,8 @@ Owns how a layer's entries stand on disk: whiteouts as devices 0:0 and `user.ove
 a mount with `userxattr` reads them. It must not know of mounts or of where directories lie.
 
 Policies:
-- Devices are never made: they stay in the returned entries and in the blob. Where one covers
-  something of the lower tree, a whiteout stands for it.
+- Devices are never made: an empty file with their owner and mode stands for each. What it is
+  stays in the returned entries and in the blob.
 - Of a tar's xattrs only `user.*`, file capabilities and POSIX ACLs are set, on files and
   directories, as far as the file system takes them. `user.overlay.*` and `trusted.*` are left
   out, so that overlayfs reads no mark but ours.
@@ -22,7 +22,6 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from contextlib import suppress
 from typing import TYPE_CHECKING, BinaryIO, Self
 
 from cache.archive.attributes import Dresser
@@ -47,7 +46,6 @@ _PIECE = 1024 * 1024  # bytes copied at once
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _IMPLIED_MODE = 0o755
 _DIRECTORY = Kind.DIRECTORY
-_DEVICES = frozenset({Kind.CHAR, Kind.BLOCK})
 
 
 def extract_layer(
@@ -217,10 +215,10 @@ class _Unpacker:
                 elif node.is_directory:
                     pending.append(self._tree.step(here, name)[0])
 
-    def _whiteout(self, place: Place, name: str, entry: Entry | None = None) -> None:
+    def _whiteout(self, place: Place, name: str) -> None:
         os.mknod(encode(name), stat.S_IFCHR, os.makedev(0, 0), dir_fd=self._at(place))
-        made = entry or Entry(place.below(name), Kind.FILE)
-        _children(place)[name] = Node(made, is_whiteout=True, holds_entry=entry is not None)
+        made = Entry(place.below(name), Kind.FILE)
+        _children(place)[name] = Node(made, is_whiteout=True, holds_entry=False)
 
     def _clear(self, place: Place, name: str) -> None:
         """Remove what this layer has at a name."""
@@ -232,8 +230,7 @@ class _Unpacker:
         if node.is_directory:
             remove_tree(fd, name)
         else:
-            with suppress(FileNotFoundError):  # a device was never made
-                os.unlink(encode(name), dir_fd=fd)
+            os.unlink(encode(name), dir_fd=fd)
 
     def _make_directory(self, place: Place, name: str, entry: Entry) -> Node:
         children = _children(place)
@@ -286,24 +283,16 @@ class _Unpacker:
         _children(place)[name] = Node(entry)
 
     def _device(self, place: Place, entry: Entry, name: str, payload: BinaryIO) -> None:
-        del payload
-        self._clear(place, name)
-        if self._tree.lower_entry(place, name) is not None:
-            self._whiteout(place, name, entry)
-        else:
-            _children(place)[name] = Node(entry)
+        self._file(place, replace(entry, size=0, xattrs=()), name, payload)
 
     def _hardlink(self, place: Place, entry: Entry, name: str, payload: BinaryIO) -> None:
+        del payload
         parent, _, target_name = entry.linkname.rpartition("/")
         target_place = self._tree.resolve(parent)
         target = _children(target_place).get(target_name)
-        is_gone = target is not None and target.is_whiteout and target.entry.kind not in _DEVICES
-        if target is None or target.is_directory or is_gone:
+        if target is None or target.is_directory or target.is_whiteout:
             raise _bad_target(entry, target)
         if target is _children(place).get(name):
-            return
-        if target.entry.kind in _DEVICES:
-            self._device(place, replace(target.entry, path=entry.path), name, payload)
             return
         self._clear(place, name)
         source = open_beneath(self._root_fd, target_place.path)

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 _MAGIC: Final = b"pbx1"  # the digit is the version
+_WITH_DEVICES: Final = b"pbd1"  # the same of a layer that has some outside of /dev
+MAGIC_SIZE: Final = 4
 _PREAMBLE = struct.Struct(
     "<4sIII"
 )  # magic, entries, bytes of the body, checksum of the stored body
@@ -28,6 +30,7 @@ _LENGTHS = struct.Struct("<4I")  # bytes of: paths, link names, devices, xattrs
 _DEVICE = struct.Struct("<III")  # entry, major, minor
 _XATTR = struct.Struct("<III")  # entry, bytes of the name, bytes of the value
 _KINDS = tuple(Kind)
+_DEVICES = frozenset({Kind.CHAR, Kind.BLOCK})
 _CODES = {kind: code for code, kind in enumerate(_KINDS)}
 _COLUMNS = "HIIqqq"  # mode, uid, gid, size, mtime, offset
 _LEVEL = 1  # paths and numbers repeat so much that higher levels gain little
@@ -55,7 +58,22 @@ def dump_index(entries: Iterable[Entry]) -> bytes:
     numbers = [_little(column).tobytes() for column in columns]
     body = b"".join([_LENGTHS.pack(*map(len, texts)), kinds, *numbers, *texts])
     stored = zlib.compress(body, _LEVEL)
-    return _PREAMBLE.pack(_MAGIC, len(listed), len(body), zlib.crc32(stored)) + stored
+    magic = _WITH_DEVICES if any(map(_is_device, listed)) else _MAGIC
+    return _PREAMBLE.pack(magic, len(listed), len(body), _checksum(magic, stored)) + stored
+
+
+def names_devices(start: bytes) -> bool:
+    """Whether a record, of which this is the start, has devices that steps may see."""
+    return start == _WITH_DEVICES
+
+
+def _checksum(magic: bytes, stored: bytes | memoryview) -> int:
+    return zlib.crc32(stored, magic == _WITH_DEVICES)
+
+
+def _is_device(entry: Entry) -> bool:
+    """Whether an entry is a device, and not below /dev, where steps have their own."""
+    return entry.kind in _DEVICES and not entry.path.startswith("dev/")
 
 
 def load_index(data: bytes) -> tuple[Entry, ...]:
@@ -74,10 +92,10 @@ def load_index(data: bytes) -> tuple[Entry, ...]:
 
 def _load(data: bytes) -> tuple[Entry, ...]:
     magic, count, size, checksum = _PREAMBLE.unpack_from(data)
-    if magic != _MAGIC:
+    if magic not in (_MAGIC, _WITH_DEVICES):
         raise ValueError("not an index of this version")
     stored = memoryview(data)[_PREAMBLE.size :]
-    if size > _MAX_BODY or zlib.crc32(stored) != checksum:
+    if size > _MAX_BODY or _checksum(magic, stored) != checksum:
         raise ValueError("checksum or size is wrong")
     inflater = zlib.decompressobj()
     body = inflater.decompress(stored, size + 1)

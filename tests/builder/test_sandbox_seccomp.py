@@ -15,18 +15,26 @@ ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 ALLOW = "allow"
 
 
+NOTIFY = 0x7FC00000
+
+
 def verdict(machine, number, argument=0, architecture=None):
     """What the filter says: "allow" or an errno."""
-    code = list(struct.iter_unpack("=HBBI", seccomp.program(machine)))
-    data = struct.pack(
-        "=IIQ6Q", number, architecture or ARCHITECTURES[machine], 0, argument, *[0] * 5
-    )
+    action = ran(seccomp.program(machine), machine, number, (argument,), architecture)
+    return ALLOW if action == 0x7FFF0000 else action & 0xFFFF
+
+
+def ran(program, machine, number, arguments=(), architecture=None):
+    """The action that a program gives."""
+    code = list(struct.iter_unpack("=HBBI", program))
+    six = (*arguments, *[0] * 6)[:6]
+    data = struct.pack("=IIQ6Q", number, architecture or ARCHITECTURES[machine], 0, *six)
     accumulator, position = 0, 0
     while True:
         operation, yes, no, value = code[position]
         position += 1
         if operation == 0x06:
-            return ALLOW if value == 0x7FFF0000 else value & 0xFFFF
+            return value
         if operation == 0x20:
             accumulator = struct.unpack_from("=I", data, value)[0]
             continue
@@ -36,6 +44,22 @@ def verdict(machine, number, argument=0, architecture=None):
             0x45: bool(accumulator & value),
         }[operation]
         position += yes if taken else no
+
+
+@pytest.mark.parametrize("machine", ARCHITECTURES)
+def test_only_devices_are_handed_over(machine):
+    """F3: mknod of a character or block device; files, FIFOs, sockets and other calls are not."""
+    calls = {"x86_64": ((133, 1), (259, 2)), "aarch64": ((33, 2),)}[machine]
+    program = seccomp.devices(machine)
+    for number, position in calls:
+        for mode in (0o20644, 0o60000, 0o20000):
+            assert ran(program, machine, number, (*[0] * position, mode)) == NOTIFY
+        for mode in (0, 0o644, 0o100644, 0o10644, 0o140755):
+            assert ran(program, machine, number, (*[0] * position, mode)) == 0x7FFF0000
+        assert ran(program, machine, number, (0, 0o20644, 0o20644), 0x40000003) == 0x7FFF0000
+    assert ran(program, machine, 1, (0o20000, 0o20000, 0o20000)) == 0x7FFF0000
+    with pytest.raises(HostUnsupportedError):
+        seccomp.devices("riscv64")
 
 
 REFUSED = {  # name: (x86_64, aarch64)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from support.tars import archive, directory, file, hardlink, symlink
 
 from cache.archive.entry import Entry, Kind, decode, encode
-from cache.archive.index import dump_index, load_index
+from cache.archive.index import MAGIC_SIZE, dump_index, load_index, names_devices
 from cache.archive.reader import read_entries
 from cache.archive.writer import TarWriter, _headers, _quick_headers
 from cache.errors import ArchiveError, CorruptRecordError
@@ -256,6 +256,17 @@ def test_index_is_compact():
     assert len(dump_index(listed)) < 20 * len(listed)
     assert load_index(dump_index(iter(listed))) == tuple(listed)
     assert load_index(dump_index([])) == ()
+
+
+def test_an_index_tells_of_devices_at_its_start():
+    """F3: what steps may see of a layer is known without reading all of it; /dev is their own."""
+
+    def told(*entries):
+        return names_devices(dump_index([file("a")[0], *entries])[:MAGIC_SIZE])
+
+    assert told(Entry("n", Kind.CHAR, device=(1, 3)))
+    assert told(Entry("x/dev/n", Kind.BLOCK))
+    assert not told(Entry("dev/n", Kind.CHAR, device=(1, 3)), Entry("p", Kind.FIFO))
 
 
 @given(st.integers(0, 10_000), st.integers(1, 255))

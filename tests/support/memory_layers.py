@@ -6,6 +6,7 @@ import contextlib
 import io
 from typing import TYPE_CHECKING, BinaryIO
 
+from cache.archive.entry import Entry, Kind
 from cache.archive.writer import TarWriter
 from cache.errors import ContentNotFoundError
 from cache.spec.digest import Digest
@@ -13,8 +14,6 @@ from cache.spec.oci import OCI_LAYER, Descriptor, Layer
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-
-    from cache.archive.entry import Entry
 
 
 class MemoryWriter:
@@ -91,6 +90,10 @@ class MemoryLayers:
     def index(self, layer: Layer) -> tuple[Entry, ...]:
         """Give the entries."""
         return self.indexes[layer.diff_id]
+
+    def has_devices(self, layer: Layer) -> bool:
+        """Whether there are any in the entries."""
+        return any(e.kind in {Kind.CHAR, Kind.BLOCK} for e in self.index(layer))
 
     def compressed(self, layer: Layer, media_type: str, level: int | None = None) -> Descriptor:
         """Know uncompressed layers only."""

@@ -22,7 +22,6 @@ _ANSWER = struct.Struct("<QqiI")
 _FD = struct.Struct("<QIIII")
 _SET_FLAGS, _SYNC_WAKE_UP = 0x40082104, 1
 _CONTINUE, _ADD_AND_SEND = 1, 2
-_NEW_LISTENER, _WAIT_KILLABLE = 0x8, 0x20
 _PAGE = 4096
 _GUESS = 256  # most paths are shorter
 _MAX_STRING = 128 * 1024 + 1  # MAX_ARG_STRLEN
@@ -37,12 +36,12 @@ STAT_SIZE = 128 if syscalls.MACHINE == "aarch64" else 144
 _STATX_SIZE = 256
 _EMPTY = ctypes.c_char_p(b"")
 
-_BY_MACHINE = {  # seccomp, newfstatat, statx, renameat2, linkat, utimensat, statfs
-    "x86_64": (317, 262, 332, 316, 265, 280, 137),
-    "aarch64": (277, 79, 291, 276, 37, 88, 43),
+_BY_MACHINE = {  # newfstatat, statx, renameat2, linkat, utimensat, statfs
+    "x86_64": (262, 332, 316, 265, 280, 137),
+    "aarch64": (79, 291, 276, 37, 88, 43),
 }
-_SECCOMP, _FSTATAT, _STATX, _RENAMEAT2, _LINKAT, _UTIMENSAT, _STATFS = _BY_MACHINE.get(
-    syscalls.MACHINE, (-1,) * 7
+_FSTATAT, _STATX, _RENAMEAT2, _LINKAT, _UTIMENSAT, _STATFS = _BY_MACHINE.get(
+    syscalls.MACHINE, (-1,) * 6
 )
 _OPENAT2 = 437
 
@@ -107,14 +106,7 @@ def _call(number: int, *arguments: Any) -> int:
 
 def listen(code: bytes) -> int:
     """Install a program whose notifications can be received from the fd that is returned."""
-    buffer = ctypes.create_string_buffer(code, len(code))
-    header = struct.pack("=HxxxxxxQ", len(code) // 8, ctypes.addressof(buffer))
-    try:
-        return _call(_SECCOMP, 1, _NEW_LISTENER | _WAIT_KILLABLE, header)
-    except OSError as error:
-        if error.errno != errno.EINVAL:
-            raise
-        return _call(_SECCOMP, 1, _NEW_LISTENER, header)  # before Linux 5.19
+    return syscalls.listen(code)
 
 
 def wake_in_turn(listener: int) -> None:
