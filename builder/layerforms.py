@@ -5,10 +5,9 @@ A guess that is wrong costs time only. Must not know how layers are compressed o
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from builder.export.exporter import BlobForm
 from builder.export.output import Compression
+from cache.hints import TYPE_CHECKING
 from cache.value import replace, value
 from frontend.graph import BindMount, CopyOp, ExecOp, MkdirOp, Ref
 

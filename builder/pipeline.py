@@ -100,7 +100,7 @@ def build(request: BuildRequest, caller: Caller) -> Built:
             compiled.given,
             more=[*(part.result for part in parts[1:]), *(r for part in parts for r in part.also)],
             notice=caller.notice,
-            ahead=_ahead(outputs),
+            ahead=_ahead(outputs, request, state, network),
         )
         stack.callback(solve.close)
         try:
@@ -112,12 +112,17 @@ def build(request: BuildRequest, caller: Caller) -> Built:
     return _built(finished, solver, request, compiled)
 
 
-def _ahead(outputs: tuple[OutputSpec, ...]) -> LayerForm | None:
-    """What the outputs will want layers in."""
+def _ahead(
+    outputs: tuple[OutputSpec, ...], request: BuildRequest, state: states.State, network: Network
+) -> LayerForm | None:
+    """What the outputs will want layers in; those that will be pushed are sent as they are made."""
     if not outputs:
         return None
     from builder.layerforms import form_of  # noqa: PLC0415 - only with outputs
 
+    names = [name for out in outputs if out.push for name in out.names or request.tags]
+    if names:
+        state.layers.follow = partial(network.follow, names[0], state.layers)
     return form_of(outputs)
 
 
@@ -238,6 +243,7 @@ def _compiled(
     secrets: Mapping[str, bytes],
 ) -> _Compiled:
     network = Network(caller.environ, request.insecure_registries)
+    stack.callback(network.close)
     local = _local(request, network)
     parsed = local and _parsed(local.source, request, caller)
     state = stack.enter_context(

@@ -64,6 +64,7 @@ def _push_image(
         for digest, origin in origins.items()
         if origin is not None and Reference.parse(origin).registry == name.registry
     }
+    network.settle({blob.digest for blob in blobs}, progress)
     pushed: Descriptor = network.client.push_image(
         name, manifest, image.manifest.media_type, blobs, state.layers, mount_from, progress
     )

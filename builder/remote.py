@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 
 from builder.progress.current import CurrentProgress
 from builder.solver.http_op import MAX_DOWNLOAD, Fetched
@@ -11,11 +12,13 @@ from cache.hints import TYPE_CHECKING, BinaryIO
 from cache.spec.reference import Reference
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterator, Mapping
 
     from builder.git.source import GitSource
     from builder.registry.client import RegistryClient
+    from builder.registry.early import EarlyUpload, EarlyUploads
     from builder.request import BuildRequest
+    from cache.content import ContentProvider
     from cache.spec.digest import Digest
     from cache.spec.manifest import Image
     from cache.spec.oci import Descriptor, Platform
@@ -32,6 +35,8 @@ class Network:
         self._insecure = insecure
         self._client: RegistryClient | None = None
         self._git: GitSource | None = None
+        self._early: EarlyUploads | None = None
+        self._guard = threading.Lock()
         self.progress = CurrentProgress()
         self.origin: Callable[[Digest], str | None] = _nowhere
 
@@ -110,6 +115,27 @@ class Network:
         pieces: list[bytes] = []
         fetch_url(self.client.session.transport, url, pieces.append, max_bytes=limit)
         return b"".join(pieces)
+
+    def follow(
+        self, name: Reference, provider: ContentProvider, reader: Callable[[], int]
+    ) -> EarlyUpload | None:
+        """Begin to push a blob that is still being made to where the image will be pushed."""
+        from builder.registry.early import EarlyUploads  # noqa: PLC0415 - start-up time
+
+        with self._guard:
+            if self._early is None:
+                self._early = EarlyUploads(self.client.pusher(name, provider))
+        return self._early.follow(reader)
+
+    def settle(self, digests: Collection[Digest], progress: Progress) -> None:
+        """Let blobs arrive that are on their way."""
+        if self._early is not None:
+            self._early.settle(digests, progress)
+
+    def close(self) -> None:
+        """Stop what nobody waited for."""
+        if self._early is not None:
+            self._early.close()
 
     def git(self, root: str, request: BuildRequest, secrets: Mapping[str, bytes]) -> GitSource:
         """Git as this build may use it: with its secrets, and the agent of --ssh default."""

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from contextlib import AbstractContextManager
 
-    from cache.ahead import Ahead
+    from cache.ahead import Ahead, Follow
     from cache.archive.entry import Entry
     from cache.arrivals import Arrivals
     from cache.content import ContentProvider
@@ -58,6 +58,7 @@ class StoredLayers:
         self._ahead: dict[Digest, Ahead] = {}
         self._guard = threading.Lock()
         self._fetching: Arrivals | None = None
+        self.follow: Follow | None = None  # who reads along what is compressed
 
     @contextlib.contextmanager
     def writer(self) -> Iterator[TarIngest]:
@@ -71,7 +72,7 @@ class StoredLayers:
             return
         from cache.ahead import Ahead  # noqa: PLC0415 - only where something is compressed
 
-        ahead = Ahead(self._store, media_type)
+        ahead = Ahead(self._store, media_type, self.follow)
         try:
             if alone:
                 yield TarIngest(Measure(), ahead, self._keep_form)

@@ -106,6 +106,16 @@ class BlobWriter:
             with _disk(self._root):
                 self._file.flush()
 
+    @property
+    def size(self) -> int:
+        """Bytes written so far."""
+        return self._size
+
+    def described(self, media_type: str) -> Descriptor:
+        """What has been written, all of which readers have now, before it is committed."""
+        self.flush()
+        return Descriptor(media_type, Digest("sha256", self._state.hexdigest()), self._size)
+
     def reader(self) -> int:
         """A descriptor to read what was flushed; the caller closes it."""
         with _disk(self._root):

@@ -139,3 +139,19 @@ def test_layers_of_a_base_built_here_are_compressed(pybuild, busybox, registry, 
     assert layers[: len(base)] == base
     types = [layer["mediaType"].rpartition("+")[2] for layer in layers[len(base) :]]
     assert types == [kind, kind]
+
+
+@pytest.mark.parametrize("kind", ["gzip", "zstd"])
+def test_large_layers_are_pushed_whole(pybuild, busybox, registry, tmp_path, kind):
+    """R31: a layer that is sent while it is made is the layer; a build that fails has no image."""
+    name = registry.name(f"large-{pybuild.uid}-{kind}:1")
+    large = "RUN dd if=/dev/urandom of=/large bs=1M count=24\n"
+    output = f"type=registry,name={name},compression={kind}"
+    failing = pybuild.context("failing", f"FROM {busybox}\n{large}RUN false\n")
+    assert pybuild.run("-o", output, failing).code == 1
+    with pytest.raises(AssertionError):
+        peers.inspect(f"docker://{name}")
+    pybuild.good("-o", output, pybuild.context("large", f"FROM {busybox}\n{large}"))
+    peers.copy(f"docker://{name}", f"oci:{tmp_path / 'copy'}:it")
+    made = Layout(tmp_path / "copy").check()
+    assert made.manifest["layers"][-1]["size"] > 24 << 20

@@ -418,6 +418,11 @@ class Handler(BaseHTTPRequestHandler):
             self.drain()
             self.fail(416, "RANGE_INVALID")
             return
+        if self.headers.get("Transfer-Encoding") == "chunked":
+            while length := int(self.rfile.readline() or b"0", 16):
+                upload.extend(self.rfile.read(length))
+                self.rfile.readline()
+            self.rfile.readline()
         while size:
             data = self.rfile.read(min(size, 65536))
             if not data:
