@@ -18,7 +18,7 @@ import socket
 from typing import TYPE_CHECKING, NoReturn
 
 from builder.errors import SandboxError
-from builder.sandbox import init, launcher, seccomp, syscalls, wire
+from builder.sandbox import beginning, init, launcher, seccomp, syscalls, wire
 from builder.sandbox.nodes import Nodes
 from builder.sandbox.spec import Outcome
 from cache.value import replace
@@ -199,7 +199,7 @@ def _keep_plain(
 
     _settle(control, tools, parent)
     tools = replace(tools, filter=emulate.filter_below())
-    run_step = functools.partial(emulate.run, emulators)
+    run_step = functools.partial(emulate.run, beginning.Interpreter.make(), emulators)
     launcher.serve(control, scratch, tools, run_step, namespaces=False)
 
 
@@ -209,7 +209,8 @@ def _keep_chroot(control: socket.socket, scratch: str, tools: Tools, parent: int
 
     _settle(control, tools, parent)
     syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)  # steps have our uid
-    launcher.serve(control, scratch, tools, chroot.run, namespaces=False)
+    run_step = functools.partial(chroot.run, beginning.Interpreter.make())
+    launcher.serve(control, scratch, tools, run_step, namespaces=False)
 
 
 def _keep_single(control: socket.socket, scratch: str, tools: Tools, parent: int) -> NoReturn:

@@ -8,23 +8,45 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import os
 import stat
 from typing import TYPE_CHECKING, NoReturn
 
 from builder.errors import HostUnsupportedError, SandboxError
-from builder.sandbox import host, init, limits, process, seccomp_table, syscalls, targets, wire
-from builder.sandbox.engine import abi, landlock, natively, refusals, supervisor
+from builder.sandbox import (
+    becoming,
+    beginning,
+    host,
+    init,
+    limits,
+    process,
+    seccomp_table,
+    syscalls,
+    targets,
+    wire,
+)
+from builder.sandbox.engine import (
+    abi,
+    landlock,
+    natively,
+    plainfirst,
+    program,
+    refusals,
+    supervisor,
+)
 from builder.sandbox.engine.identities import Identities, Identity
 from builder.sandbox.engine.links import Links
 from builder.sandbox.engine.ownhand import OwnHand
 from builder.sandbox.engine.passthrough import SELDOM, Passthrough
 from builder.sandbox.engine.places import Places
+from builder.sandbox.engine.plainfirst import FIRST_GIVEN, PlainFirst, Second, Way
 from builder.sandbox.engine.program import Plan
 from builder.sandbox.engine.records import Records
 from builder.sandbox.engine.step import Step
 from builder.sandbox.engine.tracer import Tracer
 from builder.sandbox.engine.view import View
+from builder.sandbox.script import Script
 from builder.sandbox.spec import Bind, NetworkMode, PlainRoot
 from cache.value import value
 
@@ -71,12 +93,24 @@ class _Start:
     rights: int  # a mask of capabilities
 
 
-def run(descriptors: init.Descriptors, scratch: str, tools: process.Tools) -> NoReturn:
+def run(
+    interpreter: beginning.Interpreter | None,
+    descriptors: init.Descriptors,
+    scratch: str,
+    tools: process.Tools,
+) -> NoReturn:
     """Be a step's supervisor to its end."""
-    supervisor.serve(descriptors, scratch, tools, _prepare)
+    kept = interpreter.fds if interpreter is not None else ()
+    prepare = functools.partial(_prepare, interpreter)
+    supervisor.serve(descriptors, scratch, tools, prepare, kept)
 
 
-def _prepare(spec: SandboxSpec, scratch: str, tools: process.Tools) -> supervisor.Ready:
+def _prepare(
+    interpreter: beginning.Interpreter | None,
+    spec: SandboxSpec,
+    scratch: str,
+    tools: process.Tools,
+) -> supervisor.Ready:
     if not isinstance(spec.root, PlainRoot):
         raise SandboxError("this sandbox needs a plain directory as the root of a step")
     _refuse_what_needs_namespaces(spec)
@@ -102,6 +136,8 @@ def _prepare(spec: SandboxSpec, scratch: str, tools: process.Tools) -> superviso
     directory = _working_directory(places, view, passing, spec, owner)
     reachable = _reachable(path, places)
     start = _Start(spec, root.fd, directory, owner, reachable, tools, plan, rights)
+    become = supervisor.forked(lambda channel: _become(start, channel))
+    first = PlainFirst(interpreter, spec, owner, lambda: _way(start), become)
 
     def close() -> None:
         tracer.close()
@@ -112,9 +148,10 @@ def _prepare(spec: SandboxSpec, scratch: str, tools: process.Tools) -> superviso
         step,
         handlers,
         tracer,
-        supervisor.forked(lambda channel: _become(start, channel)),
-        lambda: wire.Report(tuple(reversed(root.stubs)), tuple(records.told())),
+        first.start,
+        lambda: first.finish(wire.Report(tuple(reversed(root.stubs)), tuple(records.told()))),
         close,
+        first.code,
     )
 
 
@@ -183,6 +220,44 @@ def _is_socket(path: str) -> bool:
         return False
 
 
+def _way(start: _Start) -> Way:
+    rules = landlock.ruleset_for_all(start.reachable)
+    fds = (start.root, start.directory)
+
+    def before(script: Script) -> None:
+        becoming.die_first(script, on_error="unscored")
+        script.label("unscored")
+        if not start.rights & _SYS_ADMIN:  # whoever may install filters keeps set-id programs
+            plainfirst.no_new_privileges(script)
+        plainfirst.confined(script, None if rules is None else FIRST_GIVEN + 2)
+        script.call("fchdir", FIRST_GIVEN)
+        script.call("chroot", b".\0")
+        script.call("fchdir", FIRST_GIVEN + 1)
+        script.call("umask", 0o022)
+
+    return Way(
+        before,
+        fds if rules is None else (*fds, rules),
+        _second(bytes(start.tools.filter), start.plan, start.rights),
+        lambda script: becoming.take_ids(script, start.owner),
+    )
+
+
+@functools.cache
+def _second(filter_code: bytes, plan: Plan, rights: int) -> Second:
+    """How any step is handed over, and keeps no more than a container has."""
+    script = Script()
+    becoming.report_in(script)
+    becoming.restrict(script, filter_code)
+    becoming.hand_over(script, program.program(abi.abi_of(syscalls.MACHINE), plan))
+    becoming.close_all(script)
+    if rights & _SETPCAP:
+        becoming.drop_bounds(script)
+    script.call("capset", *syscalls.capability_sets(process.CAPABILITIES & rights))
+    becoming.go_back(script)
+    return script, beginning.second(script)
+
+
 def _become(start: _Start, channel: socket.socket) -> NoReturn:
     """Turn the calling process into the step's program, under the engine from here on."""
     spec = start.spec
@@ -191,7 +266,7 @@ def _become(start: _Start, channel: socket.socket) -> NoReturn:
         init.die_first()
     if not start.rights & _SYS_ADMIN:  # whoever may install filters with it keeps set-id programs
         syscalls.prctl(_PR_SET_NO_NEW_PRIVS, 1)
-    landlock.restrict_all(start.reachable)
+    landlock.restrict(landlock.ruleset_for_all(start.reachable))
     os.fchdir(start.root)
     os.chroot(".")
     os.fchdir(start.directory)

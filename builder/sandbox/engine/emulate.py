@@ -9,14 +9,26 @@ import os
 from typing import TYPE_CHECKING, NoReturn
 
 from builder.errors import HostUnsupportedError, SandboxError
-from builder.sandbox import init, limits, process, seccomp, syscalls, targets, wire
-from builder.sandbox.engine import abi, landlock, plans, supervisor
+from builder.sandbox import (
+    becoming,
+    beginning,
+    init,
+    limits,
+    process,
+    seccomp,
+    syscalls,
+    targets,
+    wire,
+)
+from builder.sandbox.engine import abi, landlock, plainfirst, plans, program, supervisor
 from builder.sandbox.engine.identities import Identities, Identity
 from builder.sandbox.engine.places import Places
+from builder.sandbox.engine.plainfirst import FIRST_GIVEN, PlainFirst, Second, Way
 from builder.sandbox.engine.records import Records
 from builder.sandbox.engine.step import Step
 from builder.sandbox.engine.tracer import Tracer
 from builder.sandbox.engine.view import View, fd_path
+from builder.sandbox.script import Script
 from builder.sandbox.spec import NetworkMode, PlainRoot
 from cache.value import value
 
@@ -51,18 +63,24 @@ def filter_below() -> ctypes.Array[ctypes.c_char]:
 
 
 def run(
+    interpreter: beginning.Interpreter | None,
     emulators: tuple[Emulator, ...],
     descriptors: init.Descriptors,
     scratch: str,
     tools: process.Tools,
 ) -> NoReturn:
     """Be a step's supervisor to its end; `emulators` run the programs of other machines."""
-    prepare = functools.partial(_prepare, emulators)
-    supervisor.serve(descriptors, scratch, tools, prepare)
+    prepare = functools.partial(_prepare, interpreter, emulators)
+    kept = interpreter.fds if interpreter is not None else ()
+    supervisor.serve(descriptors, scratch, tools, prepare, kept)
 
 
 def _prepare(
-    emulators: tuple[Emulator, ...], spec: SandboxSpec, scratch: str, tools: process.Tools
+    interpreter: beginning.Interpreter | None,
+    emulators: tuple[Emulator, ...],
+    spec: SandboxSpec,
+    scratch: str,
+    tools: process.Tools,
 ) -> supervisor.Ready:
     if not isinstance(spec.root, PlainRoot):
         raise SandboxError("this sandbox needs a plain directory as the root of a step")
@@ -85,6 +103,8 @@ def _prepare(
     directory = _working_directory(places, view, spec, owner)
     readable = (*places.readable(), *(os.fsencode(known.path) for known in emulators))
     start = _Start(spec, places, directory, owner, readable, tools.filter)
+    become = supervisor.forked(lambda channel: _become(start, channel))
+    first = PlainFirst(interpreter, spec, owner, lambda: _way(start), become)
     tracer = Tracer(step, abi.abi_of(syscalls.MACHINE), plans.HANDLERS)
 
     def close() -> None:
@@ -95,9 +115,10 @@ def _prepare(
         step,
         plans.HANDLERS,
         tracer,
-        supervisor.forked(lambda channel: _become(start, channel)),
-        lambda: wire.Report(tuple(reversed(root.stubs)), tuple(records.told())),
+        first.start,
+        lambda: first.finish(wire.Report(tuple(reversed(root.stubs)), tuple(records.told()))),
         close,
+        first.code,
     )
 
 
@@ -127,6 +148,32 @@ def _refuse_what_needs_namespaces(spec: SandboxSpec) -> None:
         )
 
 
+def _way(start: _Start) -> Way:
+    directory = os.open(start.directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    rules = landlock.ruleset(start.places.writable(), start.readable)
+    given = (directory,) if rules is None else (directory, rules)
+
+    def before(script: Script) -> None:
+        script.call("fchdir", FIRST_GIVEN)
+        plainfirst.no_new_privileges(script)
+        plainfirst.confined(script, None if rules is None else FIRST_GIVEN + 1)
+
+    return Way(before, given, _second(bytes(start.below)), lambda _: None)
+
+
+@functools.cache
+def _second(below: bytes) -> Second:
+    """How any step is handed over."""
+    script = Script()
+    becoming.report_in(script)
+    # What names files behind the engine's back (io_uring), keys, AF_ALG and the like.
+    becoming.restrict(script, below)
+    becoming.hand_over(script, program.program(abi.abi_of(syscalls.MACHINE), plans.emulation()))
+    becoming.close_all(script)
+    becoming.go_back(script)
+    return script, beginning.second(script)
+
+
 def _become(start: _Start, channel: socket.socket) -> NoReturn:
     """Turn the calling process into the step's program, under the engine from here on."""
     spec = start.spec
@@ -136,7 +183,7 @@ def _become(start: _Start, channel: socket.socket) -> NoReturn:
     def confine() -> None:
         syscalls.prctl(_PR_SET_NO_NEW_PRIVS, 1)
         limits.apply(spec.ulimits)
-        landlock.restrict(start.places.writable(), start.readable)
+        landlock.restrict(landlock.ruleset(start.places.writable(), start.readable))
         with contextlib.suppress(OSError):  # an outer filter may forbid keyrings: there are none
             syscalls.join_new_session_keyring()
         # What names files behind the engine's back (io_uring), keys, AF_ALG and the like.

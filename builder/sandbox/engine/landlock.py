@@ -35,35 +35,45 @@ def _call(number: int, *arguments: Any) -> int:
     return int(_SYSCALL(ctypes.c_long(number), *wide))
 
 
-def restrict(writable: Sequence[bytes], readable: Sequence[bytes]) -> bool:
-    """Confine this thread and its children; whether the kernel could. Needs no_new_privs."""
+def ruleset(writable: Sequence[bytes], readable: Sequence[bytes]) -> int | None:
+    """An fd of rules that confine who takes them on; None where the kernel has none."""
     version = _call(_CREATE, None, 0, _VERSION)
     if version < 1:
-        return False
+        return None
     rights = _RIGHTS.get(min(version, 5), _ALL)
     attributes = struct.pack("=QQQ", rights, 0, 0b11 if version >= _SCOPED else 0)
     size = 24 if version >= _SCOPED else 16 if version >= 4 else 8  # noqa: PLR2004 - fields per version
-    ruleset = _call(_CREATE, attributes, size, 0)
-    if ruleset < 0:
-        return False
-    try:
-        for paths, allowed in ((writable, rights), (readable, rights & _EXECUTE_AND_READ)):
-            for path in paths:
-                _allow(ruleset, path, allowed)
-        return _call(_RESTRICT, ruleset, 0) == 0
-    finally:
-        os.close(ruleset)
+    rules = _call(_CREATE, attributes, size, 0)
+    if rules < 0:
+        return None
+    for paths, allowed in ((writable, rights), (readable, rights & _EXECUTE_AND_READ)):
+        for path in paths:
+            _allow(rules, path, allowed)
+    return rules
 
 
-def restrict_all(paths: Sequence[bytes]) -> bool:
-    """Confine this thread and its children to paths, which they may use in every way.
+def ruleset_for_all(paths: Sequence[bytes]) -> int | None:
+    """The same for paths which may be used in every way.
 
-    For who makes all calls on files itself: not where moving files between directories could not
-    be allowed, as before the second version. Needs no_new_privs or the right to do without.
+    For who makes all calls on files itself: none where moving files between directories could not
+    be allowed, as before the second version.
     """
     if _call(_CREATE, None, 0, _VERSION) < _MOVES:
+        return None
+    return ruleset(paths, ())
+
+
+def restrict(rules: int | None) -> bool:
+    """Confine this thread and its children; whether the kernel could. Closes the fd.
+
+    Needs no_new_privs or the right to do without.
+    """
+    if rules is None:
         return False
-    return restrict(paths, ())
+    try:
+        return _call(_RESTRICT, rules, 0) == 0
+    finally:
+        os.close(rules)
 
 
 def _allow(ruleset: int, path: bytes, rights: int) -> None:

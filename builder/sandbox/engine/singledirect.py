@@ -11,9 +11,10 @@ import functools
 import os
 from typing import TYPE_CHECKING, Self
 
-from builder.sandbox import becoming, beginning, init, interpreter, process, syscalls, wire
+from builder.sandbox import becoming, beginning, init, process, syscalls
 from builder.sandbox.engine import abi, program, singleplan
 from builder.sandbox.engine.maderoot import MadeRoot
+from builder.sandbox.engine.results import Results
 from builder.sandbox.script import Script
 from builder.sandbox.spec import NetworkMode
 from cache.value import value
@@ -67,9 +68,9 @@ class Direct:
         self._equipment = equipment
         self._spec = spec
         self._scratch = scratch
-        self._results = os.memfd_create("results", os.MFD_CLOEXEC)
-        self._script = Script()
-        self._becoming = Script()
+        self._results = Results(spec.process.argv[0])
+        self.trouble = self._results.trouble
+        self.code = self._results.code
         self._root: MadeRoot | None = None
 
     def start(self, ends: Ends) -> int:
@@ -95,7 +96,7 @@ class Direct:
         try:
             scratch = init.leave(self._scratch)
             syscalls.unshare(syscalls.CLONE_NEWPID)
-            theirs = (self._results, ends.theirs.fileno(), talk.text)
+            theirs = (self._results.fd, ends.theirs.fileno(), talk.text)
             pid = self._equipment.interpreter.start((0, 1, 2), theirs, ())
             ends.theirs.close()
             self._prepare(talk, scratch)
@@ -106,7 +107,7 @@ class Direct:
         return pid
 
     def _prepare(self, talk: beginning.Talk, scratch: Scratch) -> None:
-        spec, script = self._spec, self._script
+        spec, script = self._spec, self._results.third
         mount = functools.partial(init.mount_everything, mount_proc=talk.mount_proc)
         ready, root_path = init.finish(spec, scratch, mount, recording=True)
         os.close(ready.working_directory)
@@ -115,28 +116,13 @@ class Direct:
         self._root = MadeRoot(root.fd, root.owned or (), root.bound, stubs, owner)
         becoming.in_new_root(script, spec, root_path)
         becoming.execute(script, spec.process, owner)
-        self._becoming, built = _becoming(self._equipment.filter_code, is_root=owner.uid == 0)
+        self._results.second, built = _becoming(self._equipment.filter_code, is_root=owner.uid == 0)
         talk.write(built, script)
 
     def root(self) -> MadeRoot:
         """What was made."""
         assert self._root is not None  # noqa: S101 - start() came before
         return self._root
-
-    def trouble(self) -> wire.Report | None:
-        """What went wrong."""
-        error = self._told(0).error
-        return None if error is None else wire.Report(error=error)
-
-    def code(self, code: int) -> int:
-        """The exit code of the program, which the first process tells; says what it could not do."""
-        told = self._told(code)
-        os.write(2, told.text.encode("utf-8", "surrogateescape"))
-        return told.code
-
-    def _told(self, code: int) -> becoming.Told:
-        scripts = ((interpreter.SECOND, self._becoming), (interpreter.THIRD, self._script))
-        return becoming.outcome(self._results, scripts, self._spec.process.argv[0], code)
 
 
 @functools.cache
