@@ -88,3 +88,30 @@ def test_sandboxes_that_start_nothing_are_refused(root_pybuild, busybox):
     """An image cannot be started where RUN is switched off."""
     assert root_pybuild.run("run", "--sandbox", "none", busybox, "true").code == 2
     assert root_pybuild.run("run", "--sandbox", "bogus", busybox, "true").code == 2
+
+
+@pytest.mark.parametrize("flags", [(), ("--ulimit", "nofile=64:64")], ids=["usual", "limited"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_step_begins_alike_in_either_way(root_pybuild, busybox, kind, flags):
+    """R02, R05: what few steps want makes Python their first process, which nothing shows."""
+    name = f"begun-{kind}-{len(flags)}"
+    build = ("--sandbox", kind, *flags, "--no-cache", "--progress", "plain")
+    script = (
+        "{ umask; id -u; id -G; pwd; ls -l /proc/self/fd | grep -c -e '->';"
+        " grep -E 'Sig(Ign|Blk)' /proc/$$/status; } > o"
+    )
+    head = f"FROM {busybox}\nUSER 7:8\nWORKDIR /w\n"
+    context = root_pybuild.context(name, f"{head}RUN {script}\n")
+    root_pybuild.good(*build, "-t", name, context)
+    said = root_pybuild.good("run", name, "cat", "/w/o").out.split()
+    assert said[:5] == ["0022", "7", "8", "/w", "3"]
+    assert said[5:] == ["SigBlk:", "0" * 16, "SigIgn:", f"{4:016x}"]  # the shell ignores one
+    for program, code, why in (
+        ("lost", 127, 'exec: "lost": executable file not found in $PATH'),
+        ("/lost", 127, 'exec: "/lost": no such file or directory'),
+        ("/etc/passwd", 126, 'exec: "/etc/passwd": permission denied'),
+        ("/etc/", 126, 'exec: "/etc/": permission denied'),
+    ):
+        context = root_pybuild.context(f"{name}-{len(why)}", f'{head}RUN ["{program}"]\n')
+        lost = root_pybuild.run(*build, context)
+        assert (lost.code, why in lost.err, f"code: {code}" in lost.err) == (1, True, True), lost
