@@ -138,21 +138,8 @@ def _prepare(
     start = _Start(spec, root.fd, directory, owner, reachable, tools, plan, rights)
     become = supervisor.forked(lambda channel: _become(start, channel))
     first = PlainFirst(interpreter, spec, owner, lambda: _way(start), become)
-
-    def close() -> None:
-        tracer.close()
-        view.close()
-        places.close()
-
-    return supervisor.Ready(
-        step,
-        handlers,
-        tracer,
-        first.start,
-        lambda: first.finish(wire.Report(tuple(reversed(root.stubs)), tuple(records.told()))),
-        close,
-        first.code,
-    )
+    report = lambda: wire.Report(tuple(reversed(root.stubs)), tuple(records.told()))  # noqa: E731 - one expression
+    return first.ready(step, handlers, tracer, report, (tracer, view, places))
 
 
 def _plan(handlers: Mapping[str, Handler]) -> Plan:

@@ -106,20 +106,8 @@ def _prepare(
     become = supervisor.forked(lambda channel: _become(start, channel))
     first = PlainFirst(interpreter, spec, owner, lambda: _way(start), become)
     tracer = Tracer(step, abi.abi_of(syscalls.MACHINE), plans.HANDLERS)
-
-    def close() -> None:
-        tracer.close()
-        places.close()
-
-    return supervisor.Ready(
-        step,
-        plans.HANDLERS,
-        tracer,
-        first.start,
-        lambda: first.finish(wire.Report(tuple(reversed(root.stubs)), tuple(records.told()))),
-        close,
-        first.code,
-    )
+    report = lambda: wire.Report(tuple(reversed(root.stubs)), tuple(records.told()))  # noqa: E731 - one expression
+    return first.ready(step, plans.HANDLERS, tracer, report, (tracer, places))
 
 
 def _working_directory(places: Places, view: View, spec: SandboxSpec, owner: Credentials) -> bytes:

@@ -10,17 +10,24 @@ import os
 from typing import TYPE_CHECKING
 
 from builder.sandbox import becoming, beginning
+from builder.sandbox.engine import supervisor
 from builder.sandbox.engine.results import Results
 from builder.sandbox.script import NEXT, Script
 from cache.value import value
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
+    from typing import Protocol
 
     from builder.sandbox import wire
     from builder.sandbox.credentials import Credentials
-    from builder.sandbox.engine import supervisor
+    from builder.sandbox.engine.step import Handler, Step
     from builder.sandbox.spec import SandboxSpec
+
+    class _Taken(Protocol):
+        def close(self) -> None:
+            """Give it back."""
+
 
 FIRST_GIVEN = 6  # the descriptor at which those begin that are given to scripts
 _NO_NEW_PRIVS = 38  # prctl
@@ -89,13 +96,23 @@ class PlainFirst:
             os.close(text)
         return pid
 
-    def finish(self, report: wire.Report) -> wire.Report:
-        """What is to be told: what went wrong, else a report."""
-        return self._results.trouble() or report
+    def ready(
+        self,
+        step: Step,
+        handlers: Mapping[str, Handler],
+        tasks: supervisor.Tasks,
+        report: Callable[[], wire.Report],
+        taken: tuple[_Taken, ...],
+    ) -> supervisor.Ready:
+        """The step that this begins; `taken` is closed in the end."""
 
-    def code(self, code: int) -> int:
-        """The program's exit code, given the first process's."""
-        return self._results.code(code)
+        def close() -> None:
+            for each in taken:
+                each.close()
+
+        results = self._results
+        finish = lambda: results.trouble() or report()  # noqa: E731 - one expression
+        return supervisor.Ready(step, handlers, tasks, self.start, finish, close, results.code)
 
 
 def confined(script: Script, ruleset: int | None) -> None:
