@@ -12,8 +12,8 @@ import stat
 import struct
 from itertools import starmap
 
-from builder.context.hostdir import HostDirectory, Listing, unreadable
-from builder.context.payload import PayloadReader, changed
+from builder.context.hostdir import HostDirectory, Listing
+from builder.context.payload import PayloadReader, changed, is_same
 from builder.context.source import CopyError, join, resolve, shown
 from cache.archive.entry import Entry, Kind
 from cache.archive.mould import make_entry
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from builder.context.memo import FileRecord, Stat, StatCache
+    from builder.context.smallfiles import SmallFiles
     from frontend.ignore import IgnoreDirectory, IgnoreMatcher
 
 _CHUNK = 1 << 20
@@ -69,6 +70,7 @@ class LocalContext:
             PybuildError: not a directory that can be read.
         """
         self._host = HostDirectory(path, hidden)
+        self._small: SmallFiles | None = None
         self._root = self._host.root
         self._lock = self._host.lock
         self._young = self._host.young
@@ -175,7 +177,7 @@ class LocalContext:
             expected = self._digests.get(path) if path in self._young else None
         fd = self._host.open_file(path)
         try:
-            if not _same(os.fstat(fd), status):
+            if not is_same(os.fstat(fd), status):
                 raise changed(path)
             yield cast("BinaryIO", PayloadReader(fd, status, path, expected))
         finally:
@@ -186,23 +188,10 @@ class LocalContext:
         status = self._regular(path)
         if status is None:
             return b""
-        data = self._read(path, status)
+        data = self._small_files().read(path, status, self._list(path.rpartition("/")[0]))
         expected = self._digests.get(path) if path in self._young else None
         if expected is not None and hashes.sha256(data).digest() != expected:
             raise changed(path)
-        return data
-
-    def _read(self, path: str, status: os.stat_result) -> bytes:
-        fd = self._host.open_file(path)
-        try:
-            data = os.read(fd, status.st_size + 1)
-            # Looking once, afterwards, is enough: what was read is then what was listed.
-            if len(data) != status.st_size or not _same(os.fstat(fd), status):
-                raise changed(path)
-        except OSError as error:
-            raise unreadable(path, error) from error
-        finally:
-            os.close(fd)
         return data
 
     def digest(self, path: str, /) -> bytes:
@@ -217,8 +206,11 @@ class LocalContext:
         known = self._remembered(path, key)
         if known is not None:
             return known
-        small = status.st_size <= _CHUNK
-        found = hashes.sha256(self._read(path, status)).digest() if small else self._hash(path)
+        if status.st_size <= _CHUNK:
+            listing = self._list(path.rpartition("/")[0])
+            found = self._small_files().digest(path, status, listing)
+        else:
+            found = self._hash(path)
         with self._lock:
             digest = self._digests.setdefault(path, found)
             if digest != found:
@@ -233,6 +225,14 @@ class LocalContext:
         if status is None or not stat.S_ISREG(status.st_mode):
             return None
         return self._digests.get(path) or self._remembered(path, _stat_key(status))
+
+    def _small_files(self) -> SmallFiles:
+        from builder.context.smallfiles import SmallFiles  # noqa: PLC0415 - for some builds only
+
+        with self._lock:
+            if self._small is None:
+                self._small = SmallFiles(self._host)
+            return self._small
 
     def _hash(self, path: str) -> bytes:
         state = hashes.sha256()
@@ -389,12 +389,3 @@ def _text(rows: list[str]) -> bytes:
 
 def _stat_key(status: os.stat_result) -> Stat:
     return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
-
-
-def _same(now: os.stat_result, then: os.stat_result) -> bool:
-    return (
-        now.st_ctime_ns == then.st_ctime_ns
-        and now.st_size == then.st_size
-        and now.st_ino == then.st_ino
-        and now.st_mtime_ns == then.st_mtime_ns
-    )

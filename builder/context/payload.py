@@ -102,3 +102,13 @@ class PayloadReader(io.RawIOBase):
         )
         if not still or (self._hash is not None and self._hash.digest() != self._expected):
             raise changed(self._path)
+
+
+def is_same(now: os.stat_result, then: os.stat_result) -> bool:
+    """Whether a file is the one that was listed, unchanged."""
+    return (
+        now.st_ctime_ns == then.st_ctime_ns
+        and now.st_size == then.st_size
+        and now.st_ino == then.st_ino
+        and now.st_mtime_ns == then.st_mtime_ns
+    )
