@@ -5,7 +5,6 @@ Owns the strict URL parser, address zones and the proxy choice. Knows no HTTP li
 
 from __future__ import annotations
 
-import re
 from enum import IntEnum
 
 from builder.errors import RegistryError
@@ -18,12 +17,9 @@ if TYPE_CHECKING:
     from builder.registry.settings import RegistryConfig
 
 MAX_URL = 16 * 1024  # bytes; signed storage URLs run to a few thousand
-_CLEAN = re.compile(r"[\x21-\x5b\x5d-\x7e]+\Z")  # printable ASCII, no blank, no backslash
-_HOST = re.compile(r"[a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?(?:\.[a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?)*\Z")
-_NUMBER = re.compile(r"(?:[0-9]+|0x[0-9a-f]*)\Z")
+_HEX = frozenset("0123456789abcdef")
 _PORTS = {"http": 80, "https": 443}
 _MAX_HOST = 253
-_AUTHORITY = re.compile(r"(\[[^\[\]]*\]|[^:\[\]]*)(?::([0-9]{0,5}))?\Z")
 _NAT64 = 0x64FF9B << 96  # 64:ff9b::/96
 _MAX_PORT = 65535
 _QUAD = 4  # numbers of an IPv4 address
@@ -53,12 +49,19 @@ class Origin:
         Raises:
             RegistryError: it is malformed.
         """
-        match = _AUTHORITY.match(authority)
-        port = int(match[2]) if match and match[2] else _PORTS[scheme]
-        if match is None or port > _MAX_PORT or (match[1][:1] == "[" and ":" not in match[1]):
+        host, colon, digits = authority.partition(":")
+        fits = True
+        if authority.startswith("["):
+            host, closed, rest = authority[1:].partition("]")
+            colon, digits = rest[:1], rest[1:]
+            fits = ":" in host and bool(closed) and colon in {"", ":"}
+        if digits:
+            fits = fits and digits.isascii() and digits.isdigit() and len(digits) <= len("65535")
+        port = int(digits) if digits and fits else _PORTS[scheme]
+        if not fits or port > _MAX_PORT:
             msg = "malformed URL"
             raise RegistryError(msg)
-        return cls(scheme, canonical_host(match[1].strip("[]")), port)
+        return cls(scheme, canonical_host(host), port)
 
     @property
     def authority(self) -> str:
@@ -85,7 +88,9 @@ class Location:
         Raises:
             RegistryError: not a plain http(s) URL; the message holds no query and no userinfo.
         """
-        if len(text) > MAX_URL or _CLEAN.match(text) is None:
+        # Printable ASCII, no blank, no backslash.
+        clean = text.isascii() and text.isprintable() and " " not in text and "\\" not in text
+        if len(text) > MAX_URL or not clean or not text:
             msg = f"malformed URL of {len(text)} characters"
             raise RegistryError(msg)
         from urllib.parse import urljoin, urlsplit  # noqa: PLC0415 - slow to import
@@ -144,13 +149,20 @@ def canonical_host(text: str) -> str:
         except ValueError as error:
             msg = f"malformed address {text[:60]!r}"
             raise RegistryError(msg) from error
-    if len(host) > _MAX_HOST or _HOST.match(host) is None:
+    if len(host) > _MAX_HOST or not host.isascii() or not all(map(_is_label, host.split("."))):
         msg = f"malformed host name {text[:60]!r}"
         raise RegistryError(msg)
-    if _NUMBER.match(host.rpartition(".")[2]) and not _is_quad(host):
+    last = host.rpartition(".")[2]
+    is_number = last.isdigit() or (last[:2] == "0x" and _HEX.issuperset(last[2:]))
+    if is_number and not _is_quad(host):
         msg = f"ambiguous address {text[:60]!r}"
         raise RegistryError(msg)
     return host
+
+
+def _is_label(text: str) -> bool:
+    """Whether ASCII text may stand between the dots of a host name."""
+    return text[:1] != "-" != text[-1:] and text.replace("-", "x").replace("_", "x").isalnum()
 
 
 def _is_quad(host: str) -> bool:
@@ -207,6 +219,7 @@ def endpoint(registry: str, config: RegistryConfig, secured: frozenset[str]) -> 
     """
     if registry == "docker.io":
         return Origin("https", "registry-1.docker.io", 443)
+    registry = registry.partition("/")[0]  # a login may name a path
     origin = Origin.of("https", registry)
     names = {registry, origin.authority, f"{origin.authority}:{origin.port}"}
     if names & config.insecure:

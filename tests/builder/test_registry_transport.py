@@ -27,6 +27,7 @@ from builder.registry import connection
 from builder.registry.http_source import fetch_url, is_unchanged
 from builder.registry.location import (
     Location,
+    Origin,
     Zone,
     canonical_host,
     endpoint,
@@ -109,6 +110,19 @@ def test_ambiguous_hosts_are_refused(host):
     """F02 F15: what a resolver may read as another address is no host."""
     with pytest.raises(RegistryError):
         canonical_host(host)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["[::1", "[::1]x", "[::1]:", "[h]:1", "h:70000", "h:+1", "h:1:2", "h:\u0661", ":1", "[]"],
+)
+def test_authorities_are_hosts_with_ports(text):
+    """F15: what is no host and port is refused, and an empty port is the scheme's."""
+    if text == "[::1]:":
+        assert str(Origin.of("http", text)) == "http://[::1]"
+        return
+    with pytest.raises(RegistryError):
+        Origin.of("http", text)
 
 
 @pytest.mark.parametrize(
