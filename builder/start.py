@@ -125,9 +125,15 @@ def main() -> int:
     bundle = Bundle(_read(path), os.path.dirname(path)) if path else None
     if bundle is not None:
         sys.meta_path.insert(0, bundle)  # type: ignore[arg-type] # a finder by its methods
-    from builder.cli import main as run  # noqa: PLC0415 - it is to come from the bundle
+    try:
+        from builder.cli import main as run  # noqa: PLC0415 - it is to come from the bundle
 
-    return run(at_end=lambda: _write(path, bundle) if bundle is not None else None)
+        return run(at_end=lambda: _write(path, bundle) if bundle is not None else None)
+    except (OSError, ImportError, SyntaxError) as error:
+        # modules are loaded late: any of them may be missing, cut short, or another user's only
+        sys.stderr.write(f"pybuild: error: the installation is not whole: {error}\n")
+        sys.stderr.write("hint: install pybuild again, readable for whoever runs it\n")
+        return 1
 
 
 def _is_ours(name: str) -> bool:

@@ -149,3 +149,35 @@ def test_what_is_nowhere_is_still_nowhere(tree):
     tries = ["builder.no_such_module", "no_such_module", "no_such_module"]
     code = [f"try: import {name}\nexcept ModuleNotFoundError as e: print(e.name)" for name in tries]
     assert late(tree, *code) == tries
+
+
+@pytest.mark.parametrize(
+    ("module", "said"),
+    [
+        ("builder/cli.py", "No module named 'builder.cli'"),
+        ("builder/commands/images.py", "No module named 'builder.commands.images'"),
+        ("cache/errors.py", "'(' was never closed"),
+        ("builder/commands/images.py", "'(' was never closed"),
+    ],
+)
+def test_a_part_that_is_missing_or_cut_short_is_named(tree, module, said):
+    """An installation that is not whole is an error with a next step, not a traceback."""
+    if "closed" in said:
+        with (tree / module).open("a") as file:
+            file.write("x = (\n")
+    else:
+        (tree / module).unlink()
+    done = subprocess.run(
+        [sys.executable, "-m", "builder", "images"],
+        cwd=tree,
+        env={**os.environ, "PYBUILD_ROOT": str(tree / "state")},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 1
+    first, hint = done.stderr.splitlines()
+    assert first.startswith("pybuild: error: the installation is not whole: ")
+    assert said in first
+    assert hint == "hint: install pybuild again, readable for whoever runs it"
