@@ -58,6 +58,19 @@ def test_step_lists_keys_of_a_file(pybuild, busybox):
     assert peers.run("grep", "-rl", line, pybuild.state, check=False).stdout == ""
 
 
+@pytest.mark.parametrize("sandbox", ["single", "chroot", "emulate"])
+def test_an_agent_is_reached_in_every_sandbox(pybuild, busybox, sandbox):
+    """M14: the socket is connected to where nothing can be mounted, too, by root and by others."""
+    if sandbox == "chroot" and pybuild.uid:
+        return  # only root may change its root
+    key = _key(pybuild)
+    run = "ssh-add -L > /keys && test -S $SSH_AUTH_SOCK"
+    context = _context(pybuild, busybox, run)
+    out = pybuild.home / f"out-{sandbox}"
+    pybuild.good("--no-cache", "--sandbox", sandbox, "--ssh", f"default={key}", "-o", out, context)
+    assert (out / "keys").read_text().split()[1] == key.with_suffix(".pub").read_text().split()[1]
+
+
 def test_ids_are_keys_of_the_cache_and_keys_are_not(pybuild, busybox):
     """Another key does not run a step again; no agent at all fails one that requires it (K11)."""
     context = _context(pybuild, busybox, "ssh-add -L | cut -d' ' -f1 > /kind")

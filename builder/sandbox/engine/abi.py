@@ -25,7 +25,7 @@ setxattr:188:5 lsetxattr:189:6 fsetxattr:190:7 getxattr:191:8 lgetxattr:192:9 fg
 listxattr:194:11 llistxattr:195:12 flistxattr:196:13 removexattr:197:14 lremovexattr:198:15
 fremovexattr:199:16 setxattrat:463:463 getxattrat:464:464 listxattrat:465:465
 removexattrat:466:466 inotify_add_watch:254:27 fanotify_mark:301:263 name_to_handle_at:303:264
-open_by_handle_at:304:265 connect:42:203 bind:49:200 sendto:44:206 sendmsg:46:211 sendmmsg:307:269
+open_by_handle_at:304:265 connect:42:203 socket:41:198 bind:49:200 sendto:44:206 sendmsg:46:211 sendmmsg:307:269
 listmount:458:458 statmount:457:457 open_tree_attr:467:467 file_getattr:468:468
 file_setattr:469:469 quotactl_fd:443:443 getdents64:217:61 mount:165:40 umount2:166:39 pivot_root:155:41 swapon:167:224 swapoff:168:225
 acct:163:89 uselib:134: quotactl:179:60 move_mount:429:429 open_tree:428:428 fsopen:430:430

@@ -10,7 +10,6 @@ import contextlib
 import errno
 import functools
 import os
-import stat
 from typing import TYPE_CHECKING, NoReturn
 
 from builder.errors import HostUnsupportedError, SandboxError
@@ -30,6 +29,7 @@ from builder.sandbox.engine import (
     abi,
     landlock,
     natively,
+    netless,
     plainfirst,
     program,
     refusals,
@@ -47,7 +47,7 @@ from builder.sandbox.engine.step import Step
 from builder.sandbox.engine.tracer import Tracer
 from builder.sandbox.engine.view import View
 from builder.sandbox.script import Script
-from builder.sandbox.spec import Bind, NetworkMode, PlainRoot
+from builder.sandbox.spec import NetworkMode, PlainRoot
 from cache.value import value
 
 if TYPE_CHECKING:
@@ -130,7 +130,9 @@ def _prepare(
     hand = OwnHand(lambda *end: tracer.ended(*end), table.numbers)  # noqa: PLW0108 - made below
     passing = Passthrough(view, links, hand)
     rights = host.probe().capabilities
-    handlers = {**passing.calls(ids=not rights & _SYS_PTRACE), **refusals.CALLS}
+    step.has_network = spec.network is not NetworkMode.NONE
+    connects = not step.has_network or places.has_sockets
+    handlers = _handlers(passing, step, ids=not rights & _SYS_PTRACE, connects=connects)
     tracer = Tracer(step, table, handlers)
     plan = _plan(handlers)
     directory = _working_directory(places, view, passing, spec, owner)
@@ -140,6 +142,17 @@ def _prepare(
     first = PlainFirst(interpreter, spec, owner, lambda: _way(start), become)
     report = lambda: wire.Report(tuple(reversed(root.stubs)), tuple(records.told()))  # noqa: E731 - one expression
     return first.ready(step, handlers, tracer, report, (tracer, view, places))
+
+
+def _handlers(
+    passing: Passthrough, step: Step, *, ids: bool, connects: bool
+) -> Mapping[str, Handler]:
+    return {
+        **passing.calls(ids=ids),
+        **refusals.CALLS,
+        **({} if step.has_network else netless.SOCKET),
+        **({"connect": passing.connect} if connects else {}),
+    }
 
 
 def _plan(handlers: Mapping[str, Handler]) -> Plan:
@@ -179,32 +192,13 @@ def _reachable(path: bytes, places: Places) -> tuple[bytes, ...]:
 
 
 def _refuse_what_needs_namespaces(spec: SandboxSpec) -> None:
-    if spec.network is NetworkMode.NONE:
-        raise HostUnsupportedError(
-            "no network of its own can be given to a step here",
-            hint="leave --network=none out, or run where user namespaces are allowed:"
-            " see `pybuild doctor`",
-        )
-    for mount in spec.mounts:
-        if isinstance(mount, Bind) and _is_socket(mount.source):
-            raise HostUnsupportedError(
-                f"a socket cannot be given to a step here (mount at {mount.target})",
-                hint="choose --sandbox=emulate, or run where user namespaces are allowed:"
-                " see `pybuild doctor`",
-            )
+    if spec.network is NetworkMode.NONE and not netless.can_be():
+        raise netless.refusal()
     if spec.insecure:
         raise HostUnsupportedError(
             "--security=insecure cannot be had without namespaces",
             hint="leave it out, or run where user namespaces are allowed: see `pybuild doctor`",
         )
-
-
-def _is_socket(path: str) -> bool:
-    """Whether a mount's source is a socket, which the kernel would look for in the step's root."""
-    try:
-        return stat.S_ISSOCK(os.stat(path, follow_symlinks=False).st_mode)
-    except OSError:
-        return False
 
 
 def _way(start: _Start) -> Way:
@@ -251,7 +245,12 @@ def _become(start: _Start, channel: socket.socket) -> NoReturn:
     os.setsid()
     with contextlib.suppress(OSError):
         init.die_first()
-    if not start.rights & _SYS_ADMIN:  # whoever may install filters with it keeps set-id programs
+    wanted = process.CAPABILITIES
+    needed = _SYS_ADMIN  # whoever may install filters with it keeps set-id programs
+    if spec.network is NetworkMode.NONE:
+        wanted &= ~netless.RIGHTS
+        needed |= _SETPCAP  # else those would get what is to be given up
+    if start.rights & needed != needed:
         syscalls.prctl(_PR_SET_NO_NEW_PRIVS, 1)
     landlock.restrict(landlock.ruleset_for_all(start.reachable))
     os.fchdir(start.root)
@@ -268,20 +267,20 @@ def _become(start: _Start, channel: socket.socket) -> NoReturn:
     supervisor.hand_over(channel, start.plan, confine)
     os.closerange(3, 1 << 16)
     variables = process.environment(spec.process, start.owner)
-    _drop_rights(start.rights)
+    _drop_rights(start.rights, wanted)
     process.take_ids(start.owner)
     process.execute(spec.process, variables)
 
 
-def _drop_rights(held: int) -> None:
-    """Keep no more than a container has, now and for programs to come."""
+def _drop_rights(held: int, wanted: int) -> None:
+    """Keep no more than a container has, or less, now and for programs to come."""
     if held & _SETPCAP:
         for capability in range(_LAST_CAPABILITY + 1):
-            if not process.CAPABILITIES >> capability & 1:
+            if not wanted >> capability & 1:
                 try:
                     syscalls.prctl(syscalls.PR_CAPBSET_DROP, capability)
                 except OSError as error:
                     if error.errno != errno.EINVAL:
                         raise
                     break
-    syscalls.set_capabilities(process.CAPABILITIES & held)
+    syscalls.set_capabilities(wanted & held)

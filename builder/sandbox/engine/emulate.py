@@ -20,7 +20,7 @@ from builder.sandbox import (
     targets,
     wire,
 )
-from builder.sandbox.engine import abi, landlock, plainfirst, plans, program, supervisor
+from builder.sandbox.engine import abi, landlock, netless, plainfirst, plans, program, supervisor
 from builder.sandbox.engine.identities import Identities, Identity
 from builder.sandbox.engine.places import Places
 from builder.sandbox.engine.plainfirst import FIRST_GIVEN, PlainFirst, Second, Way
@@ -97,6 +97,8 @@ def _prepare(
     identities = Identities(Identity.of(owner), followed=True)
     hostname = spec.hostname.encode()
     step = Step(-1, {}, records, identities, hostname=hostname, emulators=emulators)
+    step.has_network = spec.network is not NetworkMode.NONE
+    handlers = plans.handlers(has_network=step.has_network)
     view = View(path, places.table, step.is_ours, step.process_of, step.programs.get)
     step.views[b""] = view
     records.seed(root.fd, spec.recorded)
@@ -105,9 +107,9 @@ def _prepare(
     start = _Start(spec, places, directory, owner, readable, tools.filter)
     become = supervisor.forked(lambda channel: _become(start, channel))
     first = PlainFirst(interpreter, spec, owner, lambda: _way(start), become)
-    tracer = Tracer(step, abi.abi_of(syscalls.MACHINE), plans.HANDLERS)
+    tracer = Tracer(step, abi.abi_of(syscalls.MACHINE), handlers)
     report = lambda: wire.Report(tuple(reversed(root.stubs)), tuple(records.told()))  # noqa: E731 - one expression
-    return first.ready(step, plans.HANDLERS, tracer, report, (tracer, places))
+    return first.ready(step, handlers, tracer, report, (tracer, places))
 
 
 def _working_directory(places: Places, view: View, spec: SandboxSpec, owner: Credentials) -> bytes:
@@ -123,12 +125,8 @@ def _working_directory(places: Places, view: View, spec: SandboxSpec, owner: Cre
 
 
 def _refuse_what_needs_namespaces(spec: SandboxSpec) -> None:
-    if spec.network is NetworkMode.NONE:
-        raise HostUnsupportedError(
-            "no network of its own can be given to a step here",
-            hint="leave --network=none out, or run where user namespaces are allowed:"
-            " see `pybuild doctor`",
-        )
+    if spec.network is NetworkMode.NONE and not netless.can_be():
+        raise netless.refusal()
     if spec.insecure:
         raise HostUnsupportedError(
             "--security=insecure cannot be had without namespaces",
@@ -167,6 +165,7 @@ def _become(start: _Start, channel: socket.socket) -> NoReturn:
     spec = start.spec
     os.setsid()
     os.chdir(start.directory)
+    has_network = spec.network is not NetworkMode.NONE
 
     def confine() -> None:
         syscalls.prctl(_PR_SET_NO_NEW_PRIVS, 1)
@@ -174,10 +173,12 @@ def _become(start: _Start, channel: socket.socket) -> NoReturn:
         landlock.restrict(landlock.ruleset(start.places.writable(), start.readable))
         with contextlib.suppress(OSError):  # an outer filter may forbid keyrings: there are none
             syscalls.join_new_session_keyring()
+        if not has_network:
+            netless.give_up_rights()
         # What names files behind the engine's back (io_uring), keys, AF_ALG and the like.
         syscalls.install_filter(start.below)
 
-    supervisor.hand_over(channel, plans.emulation(), confine)
+    supervisor.hand_over(channel, plans.emulation(has_network=has_network), confine)
     os.closerange(3, 1 << 16)
     variables = process.environment(spec.process, start.owner)
     process.execute(spec.process, variables)

@@ -21,7 +21,7 @@ _REQUEST = struct.Struct("<QI4xi12x6Q")  # id, task, number, arguments; flags an
 _ANSWER = struct.Struct("<QqiI")
 _FD = struct.Struct("<QIIII")
 _SET_FLAGS, _SYNC_WAKE_UP = 0x40082104, 1
-_CONTINUE, _ADD_AND_SEND = 1, 2
+_CONTINUE, _ADD_AND_SEND, _SET_NUMBER = 1, 2, 1
 _PAGE = 4096
 _GUESS = 256  # most paths are shorter
 _MAX_STRING = 128 * 1024 + 1  # MAX_ARG_STRLEN
@@ -157,6 +157,12 @@ def put_fd(listener: int, request: int, fd: int, flags: int) -> int:
     """Give a task that waits a copy of our fd; its number there. The call still waits."""
     data = bytearray(_FD.pack(request, 0, fd, 0, flags & os.O_CLOEXEC))
     return int(fcntl.ioctl(listener, _ADD_FD, data))
+
+
+def replace_fd(listener: int, request: int, fd: int, number: int, flags: int) -> None:
+    """Let a number of a task that waits be a copy of our fd from now on."""
+    data = bytearray(_FD.pack(request, _SET_NUMBER, fd, number, flags & os.O_CLOEXEC))
+    fcntl.ioctl(listener, _ADD_FD, data)
 
 
 def read(task: int, address: int, size: int) -> bytes:

@@ -16,7 +16,9 @@ from builder.sandbox.engine import files, ids, kernel, metadata, natively, proce
 from builder.sandbox.engine.callpaths import ALONE, BESIDE, PAIRS, REMOVES, Name, name_of
 from builder.sandbox.engine.kernel import AT_FDCWD, fail
 from builder.sandbox.engine.natively import acting_as, link_of
+from builder.sandbox.engine.netless import require_near
 from builder.sandbox.engine.records import is_device, key_of
+from builder.sandbox.engine.sockets import connected, path_in, put_instead
 from builder.sandbox.engine.step import CONTINUE
 from builder.sandbox.engine.taskowners import owner_of
 from builder.sandbox.engine.view import fd_path, signed
@@ -317,6 +319,20 @@ class Passthrough:
         finally:
             os.close(fd)
         return None
+
+    def connect(self, step: Step, request: Request) -> int:
+        """Connect to a socket in a place, of which the kernel would find no name in the root."""
+        task, (number, address, size) = request.task, request.arguments[:3]
+        if not step.has_network:
+            require_near(task, address, size)
+        name = path_in(task, address, size)
+        if not name or not self._leads(task, AT_FDCWD, name, follow=True):
+            return CONTINUE
+        with acting_as(owner_of(task)):
+            absolute = self._view.absolute(task, AT_FDCWD, name)
+            with connected(self._view, task, absolute) as made:
+                put_instead(step, request, made, number)
+        return 0
 
     def _executing(self, name: Name) -> Handler:
         def handle(step: Step, request: Request) -> int | None:

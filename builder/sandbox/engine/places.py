@@ -7,6 +7,7 @@ and go. Holds what the table refers to until the step ends.
 from __future__ import annotations
 
 import os
+import stat
 from typing import TYPE_CHECKING
 
 from builder.errors import SandboxError
@@ -41,6 +42,11 @@ class Places:
         self._made: list[str] = []  # names of directories in the scratch directory
         self._held: list[int] = []  # fds that the table names
         self.table: list[Place] = []
+
+    @property
+    def has_sockets(self) -> bool:
+        """Whether any of them is a socket."""
+        return any(stat.S_ISSOCK(os.fstat(fd).st_mode) for fd in self._held)
 
     def add_system(self, spec: SandboxSpec) -> None:
         """/proc, /dev, /sys, a shared memory directory, /etc/resolv.conf and /etc/hosts."""

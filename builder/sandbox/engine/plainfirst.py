@@ -13,6 +13,7 @@ from builder.sandbox import becoming, beginning
 from builder.sandbox.engine import supervisor
 from builder.sandbox.engine.results import Results
 from builder.sandbox.script import NEXT, Script
+from builder.sandbox.spec import NetworkMode
 from cache.value import value
 
 if TYPE_CHECKING:
@@ -61,7 +62,8 @@ class PlainFirst:
         become: Callable[[supervisor.Ends], int],
     ) -> None:
         """Start nothing yet; `become` makes the process where the interpreter does not fit."""
-        usual = not spec.ulimits and becoming.fits(spec.process)
+        usual = not spec.ulimits and spec.network is NetworkMode.HOST
+        usual = usual and becoming.fits(spec.process)
         self._interpreter = interpreter if usual else None
         self._spec = spec
         self._owner = owner

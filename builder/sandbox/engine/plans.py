@@ -10,6 +10,7 @@ from builder.sandbox.engine import (
     ids,
     listings,
     metadata,
+    netless,
     opening,
     processes,
     refusals,
@@ -35,10 +36,15 @@ HANDLERS: dict[str, Handler] = {
 }
 
 
-def emulation() -> Plan:
+def handlers(*, has_network: bool) -> dict[str, Handler]:
+    """Who answers what."""
+    return HANDLERS if has_network else {**HANDLERS, **netless.SOCKET}
+
+
+def emulation(*, has_network: bool = True) -> Plan:
     """Everything that names a file or a process is answered by the engine, the unknown refused."""
     return Plan(
-        notify=tuple(HANDLERS),
+        notify=tuple(handlers(has_network=has_network)),
         trace=TRACED,
         traced_bits=REWRITTEN_IF,
         known=seccomp_table.LAST_KNOWN,

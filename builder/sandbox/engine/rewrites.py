@@ -10,7 +10,7 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
-from builder.sandbox.engine import kernel, permissions, registers
+from builder.sandbox.engine import kernel, netless, permissions, registers
 from builder.sandbox.engine.files import note_new, reference
 from builder.sandbox.engine.registers import Registers, ptrace
 from builder.sandbox.engine.sockets import SocketNames, redirected
@@ -121,6 +121,8 @@ class Rewrites:
         self._rewrite(task, found, 1, address)
 
     def _connect(self, task: int, found: Registers) -> None:
+        if not self._step.has_network:
+            netless.require_near(task, found.argument(1), found.argument(2))
         self._named(task, found, 1)
 
     def _send_to(self, task: int, found: Registers) -> None:

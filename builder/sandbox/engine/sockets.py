@@ -10,6 +10,8 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import socket
+import stat
 import struct
 import tempfile
 from typing import TYPE_CHECKING
@@ -20,7 +22,9 @@ from builder.sandbox.engine.view import fd_path
 from cache.value import value
 
 if TYPE_CHECKING:
+    from builder.sandbox.engine.kernel import Request
     from builder.sandbox.engine.step import Step
+    from builder.sandbox.engine.view import View
 
 _UNIX = 1
 _MAX_NAME = 107
@@ -47,15 +51,10 @@ class SocketNames:
         self._step = step
         self._short: dict[bytes, bytes] = {}
 
-    def guest(self, task: int, address: int, size: int) -> bytes:
+    @staticmethod
+    def guest(task: int, address: int, size: int) -> bytes:
         """The path in a socket address; empty for other families and abstract names."""
-        size = min(size & 0xFFFFFFFF, _ADDRESS)
-        if not address or size <= _FAMILY.size:
-            return b""
-        data = kernel.read(task, address, size)
-        if len(data) <= _FAMILY.size or _FAMILY.unpack_from(data)[0] != _UNIX:
-            return b""
-        return data[2:].split(b"\0")[0]
+        return path_in(task, address, size)
 
     def existing(self, task: int, name: bytes) -> bytes:
         """The host's address of a socket that is there.
@@ -124,6 +123,48 @@ class SocketNames:
             os.symlink(directory, link)
             self._short[directory] = link
         return link
+
+
+def path_in(task: int, address: int, size: int) -> bytes:
+    """The path in a socket address; empty for other families and abstract names."""
+    size = min(size & 0xFFFFFFFF, _ADDRESS)
+    if not address or size <= _FAMILY.size:
+        return b""
+    data = kernel.read(task, address, size)
+    if len(data) <= _FAMILY.size or _FAMILY.unpack_from(data)[0] != _UNIX:
+        return b""
+    return data[2:].split(b"\0")[0]
+
+
+def connected(view: View, task: int, path: bytes) -> socket.socket:
+    """A stream socket connected to the one that has a path; never waits."""
+    fd = view.reference(task, path)
+    try:
+        made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            made.settimeout(0)
+            made.connect(fd_path(fd))
+        except BaseException:
+            made.close()
+            raise
+        return made
+    finally:
+        os.close(fd)
+
+
+def put_instead(step: Step, request: Request, made: socket.socket, number: int) -> None:
+    """Put a socket in the place of one of a task's, with the flags of that."""
+    number &= 0xFFFFFFFF
+    place = f"/proc/{request.task}/fd/{number}"
+    try:
+        if not stat.S_ISSOCK(os.stat(place).st_mode):
+            fail(errno.ENOTSOCK)
+        with open(f"/proc/{request.task}/fdinfo/{number}", "rb") as file:
+            flags = int(file.read().partition(b"flags:")[2].split(None, 1)[0], 8)
+    except FileNotFoundError:
+        fail(errno.EBADF)
+    made.setblocking(not flags & os.O_NONBLOCK)
+    kernel.replace_fd(step.listener, request.id, made.fileno(), number, flags)
 
 
 def redirected(header: bytes, place: int, size: int) -> bytes:

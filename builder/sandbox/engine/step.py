@@ -43,6 +43,7 @@ class Step:
     returning: dict[int, Request] = field(default_factory=dict)  # to be looked at, by task
     told: set[object] = field(default_factory=set)  # what was said already
     has_umasks: bool = True  # whether umasks are virtual, too
+    has_network: bool = True
 
     def umask(self, task: int) -> int:
         """The umask of a task."""
