@@ -156,8 +156,7 @@ def read_regular(path: str, limit: int, *, follow: bool = True) -> bytes | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        msg = f"cannot read {path}: {error.strerror}"
-        raise UsageError(msg) from error
+        raise _unreadable(path, error) from error
     return _read(fd, path, limit)
 
 
@@ -187,6 +186,12 @@ def read_confined(path: str, limit: int) -> bytes | None:
     return _read(fd, path, limit)
 
 
+def _unreadable(path: str, error: OSError) -> UsageError:
+    denied = isinstance(error, PermissionError)
+    hint = "make it, and the directories above it, readable for this user" if denied else None
+    return UsageError(f"cannot read {path}: {error.strerror}", hint=hint)
+
+
 def _read(fd: int, path: str, limit: int) -> bytes:
     """Read and close `fd`; its kind is looked at first, for a directory cannot be wrapped."""
     try:
@@ -198,8 +203,7 @@ def _read(fd: int, path: str, limit: int) -> bytes:
         with open(fd, "rb", closefd=False) as file:
             data = file.read(limit + 1)
     except OSError as error:
-        msg = f"cannot read {path}: {error.strerror}"
-        raise UsageError(msg) from error
+        raise _unreadable(path, error) from error
     finally:
         os.close(fd)
     if len(data) > limit:

@@ -6,6 +6,7 @@ Knows paths and descriptors, not what is written.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 
@@ -19,6 +20,15 @@ if TYPE_CHECKING:
     from builder.export.output import OutputSpec
     from cache.archive.writer import Sink
 
+_ELSEWHERE = "name a place where you can write"
+_ROOM = "free some space there, or name another place"
+_ADVICE = {
+    errno.EACCES: _ELSEWHERE,
+    errno.EPERM: _ELSEWHERE,
+    errno.EROFS: _ELSEWHERE,
+    errno.ENOSPC: _ROOM,
+    errno.EDQUOT: _ROOM,
+}
 _READABLE = 0o666  # less the umask
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
@@ -28,7 +38,7 @@ def check_destination(output: OutputSpec, *, stdout_is_terminal: bool) -> None:
 
     Raises:
         UsageError: a terminal, or something of the wrong kind, stands at the destination.
-        ExportError: the destination cannot be looked at.
+        ExportError: the destination cannot be looked at or written to.
     """
     if not output.dest:
         return
@@ -41,16 +51,18 @@ def check_destination(output: OutputSpec, *, stdout_is_terminal: bool) -> None:
     try:
         mode = os.stat(output.dest).st_mode if directory else os.lstat(output.dest).st_mode
     except FileNotFoundError:
-        if not directory:
-            _check_parent(output.dest)
+        _check_room(output.dest, made=directory)
         return
     except OSError as error:
         raise _cannot(output.dest, error) from error
     if directory and not stat.S_ISDIR(mode):
         msg = f"destination {output.dest!r} is not a directory"
-        raise UsageError(msg)
-    if not directory:
+        raise UsageError(msg, hint="name a directory, or a new place for one")
+    if directory:
+        _check_writable(output.dest, output.dest)
+    else:
         _check_file(output.dest, mode)
+        _check_room(output.dest, made=False)
 
 
 @contextlib.contextmanager
@@ -141,8 +153,10 @@ def writing(dest: str) -> Iterator[None]:
 
 
 def _cannot(dest: str, error: OSError) -> ExportError:
-    where = "standard output" if dest == STDOUT else repr(dest)
-    return ExportError(f"cannot write to {where}: {error.strerror}")
+    if dest == STDOUT:
+        return ExportError(f"cannot write to standard output: {error.strerror}")
+    hint = _ADVICE.get(error.errno or 0)
+    return ExportError(f"cannot write to {dest!r}: {error.strerror}", hint=hint)
 
 
 def _check_file(dest: str, mode: int) -> None:
@@ -155,8 +169,20 @@ def _check_file(dest: str, mode: int) -> None:
         raise UsageError(msg, hint="use dest=- and redirect standard output")
 
 
-def _check_parent(dest: str) -> None:
-    parent = os.path.dirname(dest) or "."
+def _check_room(dest: str, *, made: bool) -> None:
+    """See that there is a directory to write in; a missing one is `made` for some outputs."""
+    parent = os.path.dirname(dest.rstrip("/")) or "."
+    while made and not os.path.lexists(parent):
+        parent = os.path.dirname(parent) or "."
     if not os.path.isdir(parent):
         msg = f"directory {parent!r} of the destination does not exist"
-        raise UsageError(msg)
+        raise UsageError(msg, hint="make it first, or name another destination")
+    _check_writable(dest, parent)
+
+
+def _check_writable(dest: str, directory: str) -> None:
+    """Names are made in the directory, whatever the file's own mode."""
+    if not os.access(directory, os.W_OK | os.X_OK):
+        is_ours = os.access(directory, os.F_OK) and not os.statvfs(directory).f_flag & os.ST_RDONLY
+        number = errno.EACCES if is_ours else errno.EROFS
+        raise _cannot(dest, OSError(number, os.strerror(number)))

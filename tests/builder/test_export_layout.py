@@ -225,6 +225,17 @@ def test_destinations_are_checked_before_the_build(tmp_path):
         check_destination(parse_output(text), stdout_is_terminal=False)
 
 
+@pytest.mark.parametrize(
+    "text", ["type=oci,dest={}/x.tar", "type=oci,tar=false,dest={}/a/b", "type=local,dest={}"]
+)
+def test_a_place_nobody_may_write_to_is_refused_before_the_build(tmp_path, monkeypatch, text):
+    """Not after twenty minutes, and with a next step (O43)."""
+    monkeypatch.setattr(os, "access", lambda _, mode: mode == os.F_OK)  # root may write anywhere
+    with pytest.raises(ExportError, match="cannot write to .*: Permission denied") as caught:
+        check_destination(parse_output(text.format(tmp_path)), stdout_is_terminal=False)
+    assert caught.value.hint == "name a place where you can write"
+
+
 def test_a_full_or_missing_destination_is_an_export_error(tmp_path):
     """What the system refuses names the destination."""
     with (
