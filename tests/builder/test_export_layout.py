@@ -231,7 +231,7 @@ def test_destinations_are_checked_before_the_build(tmp_path):
 def test_a_place_nobody_may_write_to_is_refused_before_the_build(tmp_path, monkeypatch, text):
     """Not after twenty minutes, and with a next step (O43)."""
     monkeypatch.setattr(os, "access", lambda _, mode: mode == os.F_OK)  # root may write anywhere
-    with pytest.raises(ExportError, match="cannot write to .*: Permission denied") as caught:
+    with pytest.raises(ExportError, match=r"cannot write to .*: Permission denied") as caught:
         check_destination(parse_output(text.format(tmp_path)), stdout_is_terminal=False)
     assert caught.value.hint == "name a place where you can write"
 
