@@ -241,3 +241,16 @@ def test_chroot_what_needs_namespaces_is_refused(pybuild, busybox):
     done = pybuild.run(*CHROOT, "--allow", "security.insecure", context)
     assert done.code == 3
     assert "pybuild doctor" in done.err
+
+
+def test_chroot_sizes_that_nothing_keeps_are_told(pybuild, busybox):
+    """C9, M12: a tmpfs is a directory here, which its size does not limit: one line says so."""
+    text = f"""\
+FROM {busybox}
+RUN --mount=type=tmpfs,target=/scratch,size=1m --mount=type=tmpfs,target=/other true
+RUN --mount=type=tmpfs,target=/other echo again
+"""
+    done = pybuild.good(*CHROOT, "--no-cache", "--shm-size", "1m", pybuild.context("sizes", text))
+    told = [line.partition("warning: ")[2] for line in done.err.splitlines() if "no size" in line]
+    start = "nothing can be mounted here: no size limits "
+    assert told == [start + "/scratch, /dev/shm", start + "/dev/shm"]

@@ -148,3 +148,16 @@ def test_a_crash_leaves_no_core(pybuild, busybox, sandbox):
     words = (output / "o").read_text().split()
     assert [word for word in words if "core" in word.lower()] == ["core"]
     assert words[-3:-1] in (["1", "1"], ["0", "0"])
+
+
+def test_sizes_that_nothing_keeps_are_told(pybuild, busybox):
+    """C9, M12: a tmpfs is a directory here, which its size does not limit: one line says so."""
+    text = f"""\
+FROM {busybox}
+RUN --mount=type=tmpfs,target=/scratch,size=1m --mount=type=tmpfs,target=/other true
+RUN --mount=type=tmpfs,target=/other echo again
+"""
+    done = pybuild.good(*EMULATED, "--no-cache", "--shm-size", "1m", pybuild.context("sizes", text))
+    told = [line.partition("warning: ")[2] for line in done.err.splitlines() if "no size" in line]
+    start = "nothing can be mounted here: no size limits "
+    assert told == [start + "/scratch, /dev/shm", start + "/dev/shm"]

@@ -15,7 +15,7 @@ from builder.sandbox import targets
 from builder.sandbox.engine.records import Records, key_of
 from builder.sandbox.engine.systemtrees import ROOTS
 from builder.sandbox.engine.view import Place, View, fd_path
-from builder.sandbox.spec import Bind, BindOverlay, MemoryFile, Tmpfs
+from builder.sandbox.spec import DEFAULT_SHM_SIZE, Bind, BindOverlay, MemoryFile, Tmpfs
 from builder.sandbox.syscalls import open_in_root
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ class Places:
 
     def add_system(self, spec: SandboxSpec) -> None:
         """/proc, /dev, /sys, a shared memory directory, /etc/resolv.conf and /etc/hosts."""
+        _warn_of_sizes(spec)
         for name in _SYSTEM:
             os.close(targets.system_directory(self._root, name.decode()))
             self.table.append(Place(b"/" + name, b"/" + name, readonly=name == b"sys"))
@@ -207,3 +208,12 @@ class Places:
         guest = place[len(self._path) :]
         self.table[:] = [known for known in self.table if known.guest != guest]
         self.table.insert(0, Place(guest, what.host, what.readonly, what.held))
+
+
+def _warn_of_sizes(spec: SandboxSpec) -> None:
+    """Say on the step's stderr which directories may grow beyond the size that was asked for."""
+    found = [mount.target for mount in spec.mounts if isinstance(mount, Tmpfs) and mount.size]
+    found += ["/dev/shm"] if spec.shm_size != DEFAULT_SHM_SIZE else []  # noqa: S108 - not ours
+    if found:
+        text = f"pybuild: warning: nothing can be mounted here: no size limits {', '.join(found)}\n"
+        os.write(2, text.encode("utf-8", "replace"))
