@@ -76,10 +76,13 @@ class EarlyUpload:
     def _start(self) -> None:
         try:
             self._fd = self._open()
-            self._thread = threading.Thread(target=self._run, name="early push", daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._run, name="early push", daemon=True)
+            thread.start()
+            self._thread = thread  # which may be joined from now on
         except (OSError, PybuildError, RuntimeError):
-            self._thread, self._stopped = None, True
+            self._stopped = True
+            if self._fd >= 0:
+                os.close(self._fd)
 
     def _run(self) -> None:
         with suppress(PybuildError, OSError):

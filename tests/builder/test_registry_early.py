@@ -188,6 +188,28 @@ def test_progress_is_told_while_it_is_waited_for(growing):
     assert told[-1] == (str(digest), len(BIG), len(BIG))
 
 
+def test_without_threads_or_files_there_is_none(growing, monkeypatch):
+    """R31: a host that gives no thread or no descriptor gets its build all the same."""
+
+    def refuse(*_):
+        raise RuntimeError
+
+    with FakeRegistry() as registry, uploads(registry) as early:
+        before = set(os.listdir("/proc/self/fd"))
+        upload = early.follow(lambda: os.open("/nowhere", os.O_RDONLY))
+        growing.grow(upload, BIG)
+        second = early.follow(growing.reader)
+        with monkeypatch.context() as patched:
+            patched.setattr("threading.Thread.start", refuse)
+            second.grown(len(BIG))
+        for each in (upload, second):
+            each.grown(len(BIG))
+            digest = growing.end(each, BIG)
+        early.settle({digest}, lambda *_: None)
+        assert registry.log == []
+        assert len(os.listdir("/proc/self/fd")) <= len(before)
+
+
 class Watcher:
     """Who follows a blob and remembers what it was told."""
 
