@@ -8,6 +8,9 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import signal
+import socket
+import struct
 from typing import TYPE_CHECKING, Self
 
 from builder.errors import HostUnsupportedError, SandboxError
@@ -16,8 +19,7 @@ from builder.sandbox.script import NEXT, Script
 from cache.value import value
 
 if TYPE_CHECKING:
-    import socket
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 _NAMESPACES = ("mnt", "ipc", "uts", "cgroup", "pid")
 _KINDS = {
@@ -30,6 +32,9 @@ _KINDS = {
 _FREE = 10  # descriptors from here on are not in the way of those the interpreter gets
 _MORE = interpreter.SCRIPT + 1  # the first of those that a script may be given besides
 _ALL_FDS = 0xFFFFFFFF
+_CLONE_PARENT = 0x8000
+_APART = syscalls.CLONE_NEWPID | _CLONE_PARENT | signal.SIGCHLD
+_CREDENTIALS = struct.Struct("=3i")  # struct ucred
 
 
 @value
@@ -137,13 +142,19 @@ class Talk:
         _read_on(script)
         self._send(script)
 
-    def mount_proc(self, target: str) -> None:
+    def mount_proc(self, target: str, apart: Callable[[int], None] | None = None) -> None:
         """Have the step's own /proc mounted, which only a process in its namespace can.
 
-        The third script runs when the next byte comes.
+        The third script runs when the next byte comes. With `apart` the interpreter makes the
+        namespace of processes, and in it a copy of itself that goes on as our child, and ends.
+        `apart` is told the pid of who goes on; the socket has to pass credentials.
         """
         script = Script()
         _close_others(script, 0)
+        if apart is not None:
+            script.call("clone", _APART, on_zero="apart")
+            script.call("exit_group", 0)
+            script.label("apart")
         source, flags, answer = b"proc\0", system.STRICT, becoming.ANSWER
         path = os.fsencode(target) + b"\0"
         script.call("mount", source, path, source, flags, store=answer, on_error=NEXT)
@@ -153,9 +164,11 @@ class Talk:
         script.label("end")
         script.call("exit_group", process.NOT_EXECUTABLE)
         self._send(script)
-        answered = self.control.recv(8)
+        answered, told, _, _ = self.control.recvmsg(8, socket.CMSG_SPACE(_CREDENTIALS.size))
         if len(answered) != 8:  # noqa: PLR2004 - a slot
             raise SandboxError("a step's first process ended early")
+        if apart is not None:
+            apart(_CREDENTIALS.unpack(told[0][2])[0])
         number = -int.from_bytes(answered, "little", signed=True)
         if number:
             raise OSError(number, os.strerror(number), "mount proc")

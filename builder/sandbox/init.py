@@ -43,17 +43,27 @@ _OOM_RAISE = 200  # the step is to die before the builder
 _MAX_OOM = 1000
 _READ_SIZE = 65536
 _ERRNO_SIZE = 8
+_AFTER_STREAMS = 3
 
 
 @value
 class Descriptors:
-    """What the builder sent for a step. `stdin` is -1 for none."""
+    """What the builder sent for a step. `stdin` is -1 for none.
+
+    `further` is the socket by which who runs it may be sent further steps, -1 for none.
+    """
 
     spec: int
     report: int
     stdout: int
     stderr: int
     stdin: int
+    further: int = -1
+
+    @property
+    def sent(self) -> tuple[int, ...]:
+        """Those that come with each step."""
+        return self.spec, self.report, self.stdout, self.stderr, self.stdin
 
 
 @value
@@ -134,11 +144,16 @@ def arrange(descriptors: Descriptors, kept: tuple[int, ...]) -> None:
         stdin = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
     for target, fd in enumerate((stdin, descriptors.stdout, descriptors.stderr)):
         os.dup2(fd, target, inheritable=True)
-    first = 3
-    for fd in sorted((descriptors.spec, descriptors.report, *kept)):
+    close_but((descriptors.spec, descriptors.report, *kept))
+
+
+def close_but(kept: tuple[int, ...]) -> None:
+    """Close all but the standard streams and `kept`."""
+    first = _AFTER_STREAMS
+    for fd in sorted(kept):
         if fd > first:
             os.closerange(first, fd)
-        first = fd + 1
+        first = max(first, fd + 1)
     syscalls.close_from(first)
 
 

@@ -200,7 +200,7 @@ def _keep_plain(
     _settle(control, tools, parent)
     tools = replace(tools, filter=emulate.filter_below())
     run_step = functools.partial(emulate.run, beginning.Interpreter.make(), emulators)
-    launcher.serve(control, scratch, tools, run_step, namespaces=False)
+    launcher.serve(control, scratch, tools, run_step, namespaces=False, lasting=True)
 
 
 def _keep_chroot(control: socket.socket, scratch: str, tools: Tools, parent: int) -> NoReturn:
@@ -210,7 +210,7 @@ def _keep_chroot(control: socket.socket, scratch: str, tools: Tools, parent: int
     _settle(control, tools, parent)
     syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)  # steps have our uid
     run_step = functools.partial(chroot.run, beginning.Interpreter.make())
-    launcher.serve(control, scratch, tools, run_step, namespaces=False)
+    launcher.serve(control, scratch, tools, run_step, namespaces=False, lasting=True)
 
 
 def _keep_single(control: socket.socket, scratch: str, tools: Tools, parent: int) -> NoReturn:
@@ -219,7 +219,7 @@ def _keep_single(control: socket.socket, scratch: str, tools: Tools, parent: int
 
     _settle(control, tools, parent)
     run_step = functools.partial(single.run, singledirect.Equipment.make(tools))
-    launcher.serve(control, scratch, tools, run_step, namespaces=False)
+    launcher.serve(control, scratch, tools, run_step, namespaces=False, lasting=True)
 
 
 def _keep(

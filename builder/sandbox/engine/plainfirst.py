@@ -114,7 +114,10 @@ class PlainFirst:
 
         results = self._results
         finish = lambda: results.trouble() or report()  # noqa: E731 - one expression
-        return supervisor.Ready(step, handlers, tasks, self.start, finish, close, results.code)
+        lasts = self._interpreter is not None
+        return supervisor.Ready(
+            step, handlers, tasks, self.start, finish, close, results.code, lasts=lasts
+        )
 
 
 def confined(script: Script, ruleset: int | None) -> None:

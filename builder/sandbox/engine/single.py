@@ -143,4 +143,5 @@ def _prepare(
         lambda: None,
         first.code,
         lambda answers: singleanswers.mirror(single.step, answers),
+        lasts=not isinstance(first, Forked),
     )

@@ -41,7 +41,7 @@ class Equipment:
             return None
         filter_code = bytes(tools.filter)
         _becoming(filter_code, is_root=True)  # of most steps; what is forked from us has it
-        # Not the namespace of processes, which belongs to the host; leaving it is for children.
+        # Not the namespace of processes, which belongs to the host: only children leave it.
         return cls(beginning.Home.here(("mnt", "ipc", "uts", "cgroup")), found, filter_code)
 
     @property
@@ -72,6 +72,7 @@ class Direct:
         self.trouble = self._results.trouble
         self.code = self._results.code
         self._root: MadeRoot | None = None
+        self._pid = 0
 
     def start(self, ends: Ends) -> int:
         """Make the root and the process.
@@ -95,20 +96,21 @@ class Direct:
         os.umask(0o022)
         try:
             scratch = init.leave(self._scratch)
-            syscalls.unshare(syscalls.CLONE_NEWPID)
             theirs = (self._results.fd, ends.theirs.fileno(), talk.text)
-            pid = self._equipment.interpreter.start((0, 1, 2), theirs, ())
+            outer = self._equipment.interpreter.start((0, 1, 2), theirs, ())
             ends.theirs.close()
             self._prepare(talk, scratch)
+            os.waitpid(outer, 0)
         finally:
             self._equipment.home.enter()
             os.umask(0)
             syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
-        return pid
+        return self._pid
 
     def _prepare(self, talk: beginning.Talk, scratch: Scratch) -> None:
         spec, script = self._spec, self._results.third
-        mount = functools.partial(init.mount_everything, mount_proc=talk.mount_proc)
+        mount_proc = functools.partial(talk.mount_proc, apart=self._apart)
+        mount = functools.partial(init.mount_everything, mount_proc=mount_proc)
         ready, root_path = init.finish(spec, scratch, mount, recording=True)
         os.close(ready.working_directory)
         root, owner = ready.root, ready.credentials
@@ -118,6 +120,10 @@ class Direct:
         becoming.execute(script, spec.process, owner)
         self._results.second, built = _becoming(self._equipment.filter_code, is_root=owner.uid == 0)
         talk.write(built, script)
+
+    def _apart(self, pid: int) -> None:
+        """The process that is the first of its namespace has a number in ours."""
+        self._pid = pid
 
     def root(self) -> MadeRoot:
         """What was made."""

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import gc
 import os
+import resource
 import select
 import signal
 import socket
@@ -36,6 +38,9 @@ if TYPE_CHECKING:
     Prepare = Callable[[SandboxSpec, str, process.Tools], "Ready"]
 
 _PR_SET_CHILD_SUBREAPER = 36
+_ALL_CHILDREN = 0x40000000  # __WALL
+_MOST_FDS = 5  # spec, report, stdout, stderr and maybe stdin
+_MOST_MEMORY = 128 << 10  # KiB; who had need of more does not wait for another step with it
 _EVENT = 1  # POLLIN
 _CREDENTIALS = struct.Struct("=3i")  # struct ucred
 
@@ -78,7 +83,7 @@ class Ready:
     `finish` gives the report when every process has ended, and says why when none was handed
     over; `code` gives the step's exit code by the first process's; `close` gives back what was
     taken for the step. `mirror` tells the library what it answers by, now and when what it returns
-    is called.
+    is called. With `lasts` nothing of the step stays in this process but memory and open files.
     """
 
     step: Step
@@ -89,6 +94,7 @@ class Ready:
     close: Callable[[], None]
     code: Callable[[int], int] = _same
     mirror: Callable[[Answers], Callable[[], None]] | None = None
+    lasts: bool = False
 
 
 def forked(
@@ -117,14 +123,40 @@ def serve(
     prepare: Prepare,
     kept: tuple[int, ...] = (),
 ) -> NoReturn:
-    """Be a step's supervisor to its end; `kept` are fds of the launcher's that it needs."""
+    """Be the supervisor of a step to its end, and of further ones if we can.
+
+    `kept` are fds of the launcher's that we need.
+    """
     code = process.NOT_EXECUTABLE
-    report = descriptors.report
+    further = descriptors.further
+    kept = (*kept, tools.trampoline, further) if further >= 0 else (*kept, tools.trampoline)
     try:
+        gc.freeze()  # what the launcher has is not looked at again
         syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
         syscalls.prctl(_PR_SET_CHILD_SUBREAPER, 1)
         syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)  # the step has our uid
-        init.arrange(descriptors, (tools.trampoline, *kept))
+        before = _rights()
+        while True:
+            code, lasts = _serve_one(descriptors, scratch, tools, prepare, kept)
+            if further < 0 or not lasts or not _is_free(before):
+                break
+            descriptors = _next(further, code, kept)
+    finally:
+        os._exit(code)
+
+
+def _serve_one(
+    descriptors: init.Descriptors,
+    scratch: str,
+    tools: process.Tools,
+    prepare: Prepare,
+    kept: tuple[int, ...],
+) -> tuple[int, bool]:
+    """Serve a step; its exit code, and whether it left nothing behind in us."""
+    code, lasts = process.NOT_EXECUTABLE, False
+    report = descriptors.report
+    try:
+        init.arrange(descriptors, kept)
         spec = wire.decode_spec(init.read_all(descriptors.spec))
         os.close(descriptors.spec)
         limits.enter(spec)
@@ -135,13 +167,53 @@ def serve(
         finally:
             ready.close()
         os.write(report, wire.encode_report(told))
+        lasts = ready.lasts and not (spec.cgroups or spec.processors)
     except (SandboxError, HostUnsupportedError) as error:
         os.write(report, wire.encode_report(wire.Report(error=error)))
     except BaseException as error:  # noqa: BLE001 - nothing may escape into the launcher's code
         failure = SandboxError(f"cannot run the step: {error!r}")
         os.write(report, wire.encode_report(wire.Report(error=failure)))
+    return code, lasts
+
+
+def _rights() -> object:
+    return os.getresuid(), os.getresgid(), os.getgroups()
+
+
+def _is_free(before: object) -> bool:
+    """Whether nothing of a step is left that another one could meet, but for open files."""
+    if _has_children():
+        return False
+    gc.collect()
+    return _rights() == before and resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < _MOST_MEMORY
+
+
+def _has_children() -> bool:
+    """Whether a child or a task that we trace lives on; those that ended are waited for."""
+    try:
+        while os.waitpid(-1, os.WNOHANG | _ALL_CHILDREN)[0]:
+            pass
+    except ChildProcessError:
+        return False
+    return True
+
+
+def _next(further: int, code: int, kept: tuple[int, ...]) -> init.Descriptors:
+    """Tell how the step ended, and wait for the next; without one, end."""
+    null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+    for stream in range(3):
+        os.dup2(null, stream)
+    init.close_but(kept)  # the step's root among them
+    channel = socket.socket(fileno=further)
+    try:
+        channel.sendall(struct.pack("=i", code))
+        data, fds, _, _ = socket.recv_fds(channel, 1, _MOST_FDS)
     finally:
-        os._exit(code)
+        channel.detach()
+    if not data:
+        os._exit(0)
+    spec, report, stdout, stderr, *rest = fds
+    return init.Descriptors(spec, report, stdout, stderr, rest[0] if rest else -1, further)
 
 
 def hand_over(channel: socket.socket, plan: Plan, confine: Callable[[], None]) -> None:
