@@ -22,6 +22,7 @@ FILES = 200
 MODULES = 205  # imported by a cached build, the interpreter's own included
 CALLS = 1500  # system calls of a cached build of FILES files
 CALLS_A_STEP = 670  # system calls of a further RUN that changes nothing, in all processes
+CALLS_A_SINGLE_STEP = 760  # the same where a single id is mapped
 MOUNTS_A_STEP = {"mount": 9, "open_tree": 20, "mount_setattr": 14, "move_mount": 20}
 CALLS_A_FILE = 1.25  # more of them for each further file: its stat, and its share of a listing
 
@@ -46,11 +47,20 @@ def more_files(where, count):
         path.write_text(f"{n}\n")
 
 
-def build(tmp_path, *before, options=()):
+def build(tmp_path, *before, options=(), flags=()):
     """A build of the context, started by `before`; standard error."""
     environ = {**os.environ, "PYBUILD_ROOT": str(tmp_path / "state"), "PYTHONPATH": str(REPOSITORY)}
     environ.pop("PYTHONDONTWRITEBYTECODE", None)  # what is counted is a start with the bundle
-    command = [*before, sys.executable, *options, "-m", "builder", "-q", str(tmp_path / "context")]
+    command = [
+        *before,
+        sys.executable,
+        *options,
+        "-m",
+        "builder",
+        "-q",
+        *flags,
+        str(tmp_path / "context"),
+    ]
     return subprocess.run(
         command,
         env=environ,
@@ -72,20 +82,20 @@ def steps(tmp_path, count):
     (where / "Dockerfile").write_text("\n".join(lines) + "\n")
 
 
-def calls_of_steps(tmp_path, count):
+def calls_of_steps(tmp_path, count, sandbox):
     """System calls of an uncached build of so many steps, and how often Python was forked."""
     steps(tmp_path, count)
     shutil.rmtree(tmp_path / "state", ignore_errors=True)
-    calls, _ = traced(tmp_path)
+    calls, _ = traced(tmp_path, flags=("--sandbox", sandbox))
     forks = re.findall(r"clone\(.*CLONE_CHILD_SETTID.*SIGCHLD", (tmp_path / "trace").read_text())
     calls["fork"] = len(forks)
     return calls
 
 
-def traced(tmp_path):
+def traced(tmp_path, flags=()):
     """The system calls of a build: how often each, and the files of the context it opened."""
     log = tmp_path / "trace"
-    build(tmp_path, "strace", "-f", "-qq", "-y", "-s", "200", "-o", str(log))
+    build(tmp_path, "strace", "-f", "-qq", "-y", "-s", "200", "-o", str(log), flags=flags)
     lines = log.read_text(errors="replace").splitlines()
     calls = collections.Counter(m[1] for m in map(re.compile(r"^\d+ +(\w+)\(").match, lines) if m)
     opened = {
@@ -144,14 +154,21 @@ def test_one_edited_file_is_the_one_that_is_read(tmp_path, context):
 
 @needs_strace
 @pytest.mark.skipif(os.geteuid() != 0, reason="newuidmap has no rights under strace")
-def test_a_step_forks_no_python_and_makes_few_mounts(tmp_path):
+@pytest.mark.parametrize(
+    ("sandbox", "processes", "most"),
+    [
+        ("userns", 2, CALLS_A_STEP),  # the interpreter, the program
+        ("single", 3, CALLS_A_SINGLE_STEP),  # who makes a namespace for the interpreter, too
+    ],
+)
+def test_a_step_forks_no_python_and_makes_few_mounts(tmp_path, sandbox, processes, most):
     """What one more RUN costs, in all processes together (W2, W9)."""
-    _, few, many = (calls_of_steps(tmp_path, count) for count in (2, 2, 12))  # one for the bundle
+    few, many = (calls_of_steps(tmp_path, count, sandbox) for count in (2, 12))
     each = {name: (many[name] - few[name]) / 10 for name in (*many, "fsync", "fdatasync")}
     assert each["fork"] == 0
-    assert each["clone"] + each["clone3"] <= 2.5  # the interpreter, the program
+    assert each["clone"] + each["clone3"] <= processes + 0.5
     assert each["unshare"] <= 3
     assert each["fsync"] == each["fdatasync"] == 0
-    for name, most in MOUNTS_A_STEP.items():
-        assert each[name] <= most, (name, each[name])
-    assert sum(each.values()) - each["fork"] - each["futex"] <= CALLS_A_STEP
+    for name, limit in MOUNTS_A_STEP.items():
+        assert each[name] <= limit, (name, each[name])
+    assert sum(each.values()) - each["fork"] - each["futex"] <= most

@@ -1,8 +1,8 @@
 """One step under the engine, from its specification to its end: the loop that answers calls.
 
 Runs in a process of its own, forked by the launcher, which has the step's first process as its
-child. It ends when every process of the step has. What a kind of sandbox prepares, becomes and
-tells is given; this knows none of them.
+child. When every process of the step has ended it waits for another step, or ends. What a kind of
+sandbox prepares, becomes and tells is given; this knows none of them.
 """
 
 from __future__ import annotations
