@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 _PR_SET_CHILD_SUBREAPER = 36
 _ALL_CHILDREN = 0x40000000  # __WALL
 _MOST_FDS = 5  # spec, report, stdout, stderr and maybe stdin
-_MOST_MEMORY = 128 << 10  # KiB; who had need of more does not wait for another step with it
+_MOST_GROWTH = 64 << 10  # KiB; who came to need more does not wait for another step with it
 _EVENT = 1  # POLLIN
 _CREDENTIALS = struct.Struct("=3i")  # struct ucred
 
@@ -135,10 +135,10 @@ def serve(
         syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
         syscalls.prctl(_PR_SET_CHILD_SUBREAPER, 1)
         syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)  # the step has our uid
-        before = _rights()
+        before, memory = _rights(), _memory()
         while True:
             code, lasts = _serve_one(descriptors, scratch, tools, prepare, kept)
-            if further < 0 or not lasts or not _is_free(before):
+            if further < 0 or not lasts or not _is_free(before, memory):
                 break
             descriptors = _next(further, code, kept)
     finally:
@@ -180,12 +180,17 @@ def _rights() -> object:
     return os.getresuid(), os.getresgid(), os.getgroups()
 
 
-def _is_free(before: object) -> bool:
+def _memory() -> int:
+    """The most that we ever had in use."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def _is_free(before: object, memory: int) -> bool:
     """Whether nothing of a step is left that another one could meet, but for open files."""
     if _has_children():
         return False
     gc.collect()
-    return _rights() == before and resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < _MOST_MEMORY
+    return _rights() == before and _memory() - memory < _MOST_GROWTH
 
 
 def _has_children() -> bool:
