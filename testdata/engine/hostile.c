@@ -170,6 +170,9 @@ int main(int count, char **words) {
   umask(state % 2 ? 022 : 0);
   symlink("/w/d", "/w/l");
   symlink("../proc/self", "/w/l2");
+  struct rlimit fewer = {1000, 2000};
+  say("limit", 1, 0, syscall(SYS_prlimit64, 0, RLIMIT_MSGQUEUE, &fewer, 0));
+  say("limit", 2, 0, setrlimit(RLIMIT_MSGQUEUE, &fewer));
   hostile();
   walk(4000);
   if (!fork()) { /* as somebody */

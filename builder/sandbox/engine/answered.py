@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from builder.sandbox.engine.kernel import Request
     from builder.sandbox.engine.records import Records
 
-_REVISION = 1
+_REVISION = 3
 _CALL, _HAPPENED = 0, 1
 _STRUCT_CALL = struct.Struct("=B6bxI")
 _NOTICE_SIZE = 80  # struct seccomp_notif
@@ -43,12 +43,24 @@ class Kind(enum.IntEnum):
     SINGLE_LINK = 9
     SINGLE_OWN = 10
     SINGLE_EXECUTE = 11
+    CHROOT_LOOK = 12
+    CHROOT_RECORD = 13
+    CHROOT_PAIR = 14
+    CHROOT_LIMITS = 15
+    EMULATE_LIMITS = 16
+    EMULATE_STATUS = 17
+    EMULATE_ACCESS = 18
+    EMULATE_OPEN = 19
+    EMULATE_REMOVE = 20
+    EMULATE_RENAME = 21
 
 
 class Texts(enum.IntEnum):
     """Sets of texts, as in answers.c."""
 
     SEEDS = 0
+    LINKS = 1
+    HOT = 2
 
 
 class Call(NamedTuple):
@@ -74,6 +86,8 @@ class Facts(NamedTuple):
     can_return: bool = False
     gives_groups: bool = False
     is_bound: bool = False
+    has_records: bool = False
+    roams: bool = False
 
 
 def load() -> ctypes.CDLL | None:
@@ -88,9 +102,12 @@ def load() -> ctypes.CDLL | None:
         "answers_call": (number, ctypes.c_char_p),
         "answers_tree": (number, wide, ctypes.c_int64),
         "answers_identity": (wide, ctypes.c_uint32, ctypes.c_uint32, number),
-        "answers_record": (wide, wide),
+        "answers_own": (ctypes.c_uint32, ctypes.c_uint32),
+        "answers_record": (wide, wide, *(ctypes.c_int64,) * 3, wide),
         "answers_forget": (wide, wide),
         "answers_text": (number, ctypes.c_char_p, ctypes.c_size_t),
+        "answers_root": (ctypes.c_char_p,),
+        "answers_place": (ctypes.c_char_p,),
         "answers_wait": (pointer,),
     }.items():
         function = getattr(library, name)  # which is kept; that of library[name] is not
@@ -134,13 +151,26 @@ class Answers:
         for text in texts:
             self._library.answers_text(self._step, which, text, len(text))
 
+    def names(self, root: bytes, guests: Iterable[bytes]) -> None:
+        """What the kernel calls the root, and the paths of places; before calls are looked at."""
+        self._library.answers_root(self._step, root)
+        for guest in guests:
+            self._library.answers_place(self._step, guest)
+
     def records(self, records: Records, changed: set[tuple[int, int]]) -> None:
         """Take over what is recorded of inodes that changed, which are forgotten."""
         for key in changed:
-            known = records.get(key) is not None
-            act = self._library.answers_record if known else self._library.answers_forget
-            act(self._step, *key)
+            known = records.get(key)
+            if known is None:
+                self._library.answers_forget(self._step, *key)
+            else:
+                shown = (known.uid, known.gid, known.mode, known.device)
+                self._library.answers_record(self._step, *key, *shown)
         changed.clear()
+
+    def own(self, uid: int, gid: int) -> None:
+        """Our own ids, which are shown as root's."""
+        self._library.answers_own(self._step, uid, gid)
 
     def identities(self, identities: Identities) -> None:
         """Take over who there is; it is checked for what is new only."""

@@ -5,18 +5,20 @@
  * Python is asked. One thread at a time.
  */
 #include "answers_border.h"
+#include "answers_chroot.h"
+#include "answers_emulate.h"
 #include "answers_step.h"
 #include "answers_single.h"
 
 #include <poll.h>
 
-#define REVISION 1
+#define REVISION 3
 #define EXPORTED __attribute__((visibility("default")))
 
 /* What a wait ends with. */
 enum { CALL, HAPPENED, INTERRUPTED };
 /* Sets of texts that Python fills. */
-enum { SEEDS };
+enum { SEEDS, LINKS, HOT };
 
 EXPORTED int revision(void)
 {
@@ -39,6 +41,11 @@ EXPORTED void answers_free(struct answers *step)
     free(step->identities);
     free(step->records.entries);
     free(step->seeds.entries);
+    free(step->links.entries);
+    free(step->hot.entries);
+    free(step->root_name);
+    while (step->place_count)
+        free(step->places[--step->place_count]);
     free(step);
 }
 
@@ -57,6 +64,12 @@ EXPORTED void answers_tree(struct answers *step, int root, uint64_t device, int6
     step->started = started;
 }
 
+EXPORTED void answers_own(struct answers *step, uint32_t uid, uint32_t gid)
+{
+    step->own_uid = uid;
+    step->own_gid = gid;
+}
+
 /* Identities keep their numbers: this one is the next. */
 EXPORTED void answers_identity(struct answers *step, uint64_t limit, uint32_t euid, uint32_t egid,
                                int settled)
@@ -72,9 +85,12 @@ EXPORTED void answers_identity(struct answers *step, uint64_t limit, uint32_t eu
     larger[step->identity_count++] = (struct identity){euid, egid, settled != 0};
 }
 
-EXPORTED void answers_record(struct answers *step, uint64_t device, uint64_t inode)
+/* An id or mode is -1 where it is the kernel's. */
+EXPORTED void answers_record(struct answers *step, uint64_t device, uint64_t inode, int64_t uid,
+                             int64_t gid, int64_t mode, uint64_t shown_device)
 {
-    if (!put(&step->records, &(struct entry){.key = {device, inode}}))
+    struct entry entry = {{device, inode}, uid, gid, mode, shown_device, true};
+    if (!put(&step->records, &entry))
         step->broken = true;
 }
 
@@ -85,7 +101,23 @@ EXPORTED void answers_forget(struct answers *step, uint64_t device, uint64_t ino
 
 EXPORTED void answers_text(struct answers *step, int which, const char *text, size_t length)
 {
-    if (which != SEEDS || !put_text(&step->seeds, text, length))
+    struct table *sets[] = {[SEEDS] = &step->seeds, [LINKS] = &step->links, [HOT] = &step->hot};
+    if (which < 0 || which > HOT || !put_text(sets[which], text, length))
+        step->broken = true;
+}
+
+EXPORTED void answers_root(struct answers *step, const char *name)
+{
+    step->root_name = strdup(name);
+    step->broken |= !step->root_name;
+}
+
+EXPORTED void answers_place(struct answers *step, const char *path)
+{
+    char *kept = step->place_count < MOST_PLACES ? strdup(path) : NULL;
+    if (kept)
+        step->places[step->place_count++] = kept;
+    else
         step->broken = true;
 }
 
@@ -119,6 +151,28 @@ static enum outcome decide(const struct answers *step, const struct notice *noti
         return single_own(step, notice, call);
     case SINGLE_EXECUTE:
         return single_execute(step, notice, call);
+    case CHROOT_LOOK:
+        return chroot_look(step, notice, call->directory, call->path);
+    case CHROOT_RECORD: /* matters to records, too, if there are any */
+        return step->facts.has_records
+                   ? ASK
+                   : chroot_look(step, notice, call->directory, call->path);
+    case CHROOT_PAIR:
+        return chroot_pair(step, notice, call);
+    case CHROOT_LIMITS:
+        return chroot_limits(notice);
+    case EMULATE_LIMITS:
+        return chroot_limits(notice) == CONTINUE ? limits(notice) : ASK;
+    case EMULATE_STATUS:
+        return emulate_status(step, notice, call);
+    case EMULATE_ACCESS:
+        return emulate_access(step, notice, call);
+    case EMULATE_OPEN:
+        return emulate_open(step, notice, call);
+    case EMULATE_REMOVE:
+        return emulate_remove(step, notice, call);
+    case EMULATE_RENAME:
+        return emulate_rename(step, notice, call);
     case TO_PYTHON:
         break;
     }

@@ -6,6 +6,8 @@
 #include "answers_tables.h"
 
 #define NUMBERS 512 /* of system calls */
+#define MOST_PLACES 256
+#define BEGINNING 3 /* characters by which most paths are told from those of places */
 
 /* What is done with a call; Python's answered.py has the same numbers. */
 enum kind {
@@ -21,6 +23,16 @@ enum kind {
     SINGLE_LINK,
     SINGLE_OWN,
     SINGLE_EXECUTE,
+    CHROOT_LOOK,
+    CHROOT_RECORD,
+    CHROOT_PAIR,
+    CHROOT_LIMITS,
+    EMULATE_LIMITS,
+    EMULATE_STATUS,
+    EMULATE_ACCESS,
+    EMULATE_OPEN,
+    EMULATE_REMOVE,
+    EMULATE_RENAME,
 };
 
 struct call { /* positions of arguments, -1 for none */
@@ -39,6 +51,8 @@ struct facts { /* written by Python before each wait */
     uint32_t can_return; /* numbers of recorded inodes may come back */
     uint32_t gives_groups; /* some directories do */
     uint32_t is_bound; /* something is recorded of mounted trees */
+    uint32_t has_records;
+    uint32_t roams; /* a task may work, or hold a directory, outside of the tree */
 };
 
 struct identity {
@@ -51,12 +65,17 @@ struct answers {
     int listener, signals, root;
     bool broken; /* out of memory once: only Python knows everything */
     struct call calls[NUMBERS];
+    uint32_t own_uid, own_gid; /* ours, shown as root's */
     uint64_t device; /* of the root */
     int64_t started; /* a change time in nanoseconds: nothing in the lowers is after it */
     uint64_t limit; /* less a task's limit it is its identity */
     struct identity *identities;
     size_t identity_count;
     struct table records, seeds;
+    struct table links, hot; /* names of links that may lead to places, and these places' parts */
+    char *root_name; /* what the kernel calls the root */
+    char *places[MOST_PLACES]; /* where what would be mounts is seen: absolute paths */
+    size_t place_count;
 };
 
 struct named { /* what a call names */

@@ -27,6 +27,7 @@ from builder.sandbox import (
 )
 from builder.sandbox.engine import (
     abi,
+    chrootanswers,
     landlock,
     natively,
     netless,
@@ -48,7 +49,7 @@ from builder.sandbox.engine.tracer import Tracer
 from builder.sandbox.engine.view import View
 from builder.sandbox.script import Script
 from builder.sandbox.spec import NetworkMode, PlainRoot
-from cache.value import value
+from cache.value import replace, value
 
 if TYPE_CHECKING:
     import socket
@@ -141,7 +142,8 @@ def _prepare(
     become = supervisor.forked(lambda channel: _become(start, channel))
     first = PlainFirst(interpreter, spec, owner, lambda: _way(start), become)
     report = lambda: wire.Report(tuple(reversed(root.stubs)), tuple(records.told()))  # noqa: E731 - one expression
-    return first.ready(step, handlers, tracer, report, (tracer, view, places))
+    ready = first.ready(step, handlers, tracer, report, (tracer, view, places))
+    return replace(ready, mirror=lambda answers: chrootanswers.mirror(step, passing, answers))
 
 
 def _handlers(

@@ -20,7 +20,16 @@ from builder.sandbox import (
     targets,
     wire,
 )
-from builder.sandbox.engine import abi, landlock, netless, plainfirst, plans, program, supervisor
+from builder.sandbox.engine import (
+    abi,
+    emulateanswers,
+    landlock,
+    netless,
+    plainfirst,
+    plans,
+    program,
+    supervisor,
+)
 from builder.sandbox.engine.identities import Identities, Identity
 from builder.sandbox.engine.places import Places
 from builder.sandbox.engine.plainfirst import FIRST_GIVEN, PlainFirst, Second, Way
@@ -30,7 +39,7 @@ from builder.sandbox.engine.tracer import Tracer
 from builder.sandbox.engine.view import View, fd_path
 from builder.sandbox.script import Script
 from builder.sandbox.spec import NetworkMode, PlainRoot
-from cache.value import value
+from cache.value import replace, value
 
 if TYPE_CHECKING:
     import socket
@@ -109,7 +118,8 @@ def _prepare(
     first = PlainFirst(interpreter, spec, owner, lambda: _way(start), become)
     tracer = Tracer(step, abi.abi_of(syscalls.MACHINE), handlers)
     report = lambda: wire.Report(tuple(reversed(root.stubs)), tuple(records.told()))  # noqa: E731 - one expression
-    return first.ready(step, handlers, tracer, report, (tracer, places))
+    ready = first.ready(step, handlers, tracer, report, (tracer, places))
+    return replace(ready, mirror=lambda answers: emulateanswers.mirror(step, places.table, answers))
 
 
 def _working_directory(places: Places, view: View, spec: SandboxSpec, owner: Credentials) -> bytes:

@@ -23,7 +23,7 @@ class Links:
 
     def __init__(self, places: Sequence[bytes], links: Iterable[Link]) -> None:
         """Find those of a tree's links; `places` are guest paths."""
-        self._places = tuple(places)
+        self.places = tuple(places)
         self._parts = {part for place in places for part in place.split(b"/") if part}
         self.names = {b".."}
         self.hot = self.names | self._parts
@@ -60,7 +60,7 @@ class Links:
         below = target if target.endswith(b"/") else target + b"/"
         return any(
             place.startswith(below) or place == target or target.startswith(place + b"/")
-            for place in self._places
+            for place in self.places
         )
 
 

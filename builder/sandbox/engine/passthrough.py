@@ -36,10 +36,11 @@ if TYPE_CHECKING:
 _OTHERS = tuple(name for name in processes.CALLS if name not in {"prlimit64", "setrlimit", "uname"})
 _IDS = ("setuid", "setgid", "setreuid", "setregid", "setresuid", "setresgid")
 SELDOM = {"prctl": (ids.GET_DUMPABLE, ids.SET_DUMPABLE)}  # by first arguments
-_READS = ("readlink", "readlinkat", "statfs", "getxattr", "lgetxattr", "listxattr", "llistxattr")
-_SHOWS = ("stat", "lstat", "newfstatat", "statx")
-_MODES = ("chmod", "fchmodat", "fchmodat2")
-_NOT_SIMPLE = {*REMOVES, *PAIRS, *_MODES, "mknod", "mknodat", "symlink", "symlinkat"}
+READS = ("readlink", "readlinkat", "statfs", "getxattr", "lgetxattr", "listxattr", "llistxattr")
+SHOWS = ("stat", "lstat", "newfstatat", "statx")
+MODES = ("chmod", "fchmodat", "fchmodat2")
+_NOT_SIMPLE = {*REMOVES, *PAIRS, *MODES, "mknod", "mknodat", "symlink", "symlinkat"}
+CHANGES = tuple(name for name in natively.CHANGES if name not in _NOT_SIMPLE)
 
 
 class Passthrough:
@@ -48,32 +49,28 @@ class Passthrough:
     def __init__(self, view: View, links: Links, hand: OwnHand) -> None:
         """Nobody has gone anywhere yet."""
         self._view = view
-        self._links = links
+        self.links = links
         self._hand = hand
         self._letters = view.letters
         self._below = view.root + b"/"
         self._entered = False  # whether a task may hold or work in a directory of a place
-        self._roams = False  # or in one that is not below its root
-        self._rooted = False  # whether a task may have changed its root once more
+        self.roams = False  # or in one that is not below its root
+        self.rooted = False  # whether a task may have changed its root once more
 
     def enter(self) -> None:
         """A task is given a directory that lies elsewhere."""
-        self._entered = self._roams = True
+        self._entered = self.roams = True
 
     def calls(self, *, ids: bool) -> Mapping[str, Handler]:
         """What is to be answered; with `ids` also changes of them, after which a task is closed to us."""
         known = {**metadata.CALLS, **files.CALLS, **xattrs.CALLS}
-        found = {name: self._looking(name_of(name), known[name]) for name in _READS}
-        found |= {name: self._showing(name_of(name), known[name]) for name in _SHOWS}
-        found |= {
-            name: self._looking(name_of(name), act)
-            for name, act in natively.CHANGES.items()
-            if name not in _NOT_SIMPLE
-        }
-        found |= {name: self._dressing(name_of(name), natively.CHANGES[name]) for name in _MODES}
+        found = {name: self._looking(name_of(name), known[name]) for name in READS}
+        found |= {name: self._showing(name_of(name), known[name]) for name in SHOWS}
+        found |= {name: self._looking(name_of(name), natively.CHANGES[name]) for name in CHANGES}
+        found |= {name: self._dressing(name_of(name), natively.CHANGES[name]) for name in MODES}
         found["mknod"] = self._making(name_of("mknod"), natively.CHANGES["mknod"])
         found["mknodat"] = self._making(name_of("mknodat"), natively.CHANGES["mknodat"])
-        found |= {name: self._looking(name_of(name), act) for name, act in _ACCESS.items()}
+        found |= {name: self._looking(name_of(name), act) for name, act in ACCESS.items()}
         found |= {name: self._removing(name, at) for name, at in REMOVES.items()}
         found |= {name: self._pairing(name, *pair) for name, pair in PAIRS.items()}
         found["symlink"] = self._linking("symlink", Name(-1, 1, -1))
@@ -104,15 +101,15 @@ class Passthrough:
 
     def _leads(self, task: int, directory: int, path: bytes, *, follow: bool) -> bool:
         """Whether a name lies elsewhere, or is one the kernel must not be asked for."""
-        view, links = self._view, self._links
+        view, links = self._view, self.links
         if path[:1] == b"/":
-            if self._rooted and link_of(task, b"/proc/%d/root" % task) != view.root:
+            if self.rooted and link_of(task, b"/proc/%d/root" % task) != view.root:
                 return False
         else:
-            if not self._roams and links.hot.isdisjoint(path.split(b"/")):
+            if not self.roams and links.hot.isdisjoint(path.split(b"/")):
                 return False
             base = _base(task, directory)
-            if self._rooted and not (base + b"/").startswith(
+            if self.rooted and not (base + b"/").startswith(
                 link_of(task, b"/proc/%d/root" % task) + b"/"
             ):
                 return base[:1] == b"/" and bool(path)  # may climb out of what is its root now
@@ -156,12 +153,12 @@ class Passthrough:
             path = kernel.read_path(task, address)
         except OSError:
             return False
-        links = self._links
+        links = self.links
         if path[:1] == b"/":
-            if self._rooted or path.startswith(self._letters):
+            if self.rooted or path.startswith(self._letters):
                 return False
             return links.names.isdisjoint(path.split(b"/"))
-        return not self._roams and links.hot.isdisjoint(path.split(b"/"))
+        return not self.roams and links.hot.isdisjoint(path.split(b"/"))
 
     def _showing(self, name: Name, act: Handler) -> Handler:
         """Ask what a file is like: one that is recorded, once there are any, is not as it says."""
@@ -263,7 +260,7 @@ class Passthrough:
             if elsewhere[0][1] is None and elsewhere[1][1] is None:
                 paths = [self._path(request.task, request.arguments[n.path]) for n in (old, new)]
                 if paths[0] and paths[1]:
-                    self._links.named(paths[0], paths[1])
+                    self.links.named(paths[0], paths[1])
                 if call.startswith("rename"):
                     self._forget(step, request, new)
                 return CONTINUE
@@ -282,7 +279,7 @@ class Passthrough:
             text = self._path(request.task, request.arguments[0])
             path = self._path(request.task, request.arguments[name.path])
             if text and path:
-                self._links.made(path, text)
+                self.links.made(path, text)
             if self._named(request, name) is None:
                 return CONTINUE
             with acting_as(owner_of(request.task)):
@@ -349,7 +346,7 @@ class Passthrough:
         return handle
 
     def _chroot(self, _step: Step, _request: Request) -> int:
-        self._rooted = self._roams = True
+        self.rooted = self.roams = True
         return CONTINUE
 
     def _getcwd(self, step: Step, request: Request) -> int | None:
@@ -386,7 +383,7 @@ def _base(task: int, directory: int) -> bytes:
 
 
 _PROCESSES: dict[str, Handler] = {"prctl": ids.dumpable}  # what of it comes here, SELDOM says
-_ACCESS: dict[str, Handler] = {
+ACCESS: dict[str, Handler] = {
     "access": lambda s, r: natively.access(s, r, AT_FDCWD, (*r.arguments[:2], 0)),  # type: ignore[arg-type]
     "faccessat": lambda s, r: natively.access(s, r, r.arguments[0], (*r.arguments[1:3], 0)),  # type: ignore[arg-type]
     "faccessat2": lambda s, r: natively.access(s, r, r.arguments[0], r.arguments[1:4]),  # type: ignore[arg-type]

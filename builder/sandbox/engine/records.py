@@ -44,8 +44,8 @@ class Records:
 
     def __init__(self, own_uid: int, own_gid: int) -> None:
         """Start empty."""
-        self._own_uid = own_uid
-        self._own_gid = own_gid
+        self.own_uid = own_uid
+        self.own_gid = own_gid
         self._table: dict[Key, Record] = {}
         self.devices: set[Key] = set()  # which of them are devices
         self._changed: set[Key] | None = None
@@ -139,8 +139,8 @@ class Records:
     def shown(self, status: os.stat_result) -> tuple[int, int, int]:
         """Mode, uid and gid of an inode as the step is to see them."""
         record = self._table.get((status.st_dev, status.st_ino))
-        uid = 0 if status.st_uid == self._own_uid else status.st_uid
-        gid = 0 if status.st_gid == self._own_gid else status.st_gid
+        uid = 0 if status.st_uid == self.own_uid else status.st_uid
+        gid = 0 if status.st_gid == self.own_gid else status.st_gid
         if record is None:
             return status.st_mode, uid, gid
         return (
@@ -185,8 +185,8 @@ class Records:
         return bytes(result)
 
     def _ids(self, record: Record | None, uid: int, gid: int) -> tuple[int, int]:
-        uid = 0 if uid == self._own_uid else uid
-        gid = 0 if gid == self._own_gid else gid
+        uid = 0 if uid == self.own_uid else uid
+        gid = 0 if gid == self.own_gid else gid
         if record is None:
             return uid, gid
         return (
