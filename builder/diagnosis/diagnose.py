@@ -13,14 +13,12 @@ from builder.diagnosis import account, kernel, namespaces, programs, remedies, s
 from builder.diagnosis.finding import Diagnosis, Finding
 from builder.sandbox import host, tiers
 from builder.sandbox.host import Tier
-from builder.sandbox.trial import playground, try_tier
+from builder.sandbox.trial import Answer, beside, playground, try_tier
 from cache.errors import PybuildError
 from cache.value import replace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
-
-    from builder.sandbox.trial import Answer
 
 _MARKS = ("/var/run/secrets/kubernetes.io", "/.dockerenv", "/run/.containerenv")
 
@@ -38,10 +36,11 @@ def diagnose(
     """
     facts = host.probe()
     with _scratch(environ, root) as (scratch, place, state), playground(scratch) as playing:
-        answers = {tier: trial(tier, scratch) for tier in tiers.ORDER}
+        tried = _beside(trial, scratch)  # trials mostly wait for the kernel
         asked = namespaces.identities(facts)
         asked += namespaces.inside(facts, asked, playing)
         asked += [*kernel.rights(playing), *kernel.engine(playing)]
+        answers = tried()
     tier = next((str(tier) for tier in tiers.ORDER if answers[tier].works), "")
     who = account.account(facts, places.read_text)
     where = remedies.surroundings(environ, {path: os.path.exists(path) for path in _MARKS})
@@ -51,6 +50,24 @@ def diagnose(
     found = Diagnosis(tier, place, (*_tiers(answers), *who, *asked, *more, *last))
     case = remedies.Case(found, facts, where)
     return replace(found, remedies=remedies.remedies(case), notes=remedies.notes(case))
+
+
+def _beside(trial: Callable[[Tier, str], Answer], scratch: str) -> Callable[[], dict[Tier, Answer]]:
+    """Begin to try every kind of sandbox; what is returned waits for the answers."""
+
+    def rows() -> list[tuple[object, ...]]:
+        tried = [trial(tier, scratch) for tier in tiers.ORDER]
+        return [(a.works, a.reason, a.hint, a.changes, a.passing) for a in tried]
+
+    waited = beside(rows)
+
+    def answers() -> dict[Tier, Answer]:
+        known = waited()
+        if known is None:  # who tried was killed
+            return {tier: trial(tier, scratch) for tier in tiers.ORDER}
+        return {tier: Answer(*row) for tier, row in zip(tiers.ORDER, known, strict=True)}
+
+    return answers
 
 
 def _tiers(answers: Mapping[Tier, Answer]) -> Iterator[Finding]:

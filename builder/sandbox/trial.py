@@ -55,12 +55,21 @@ def attempt(trial: Callable[[], str | None]) -> Answer:
 
 def in_child(work: Callable[[], Any]) -> Any:
     """What `work` returns (JSON) in a child that ends with it; None when it did not come to that."""
+    return beside(work)()
+
+
+def beside(work: Callable[[], Any]) -> Callable[[], Any]:
+    """Begin `work` in a child; what is returned waits for it and gives its answer, as in_child."""
     read_end, write_end = os.pipe()
     child = os.fork()
     if child == 0:
         os.close(read_end)
         _work(work, write_end)
     os.close(write_end)
+    return lambda: _answer_of(child, read_end)
+
+
+def _answer_of(child: int, read_end: int) -> Any:
     data = b""
     try:
         data = _read_all(read_end)
