@@ -15,6 +15,7 @@ from builder.snapshot import attributes
 from builder.snapshot.lower import is_whiteout, read_up_to
 from builder.snapshot.recorded import AS_THEY_ARE, RecordedFiles
 from cache.archive.entry import MAX_NAME, MAX_PATH, OPAQUE, WHITEOUT, Entry, Kind, decode
+from cache.archive.mould import make_entry
 from cache.errors import ArchiveError
 
 if TYPE_CHECKING:
@@ -30,6 +31,10 @@ _SMALL = 1 << 20  # bytes; files up to this size are handed over in one piece
 _BLOCK = 1 << 20
 _LONGEST = MAX_PATH - 64  # bytes of a path; the rest is for the prefix it is looked up under
 _HIDDEN = WHITEOUT.encode()
+
+# Looking up an enum's member takes a while; these are needed for every file.
+_REGULAR, _CHAR, _BLOCK_DEVICE = Kind.FILE, Kind.CHAR, Kind.BLOCK
+_PERMISSIONS = 0o7777
 
 _KINDS = {
     stat.S_IFREG: Kind.FILE,
@@ -227,7 +232,7 @@ class Walk:
     ) -> bool:
         """Whether a file is the lower's; links between the two are not part of a layer (R11)."""
         status, real = statuses
-        if status.st_size != lower.st_size or status.st_mtime_ns != lower.st_mtime_ns:
+        if status.st_size != lower.st_size or not _same_status(status, lower):
             return False
         descriptor = os.open(name, _FILE, dir_fd=self._fd)
         try:
@@ -257,13 +262,7 @@ class Walk:
         self, path: bytes, status: os.stat_result, lower: os.stat_result, found: Attributes
     ) -> bool:
         """Whether type and metadata are the lower's."""
-        return (
-            status.st_mode == lower.st_mode
-            and status.st_mtime_ns == lower.st_mtime_ns
-            and status.st_uid == lower.st_uid
-            and status.st_gid == lower.st_gid
-            and found.xattrs == self._lower.xattrs(path)
-        )
+        return _same_status(status, lower) and found.xattrs == self._lower.xattrs(path)
 
     def _same_content(self, path: bytes, descriptor: int) -> bool:
         with self._lower.open(path) as read:
@@ -292,18 +291,29 @@ class Walk:
 def _entry(
     path: bytes, kind: Kind, status: os.stat_result, found: Attributes, *, linkname: str = ""
 ) -> Entry:
-    special = kind in {Kind.CHAR, Kind.BLOCK}
-    return Entry(
+    is_device = kind is _CHAR or kind is _BLOCK_DEVICE
+    return make_entry(
         decode(path),
         kind,
-        mode=stat.S_IMODE(status.st_mode),
-        uid=status.st_uid,
-        gid=status.st_gid,
-        size=status.st_size if kind is Kind.FILE else 0,
-        mtime=status.st_mtime_ns,
-        linkname=linkname,
-        device=(os.major(status.st_rdev), os.minor(status.st_rdev)) if special else (0, 0),
-        xattrs=found.xattrs,
+        status.st_mode & _PERMISSIONS,
+        status.st_uid,
+        status.st_gid,
+        status.st_size if kind is _REGULAR else 0,
+        status.st_mtime_ns,
+        linkname,
+        (os.major(status.st_rdev), os.minor(status.st_rdev)) if is_device else (0, 0),
+        found.xattrs,
+        -1,
+    )
+
+
+def _same_status(status: os.stat_result, lower: os.stat_result) -> bool:
+    """Whether type, mode, owner and time are equal."""
+    return (
+        status.st_mtime_ns == lower.st_mtime_ns
+        and status.st_mode == lower.st_mode
+        and status.st_uid == lower.st_uid
+        and status.st_gid == lower.st_gid
     )
 
 
