@@ -11,7 +11,7 @@ import tempfile
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from builder.errors import SandboxError
@@ -536,6 +536,7 @@ def test_parent_of_a_stub_keeps_the_mtime_of_real_changes(pair):
     assert got["etc"].mtime == THEN + 50
 
 
+@settings(deadline=None)  # it waits for the disk
 @given(st.dictionaries(st.sampled_from(["a", "a/b", "c", "d/e", "d"]), st.binary(max_size=3)))
 def test_same_upper_gives_same_entries(files):
     """Two directories with equal content give equal layers, whatever the creation order."""
