@@ -227,11 +227,12 @@ class LocalContext:
         return self._digests.get(path) or self._remembered(path, _stat_key(status))
 
     def _small_files(self) -> SmallFiles:
+        if self._small is not None:
+            return self._small
         from builder.context.smallfiles import SmallFiles  # noqa: PLC0415 - for some builds only
 
         with self._lock:
-            if self._small is None:
-                self._small = SmallFiles(self._host)
+            self._small = SmallFiles(self._host)
             return self._small
 
     def _hash(self, path: str) -> bytes:

@@ -45,18 +45,18 @@ class SmallFiles:
 
     def read(self, path: str, status: os.stat_result, listing: Listing) -> bytes:
         """The content of a listed file."""
-        with self._host.lock:
-            found = self._contents.found.pop(path, None)
-            if found is None:
+        found = self._contents.found.pop(path, None)
+        if found is None:
+            with self._host.lock:
                 self._contents.advance(path, listing, hashed=False)
                 found = self._contents.found.pop(path, None)
         return self._alone(path, status) if found is None else found
 
     def digest(self, path: str, status: os.stat_result, listing: Listing) -> bytes:
         """Its sha256."""
-        with self._host.lock:
-            found = self._digests.found.pop(path, None)
-            if found is None:
+        found = self._digests.found.pop(path, None)
+        if found is None:
+            with self._host.lock:
                 self._digests.advance(path, listing, hashed=True)
                 found = self._digests.found.pop(path, None)
         return hashes.sha256(self._alone(path, status)).digest() if found is None else found
@@ -92,7 +92,9 @@ class _Run:
         """Read on from a file that was not read ahead: twice as many if it was the one expected."""
         parent, _, name = path.rpartition("/")
         if listing is not self._listing:
-            self._listing, self._names, self._next = listing, list(listing), -1
+            # A directory may follow one that was wanted to its end.
+            self._next = 0 if self._next >= len(self._names) else -1
+            self._listing, self._names = listing, list(listing)
         at = bisect_left(self._names, name)
         self._length = min(2 * self._length, _MOST) if at == self._next else 1
         self._next = at + 1
