@@ -9,7 +9,6 @@ import time
 
 from builder.export.exporter import BlobForm, publish, publish_index
 from builder.export.output import Compression, OutputSpec
-from builder.export.write import Exporter
 from builder.progress.events import VertexDone, VertexFailed, VertexStarted, Warned
 from builder.results import clamped, rewritten
 from builder.solver.steplog import ReportedLog
@@ -191,6 +190,8 @@ class Finisher:
         annotations: tuple[Annotation, ...],
     ) -> Made:
         """Carry one output out; gives the result in the form that output has it."""
+        from builder.export.write import Exporter  # noqa: PLC0415 - only with outputs
+
         epoch = output.times.over(self._request.source_date_epoch)
         made = local
         if output.is_image:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import threading
 
-from builder.context.layered import LayerTree
 from builder.errors import SandboxError
 from builder.solver.output import ContextOutput, Output, TreeOutput
 from cache.hints import TYPE_CHECKING
@@ -78,6 +77,8 @@ class Trees:
         """Open an output as a tree."""
         match output:
             case TreeOutput(layers):
+                from builder.context.layered import LayerTree  # noqa: PLC0415 - for some builds
+
                 with LayerTree(LazyTree(lambda: self.merged(layers)), layers, self._layers) as tree:
                     yield tree
             case ContextOutput(name):
