@@ -16,7 +16,7 @@ from builder.sandbox import init
 from builder.sandbox.host import Tier
 from builder.sandbox.launch import LaunchedSandbox
 from builder.sandbox.namespace import enter_namespace
-from builder.sandbox.spec import Overlay, Process, SandboxSpec
+from builder.sandbox.spec import Overlay, PlainRoot, Process, SandboxSpec
 
 COMMANDS = {
     "talk": ("/bin/sh", "-c", "echo out; echo err >&2"),
@@ -54,20 +54,35 @@ def _start_forked(scratch):
     return LaunchedSandbox.start(scratch, functools.partial(init.run))
 
 
+def _start_chroot(scratch):
+    return LaunchedSandbox.start_chroot(scratch)
+
+
+def _start_plain(scratch):
+    return LaunchedSandbox.start_plain(scratch)
+
+
+PLAIN = (_start_chroot, _start_plain)  # where nothing can be mounted
+STARTS = [LaunchedSandbox.start, _start_forked, _start_single, *PLAIN]
+
+
 def _check_in_child(state, name, start):
-    enter_namespace(Tier.SINGLE if start is _start_single else Tier.USERNS)
+    if start not in PLAIN:
+        enter_namespace(Tier.SINGLE if start is _start_single else Tier.USERNS)
 
-    def make():
-        sandbox = start(f"{state}/scratch")
-        return sandbox, lambda program: sandbox_driver.make_step(str(state), *COMMANDS[program])
+    def step(program):
+        if start not in PLAIN:
+            return sandbox_driver.make_step(str(state), *COMMANDS[program])
+        process = Process(COMMANDS[program], (("PATH", sandbox_driver.PATH),))
+        return SandboxSpec(PlainRoot(f"{state}/base/busybox"), process)
 
-    contract.CHECKS[name](make)
+    contract.CHECKS[name](lambda: (start(f"{state}/scratch"), step))
 
 
-@pytest.mark.parametrize("start", [LaunchedSandbox.start, _start_forked, _start_single])
+@pytest.mark.parametrize("start", STARTS)
 @pytest.mark.parametrize("name", contract.CHECKS)
 def test_the_real_one_keeps_the_contract(name, start, tmp_path):
-    """LaunchedSandbox in a forked child, which has no other thread; with and without a Python init, with one id."""
+    """In a forked child, which has no other thread: every kind, and namespaces with a Python init."""
     if not (busybox_root.available() and ordinary_user.can_make_users()):
         pytest.skip("needs root and busybox-static")
     state = busybox_root.make_state(tmp_path)
