@@ -63,13 +63,14 @@ class Nodes:
     def attend(self) -> None:
         """Take what the fd has for us, unless another thread was faster."""
         with self._lock:
-            if self._listener < 0:
-                self._take_listener()
+            if self.fd < 0:
                 return
             poll = select.poll()
-            poll.register(self._listener, select.POLLIN)
+            poll.register(self.fd, select.POLLIN)
             for _, events in poll.poll(0):
-                if events & select.POLLIN:
+                if self._listener < 0:
+                    self._take_listener()
+                elif events & select.POLLIN:
                     self._answer()
                 else:
                     self.fd = -1  # no step can call any more
@@ -85,9 +86,7 @@ class Nodes:
     def _take_listener(self) -> None:
         assert self._channel is not None  # noqa: S101 - there is no fd without one
         try:
-            _, fds, _, _ = socket.recv_fds(self._channel, 1, 1, socket.MSG_DONTWAIT)
-        except BlockingIOError:
-            return
+            _, fds, _, _ = socket.recv_fds(self._channel, 1, 1)
         except OSError:
             fds = []
         self._listener = fds[0] if fds else -1

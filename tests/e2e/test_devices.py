@@ -65,7 +65,8 @@ def test_devices_in_dev_go_with_their_step(pybuild, busybox):
     assert build(pybuild, context, "out", "--sandbox", "userns")[-1] == {}
 
 
-def test_who_may_not_make_devices_is_refused(pybuild, busybox):
+@pytest.mark.parametrize("sandbox", ["userns", "single", "emulate"])
+def test_who_may_not_make_devices_is_refused(pybuild, busybox, sandbox):
     """F3: another user than root, a place that is not to be changed, and a whiteout, as ever."""
     text = f"""\
 FROM {busybox}
@@ -75,5 +76,5 @@ RUN mknod /srv/w c 0 0 2>/dev/null && exit 1; mknod /none/x c 1 3 2>/dev/null &&
 USER 7
 RUN mknod /srv/n c 1 3 2>/dev/null && exit 1; mknod /srv/p p
 """
-    last = build(pybuild, pybuild.context("refused", text), "out", "--sandbox", "userns")[-1]
+    last = build(pybuild, pybuild.context("refused", text), "out", "--sandbox", sandbox)[-1]
     assert set(last) == {"srv", "srv/p"}

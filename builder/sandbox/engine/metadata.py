@@ -15,7 +15,7 @@ from builder.sandbox.engine.kernel import (
     AT_SYMLINK_NOFOLLOW,
     Request,
 )
-from builder.sandbox.engine.records import KEPT, is_device, key_of, touch
+from builder.sandbox.engine.records import KEPT, is_device, is_whiteout, key_of, touch
 from builder.sandbox.engine.view import fail, fd_path, signed
 
 if TYPE_CHECKING:
@@ -165,7 +165,7 @@ def _make_node(step: Step, request: Request, directory: int, rest: tuple[int, in
     def act(parent: int, name: bytes, written: bytes) -> None:
         made = stat.S_IFREG if is_device(mode) else kind
         permissions.require_new(step, task, parent, name)
-        if is_device(mode) and step.identities.of(task).euid:
+        if is_device(mode) and (is_whiteout(mode, device) or step.identities.of(task).euid):
             fail(errno.EPERM)
         os.mknod(written, made | real, dir_fd=parent)
         fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)

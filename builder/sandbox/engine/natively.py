@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from builder.sandbox.engine import files, kernel, metadata, opening
 from builder.sandbox.engine.kernel import AT_EMPTY_PATH, AT_FDCWD, AT_SYMLINK_NOFOLLOW, fail
-from builder.sandbox.engine.records import is_device
+from builder.sandbox.engine.records import is_device, is_whiteout
 from builder.sandbox.engine.taskowners import owner_of
 from builder.sandbox.engine.view import fd_path, signed
 
@@ -142,7 +142,7 @@ def _make_node(step: Step, request: Request, place: tuple[int, int, int, int]) -
             record.mode = stat.S_IFMT(mode) | stat.S_IMODE(status.st_mode)
             record.device = os.makedev(os.major(device), os.minor(device))
 
-    if is_one and owner_of(request.task).uids[1]:
+    if is_one and (is_whiteout(mode, device) or owner_of(request.task).uids[1]):
         fail(errno.EPERM)
     return files.in_parent(step, request.task, (directory, address), act)
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from builder.sandbox import syscalls
 from builder.sandbox.engine import abi, kernel
 from builder.sandbox.engine.kernel import AT_FDCWD, fail
-from builder.sandbox.engine.records import is_device
+from builder.sandbox.engine.records import is_device, is_whiteout
 from builder.sandbox.spec import Recorded
 from cache.value import value
 
@@ -101,8 +101,8 @@ def _make(listener: int, request: Request, uppers: Mapping[int, str]) -> tuple[i
         arguments = (AT_FDCWD, *arguments)
     number, address, mode, device = arguments[:4]
     gid, umask = _caller(task)
-    if not is_device(mode) or (stat.S_ISCHR(mode) and not device & 0xFFFFFFFF):
-        fail(errno.EPERM)  # a whiteout is none, as overlayfs has it
+    if not is_device(mode) or is_whiteout(mode, device):
+        fail(errno.EPERM)
     root = os.open(b"/proc/%d/root" % task, _DIRECTORY)
     try:
         path = _absolute(task, number, kernel.read_path(task, address))

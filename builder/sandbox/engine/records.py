@@ -217,3 +217,8 @@ def touch(fd: int) -> None:
 def is_device(mode: int) -> bool:
     """Whether a mode is that of a character or block device."""
     return stat.S_ISCHR(mode) or stat.S_ISBLK(mode)
+
+
+def is_whiteout(mode: int, device: int) -> bool:
+    """Whether mknod is asked for what removes a name, to who reads the layer; overlayfs makes none."""
+    return stat.S_ISCHR(mode) and not device & 0xFFFFFFFF
