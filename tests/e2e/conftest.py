@@ -112,6 +112,15 @@ def debian(workspace, registry, root_pybuild):
     return name
 
 
+@pytest.fixture(scope="session")
+def node_base(workspace, registry, root_pybuild, debian):
+    """Debian with Node and npm, installed by a RUN."""
+    name = registry.name("node:1")
+    context = bases.node_context(workspace / "node", debian)
+    root_pybuild.good("-t", name, "--push", context, timeout=600)
+    return name
+
+
 @pytest.fixture
 def host(user_pybuild):
     """Makes hosts on a file system of the machine's own, and removes what they left."""

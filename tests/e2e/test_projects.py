@@ -32,15 +32,6 @@ def python_base(workspace, registry, root_pybuild, debian):
 
 
 @pytest.fixture(scope="module")
-def node_base(workspace, registry, root_pybuild, debian):
-    """Debian with Node and npm, installed by a RUN."""
-    name = registry.name("node:1")
-    context = bases.node_context(workspace / "node", debian)
-    root_pybuild.good("-t", name, "--push", context, timeout=600)
-    return name
-
-
-@pytest.fixture(scope="module")
 def gcc_base(workspace, registry, root_pybuild, debian):
     """Debian with a C compiler, installed by a RUN."""
     name = registry.name("gcc:1")
