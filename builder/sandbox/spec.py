@@ -140,7 +140,7 @@ class SandboxSpec:
     """Everything one step needs. `resolv_conf` and `hosts` are file contents to bind.
 
     `insecure` leaves out what keeps the step in: it has every capability of the namespace, no
-    filter, nothing masked (R21). `ulimits` are (docker's name, soft, hard), -1 for no limit.
+    filter that forbids anything, nothing masked (R21). `ulimits` are (docker's name, soft, hard), -1 for no limit.
     """
 
     root: Overlay | PlainRoot

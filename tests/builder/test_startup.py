@@ -22,7 +22,7 @@ HEAVY = {
     "rich",
     "ssl",
     "typing",  # cache.hints stands in for it
-    "urllib3",
+    "http.client",
     "zstandard",
 }
 BUSYBOX = "/bin/busybox"
