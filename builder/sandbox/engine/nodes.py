@@ -100,8 +100,10 @@ def _make(listener: int, request: Request, uppers: Mapping[int, str]) -> tuple[i
     if request.number != abi.abi_of(syscalls.MACHINE).numbers["mknodat"]:
         arguments = (AT_FDCWD, *arguments)
     number, address, mode, device = arguments[:4]
+    if not is_device(mode):  # a mode of no kind has the bit that is asked for, too
+        fail(errno.EINVAL)
     gid, umask = _caller(task)
-    if not is_device(mode) or is_whiteout(mode, device):
+    if is_whiteout(mode, device):
         fail(errno.EPERM)
     root = os.open(b"/proc/%d/root" % task, _DIRECTORY)
     try:
