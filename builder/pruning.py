@@ -131,9 +131,10 @@ def _drop_trees(state: State, *, everything: bool) -> None:
     """Remove trees; their files may belong to subordinate ids, hence the namespace."""
     if os.path.isdir(f"{state.root}/plain"):
         from builder.snapshot.plain import drop_idle  # noqa: PLC0415 - few hosts have such trees
+        from builder.snapshot.seals import Boot  # noqa: PLC0415 - the same
 
         used = frozenset() if everything else frozenset(_chains(state))
-        drop_idle(state.root, used)
+        drop_idle(state.root, used, Boot.current())
     if os.path.isdir(f"{state.root}/scratch"):
         # what steps of killed builds had in memory, or would have had
         _empty(state, "scratch")

@@ -220,6 +220,7 @@ class RuntimeStarter:
         from builder.sandbox.launch import LaunchedSandbox  # noqa: PLC0415 - only for RUN
         from builder.sandbox.namespace import enter_namespace  # noqa: PLC0415
         from builder.snapshot.overlay import OverlaySnapshotter  # noqa: PLC0415
+        from builder.snapshot.seals import Boot  # noqa: PLC0415
         from cache.snapshotnames import SqliteSnapshotNames  # noqa: PLC0415
 
         try:
@@ -232,8 +233,8 @@ class RuntimeStarter:
             self._register_emulators()
         sandbox: Sandbox = LaunchedSandbox.start(scratch, *self._step_runner())
         self._stack.callback(sandbox.close)
-        names = SqliteSnapshotNames(self._state.database)
-        snapshotter = OverlaySnapshotter(self._state.root, layers, names, merged=merged)
+        root, names = self._state.root, SqliteSnapshotNames(self._state.database)
+        snapshotter = OverlaySnapshotter(root, layers, names, merged=merged, boot=Boot.current())
         self._stack.enter_context(snapshotter)
         if self._changes.startswith("/"):
             snapshotter.sweep()  # on a volume prune does not find what killed builders left
@@ -246,6 +247,7 @@ class RuntimeStarter:
         from builder.sandbox.launch import LaunchedSandbox  # noqa: PLC0415
         from builder.sandbox.namespace import enter_namespace  # noqa: PLC0415
         from builder.snapshot.overlay import OverlaySnapshotter  # noqa: PLC0415
+        from builder.snapshot.seals import Boot  # noqa: PLC0415
         from cache.snapshotnames import SINGLE, SqliteSnapshotNames  # noqa: PLC0415
 
         try:
@@ -258,7 +260,9 @@ class RuntimeStarter:
         sandbox: Sandbox = LaunchedSandbox.start_single(scratch)
         self._stack.callback(sandbox.close)
         root, names = self._state.root, SqliteSnapshotNames(self._state.database, SINGLE)
-        snapshotter = OverlaySnapshotter(root, layers, names, merged=merged, keep_owner=False)
+        snapshotter = OverlaySnapshotter(
+            root, layers, names, merged=merged, keep_owner=False, boot=Boot.current()
+        )
         self._stack.enter_context(snapshotter)
         return Runtime(sandbox, snapshotter)
 
@@ -295,6 +299,7 @@ class RuntimeStarter:
     ) -> Runtime:
         from builder.sandbox.launch import LaunchedSandbox  # noqa: PLC0415 - only for RUN
         from builder.snapshot.plain import PlainSnapshotter  # noqa: PLC0415
+        from builder.snapshot.seals import Boot  # noqa: PLC0415
 
         sandbox: Sandbox = (
             LaunchedSandbox.start_chroot(scratch)
@@ -302,7 +307,8 @@ class RuntimeStarter:
             else LaunchedSandbox.start_plain(scratch, self._emulators())
         )
         self._stack.callback(sandbox.close)
-        snapshotter = PlainSnapshotter(self._state.root, layers, merged=merged, keep_owner=chroot)
+        root, boot = self._state.root, Boot.current()
+        snapshotter = PlainSnapshotter(root, layers, merged=merged, keep_owner=chroot, boot=boot)
         self._stack.enter_context(snapshotter)
         return Runtime(sandbox, snapshotter)
 

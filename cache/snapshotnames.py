@@ -43,6 +43,26 @@ class SqliteSnapshotNames:
         """Forget a chain."""
         self._database.rows("DELETE FROM snapshots WHERE chain = ?", (self._kind + str(chain),))
 
+    def replace(self, chain: Digest, before: str, after: str | None) -> bool:
+        """Note something else, or nothing, if it still is `before`; whether it was."""
+        with self._database.transaction():
+            if self.get(chain) != before:
+                return False
+            if after is None:
+                self.remove(chain)
+            else:
+                self._database.rows(
+                    "UPDATE snapshots SET name = ? WHERE chain = ?",
+                    (after, self._kind + str(chain)),
+                )
+        return True
+
     def holds(self, name: str) -> bool:
-        """Whether any chain has this name."""
-        return bool(self._database.rows("SELECT 1 FROM snapshots WHERE name = ?", (name,)))
+        """Whether any chain has this name, with a note after a space or without."""
+        return bool(
+            self._database.rows(
+                "SELECT 1 FROM snapshots WHERE name = ?1"
+                " OR substr(name, 1, length(?1) + 1) = ?1 || ' '",
+                (name,),
+            )
+        )

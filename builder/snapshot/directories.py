@@ -147,11 +147,14 @@ class Directories:
 
     def has(self, name: str) -> bool:
         """Whether there is such a directory."""
+        return self.changed(name) is not None
+
+    def changed(self, name: str) -> float | None:
+        """When a directory was last changed itself, in seconds; None when there is none."""
         try:
-            os.stat(name, dir_fd=self.fd, follow_symlinks=False)
+            return os.stat(name, dir_fd=self.fd, follow_symlinks=False).st_ctime
         except FileNotFoundError:
-            return False
-        return True
+            return None
 
     def remove(self, name: str) -> None:
         """Remove a directory and all in it; absent is success."""

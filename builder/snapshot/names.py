@@ -1,4 +1,7 @@
-"""Which directory holds which committed tree. The records keep it; this is the port."""
+"""Which directory holds which committed tree. The records keep it; this is the port.
+
+What is kept for a chain is the directory's name and, after a space, what `seals` notes of it.
+"""
 
 from __future__ import annotations
 
@@ -23,5 +26,8 @@ class SnapshotNames(Protocol):
     def remove(self, chain: Digest) -> None:
         """Forget a chain; unknown is success."""
 
+    def replace(self, chain: Digest, before: str, after: str | None) -> bool:
+        """Note something else, or nothing, if it still is `before`; whether it was."""
+
     def holds(self, name: str) -> bool:
-        """Whether any chain has this name."""
+        """Whether any chain has this name, with a note or without."""

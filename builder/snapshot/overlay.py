@@ -25,6 +25,7 @@ from builder.snapshot.line import AT_ONCE, Line, Turn
 from builder.snapshot.lower import EmptyLower, StackedLower
 from builder.snapshot.recorded import RecordedFiles, RecordedLower
 from builder.snapshot.remover import Remover
+from builder.snapshot.seals import Boot, Seals
 from builder.snapshot.seeds import DeviceLayers, Seeds
 from builder.snapshot.snapshotter import Active
 from builder.snapshot.stubs import remove_stubs
@@ -75,20 +76,21 @@ class OverlaySnapshotter:
         *,
         merged: Merged | None = None,
         keep_owner: bool = True,
+        boot: Boot | None = None,
     ) -> None:
         """Open the state below `root`; `keep_owner` is off where only one id is mapped.
 
         `merged` gives the merged index of a stack, which extraction needs of the layers below;
-        by default it is made anew each time.
+        by default it is made anew each time. Without `boot` trees of any boot are believed.
         """
         self._merged = merged or self._merge
         self._store = store
-        self._names = names
         self._keep_owner = keep_owner
         self._seeds = Seeds(store, self._merged, devices_only=keep_owner)
         self._devices = DeviceLayers(store)
         self._trees = Directories.open(os.path.join(root, "snapshots"))
         self._actives = Directories.open(os.path.join(root, "active"))
+        self._names = Seals(names, self._trees, boot or Boot(), self._throw)
         self._apart = os.fstat(self._trees.fd).st_dev != os.fstat(self._actives.fd).st_dev
         self._hides = not self._apart or can_hide(self._trees.fd)
         self._guard = Lock()
@@ -115,6 +117,7 @@ class OverlaySnapshotter:
         for key in list(self._held):
             self._drop(key)
         self._remover.finish()
+        self._names.finish()
         self._trees.close()
         self._actives.close()
 
@@ -154,6 +157,7 @@ class OverlaySnapshotter:
             made = Line(extract, len(missing)).run(1 if start else AT_ONCE)
             for place, name in zip(missing, made, strict=True):
                 names[place] = name
+        self._names.settle()
         return tuple(name for name in reversed(names) if name is not None)
 
     def lent(self, layers: Sequence[Layer]) -> contextlib.nullcontext[tuple[str, ...]]:
@@ -253,14 +257,11 @@ class OverlaySnapshotter:
         return trees + self._actives.sweep(self._held.__contains__)
 
     def _known(self, chain: Digest) -> str | None:
-        """Name of a chain's tree; a record without its directory is dropped."""
+        """Name of a chain's tree, if it can be believed."""
         name = self._read.get(chain)
         if name is not None:
             return name  # nobody removes trees while a build holds the state directory
         name = self._names.get(chain)
-        if name is not None and not self._trees.has(name):
-            self._names.remove(chain)
-            return None
         if name is not None:
             self._read[chain] = name
         return name
@@ -332,6 +333,14 @@ class OverlaySnapshotter:
         if winner != name:
             self._trees.remove(name)
         return winner
+
+    def _throw(self, name: str) -> None:
+        """Have a tree removed that nothing names."""
+        claim = self._actives.claim()
+        with contextlib.suppress(OSError):  # apart: it is swept later
+            places = {"src_dir_fd": self._trees.fd, "dst_dir_fd": self._actives.fd}
+            os.rename(name, f"{claim.name}/tree", **places)
+        self._remover.remove(claim)
 
     def _open_upper(self, active: Active) -> int:
         if active.key not in self._held:

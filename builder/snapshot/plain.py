@@ -3,6 +3,9 @@
 For hosts where nothing can be mounted. Before and after a step the directory equals the merged
 tree of some stack, which its `chain` file names; while a step runs there is none. What a step
 changed is found by inode, change time and comparison with the tree.
+
+The `chain` file says, too, in which boot it was written: nothing waits until a directory is on the
+disk. As every step changes it, it is never sealed as the trees of overlays are.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from builder.snapshot.changes import Known, TreeLower, scan, write_changes
 from builder.snapshot.directories import Claim, Directories
 from builder.snapshot.materialize import materialize
 from builder.snapshot.recorded import RecordedFiles
+from builder.snapshot.seals import Boot
 from builder.snapshot.seeds import Seeds
 from builder.snapshot.snapshotter import Active
 from cache.archive.entry import Kind
@@ -70,8 +74,20 @@ class _Working:
 class PlainSnapshotter:
     """The Snapshotter port on plain directories; safe for threads and beside other processes."""
 
-    def __init__(self, root: str, store: LayerStore, *, merged: Merged, keep_owner: bool) -> None:
-        """Keep directories below `root`; `keep_owner` where owners can be changed."""
+    def __init__(
+        self,
+        root: str,
+        store: LayerStore,
+        *,
+        merged: Merged,
+        keep_owner: bool,
+        boot: Boot | None = None,
+    ) -> None:
+        """Keep directories below `root`; `keep_owner` where owners can be changed.
+
+        Without `boot` directories of any boot are believed.
+        """
+        self._boot = boot or Boot()
         self._store = store
         self._merged = merged
         self._keep_owner = keep_owner
@@ -211,14 +227,16 @@ class PlainSnapshotter:
         chains = {self._note_of(layers[:count]): count for count in range(1, len(layers) + 1)}
         found: list[tuple[int, str]] = []
         for name in os.listdir(self._directories.fd):
-            count = chains.get(self._noted(name))
-            if count:
+            noted, mark = _noted(self._directories, name)
+            if noted and not self._boot.believes(mark):
+                self._throw(name)
+            elif count := chains.get(noted):
                 found.append((count, name))
         for count, name in sorted(found, reverse=True):
             claim = self._directories.lock(name)
             if claim is None:
                 continue
-            if chains.get(self._noted(name)) == count:
+            if chains.get(_noted(self._directories, name)[0]) == count:
                 working = _Working(claim, layers[:count])
                 if count == len(layers):
                     working.known = Known(0, self._scanned.pop(name, {}))
@@ -231,13 +249,19 @@ class PlainSnapshotter:
         chain = str(chain_id([layer.diff_id for layer in layers]))
         return chain + _OWNED if self._keep_owner else chain
 
-    def _noted(self, name: str) -> str:
-        return _noted(self._directories, name)
+    def _throw(self, name: str) -> None:
+        """Remove a directory that another boot left, unless somebody uses it now."""
+        claim = self._directories.lock(name)
+        if claim is None:
+            return
+        with claim:
+            if not self._boot.believes(_noted(self._directories, name)[1]):
+                self._directories.remove(name)
 
     def _note(self, working: _Working) -> None:
         fd = os.open(f"{_CHAIN}.new", _NOTE, 0o600, dir_fd=working.claim.fd)
         with open(fd, "w", encoding="ascii") as file:
-            file.write(self._note_of(working.layers))
+            file.write(f"{self._note_of(working.layers)}\n{self._boot.name}")
         here = working.claim.fd
         os.rename(f"{_CHAIN}.new", _CHAIN, src_dir_fd=here, dst_dir_fd=here)
 
@@ -287,22 +311,28 @@ def _links(tree: Tree) -> tuple[tuple[str, str], ...]:
     return tuple((e.path, e.linkname) for e in entries if e.kind is Kind.SYMLINK)
 
 
-def drop_idle(root: str, kept: Collection[object]) -> None:
+def drop_idle(root: str, kept: Collection[object], boot: Boot) -> None:
     """Delete the directories nobody uses, but those that hold a stack named in `kept`."""
     directories = Directories.open(os.path.join(root, "plain"))
+
+    def is_kept(name: str) -> bool:
+        noted, mark = _noted(directories, name)
+        return noted.removesuffix(_OWNED) in kept and boot.believes(mark)
+
     try:
-        directories.sweep(lambda name: _noted(directories, name).removesuffix(_OWNED) in kept)
+        directories.sweep(is_kept)
     finally:
         directories.close()
 
 
-def _noted(directories: Directories, name: str) -> str:
-    """The chain that a directory is said to hold; empty while it is in flux."""
+def _noted(directories: Directories, name: str) -> tuple[str, str]:
+    """The chain that a directory is said to hold, empty while it is in flux, and since which boot."""
     try:
         with open(os.path.join(directories.path, name, _CHAIN), encoding="ascii") as file:
-            return file.read(200)
+            noted, _, mark = file.read(200).partition("\n")
     except (OSError, UnicodeDecodeError):
-        return ""
+        return "", ""
+    return noted, mark
 
 
 def _tick(directory_fd: int) -> int:

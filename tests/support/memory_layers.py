@@ -121,6 +121,15 @@ class MemoryNames:
         """Forget."""
         self.by_chain.pop(chain, None)
 
+    def replace(self, chain: Digest, before: str, after: str | None) -> bool:
+        """Compare, then set."""
+        if self.by_chain.get(chain) != before:
+            return False
+        self.by_chain.pop(chain)
+        if after is not None:
+            self.by_chain[chain] = after
+        return True
+
     def holds(self, name: str) -> bool:
         """Search the names."""
-        return name in self.by_chain.values()
+        return any(noted.partition(" ")[0] == name for noted in self.by_chain.values())
