@@ -53,6 +53,8 @@ _EMPTY = "empty"  # the lower of an empty stack; overlayfs needs at least one
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _OURS = (_EMPTY, places.NAME)
 _SCRATCH = chain_id(())
+# The tar without entries, which is what a step leaves that changes nothing: it needs no tree.
+_NOTHING = Digest.of(bytes(1024))
 
 
 @contextlib.contextmanager
@@ -130,9 +132,12 @@ class OverlaySnapshotter:
     def lowers(self, layers: Sequence[Layer]) -> tuple[str, ...]:
         """Names of the committed trees of a stack, topmost first; missing ones are extracted.
 
+        A layer without entries has none.
+
         Raises:
             ArchiveError: a layer is malformed. DigestMismatchError: it is not what it says.
         """
+        layers = _with_entries(layers)
         if not layers:
             return (self._empty(),)
         if len(layers) > MAX_LAYERS:
@@ -191,7 +196,8 @@ class OverlaySnapshotter:
             work=os.path.join(place, "work"),
             beneath=() if self._apart or len(lowers) >= MAX_LAYERS else (self._places(),),
         )
-        chain = self._chains(layers)[-1] if layers else _SCRATCH
+        stacked = _with_entries(layers)
+        chain = self._chains(stacked)[-1] if stacked else _SCRATCH
         return Active(claim.name, chain, overlay, self.recorded(layers))
 
     @_disk()
@@ -228,7 +234,8 @@ class OverlaySnapshotter:
         """Make the upper directory the committed tree of parent + layer, unless there is one."""
         chain = _next_chain(active.parent, layer.diff_id)
         upper = self._open_upper(active)
-        if self._known(chain) is None and not self._apart:
+        needs_tree = layer.diff_id != _NOTHING and not self._apart
+        if needs_tree and self._known(chain) is None:
             with self._trees.adopt(upper, self._actives, f"{active.key}/upper") as claim:
                 self._name(chain, claim.name)
         else:
@@ -359,6 +366,10 @@ class OverlaySnapshotter:
         claim = self._held.pop(key, None)
         if claim is not None:
             self._remover.remove(claim)
+
+
+def _with_entries(layers: Sequence[Layer]) -> tuple[Layer, ...]:
+    return tuple(layer for layer in layers if layer.diff_id != _NOTHING)
 
 
 def _next_chain(parent: Digest, diff_id: Digest) -> Digest:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 # name by name when there is nothing else, which spares listing each of them.
 _WORK = "work"  # the kernel's own directory in the one it is given is called that, too
 _OWN = f"{_WORK}/{_WORK}"
+_UPPER = "upper"
 _USUAL_FILE = f"{_OWN}/incompat/volatile/dirty"
 _USUAL = (f"{_OWN}/incompat/volatile", f"{_OWN}/incompat", _OWN, _WORK)
 
@@ -67,6 +68,8 @@ def _remove_usual(parent_fd: int, claim: Claim) -> bool:
         os.unlink(_USUAL_FILE, dir_fd=claim.fd)
         for name in _USUAL:
             os.rmdir(name, dir_fd=claim.fd)
+        with contextlib.suppress(FileNotFoundError):  # moved away, or left empty
+            os.rmdir(_UPPER, dir_fd=claim.fd)
         os.rmdir(claim.name, dir_fd=parent_fd)
     except OSError:
         return False

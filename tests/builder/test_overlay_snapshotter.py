@@ -357,6 +357,29 @@ def test_a_change_of_nothing_is_written_once(namespace):
     namespace(body)
 
 
+def test_a_layer_without_entries_has_no_tree(namespace):
+    """It changes nothing: it is neither kept, extracted nor mounted, and counts for no limit."""
+
+    def body(world):
+        below = base(world, f=b"1")
+        lowers = world.snapshotter.lowers([below])
+        active = world.snapshotter.prepare([below])
+        nothing = world.snapshotter.diff(active, [])
+        world.snapshotter.commit(active, nothing)
+        assert world.snapshotter.lowers([below, *[nothing] * 600]) == lowers
+        alone = world.snapshotter.prepare([nothing])
+        assert world.look(alone) == {}
+        active = world.snapshotter.prepare([nothing, below, nothing])
+        world.change(active, {"g": b"2"})
+        layer = world.snapshotter.diff(active, [])
+        world.snapshotter.commit(active, layer)
+        after = world.snapshotter.lowers([nothing, below, nothing, layer, nothing])
+        assert after[1:] == lowers
+        assert world.snapshotter.lowers([below, layer]) == after
+
+    namespace(body)
+
+
 def test_five_hundred_lowers_mount(namespace):
     """F12, R46: names are short enough for mount(2)'s one page of options."""
 
