@@ -84,7 +84,9 @@ class LaunchedSandbox:
 
         Call after enter_namespace() and before any thread is started.
         """
-        return cls._start(scratch, functools.partial(_keep, run_step), notified=True)
+        return cls._start(
+            scratch, functools.partial(_keep, run_step), notified=run_step is init.run
+        )
 
     @classmethod
     def start_plain(cls, scratch: str, emulators: tuple[Emulator, ...] = ()) -> Self:
@@ -227,7 +229,8 @@ def _keep(
 ) -> NoReturn:
     """Hold the launcher: it dies with us, and we with the builder."""
     _settle(control, tools, parent)
-    _hand_devices_over(control)
+    if run_step is init.run:  # an OCI runtime makes devices itself, or mounts them if refused
+        _hand_devices_over(control)
     syscalls.unshare(syscalls.CLONE_NEWPID)
     pid = os.fork()
     if pid == 0:
