@@ -19,6 +19,29 @@ RUN mkdir -p /w/a/b && chown 3:4 /w/a && mkdir -m 2770 /w/g && chgrp 5 /w/g && m
  && echo x > /w/h && chown 7 /w/h && ln /w/h /w/c
 RUN /hostile {seed} > /log 2>&1
 """
+LIMITED = """\
+FROM {base}
+COPY --chmod=755 wide /wide
+RUN /wide > /log 2>&1
+"""
+WIDE = r"""
+#include <stdio.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+int main(void) {
+  struct rlimit limit = {1, 1};
+  long wide = 1L << 32 | RLIMIT_MSGQUEUE;
+  if (setgid(7) || setuid(8)) return 1;
+  syscall(SYS_prlimit64, 0, wide, &limit, 0);
+  printf("%d\n", geteuid());
+#ifdef SYS_setrlimit
+  syscall(SYS_setrlimit, wide, &limit);
+#endif
+  printf("%d %d\n", geteuid(), setuid(0));
+  return 0;
+}
+"""
 KINDS = [
     pytest.param("single", id="single"),
     pytest.param("emulate", id="emulate"),
@@ -64,3 +87,13 @@ def test_random_and_hostile_calls_answer_alike(request, busybox, tmp_path, kind,
     assert layer.keys() == reference.keys()
     for name, entry in reference.items():
         assert layer[name][:4] == entry[:4], name
+
+
+@pytest.mark.parametrize("kind", KINDS[:2])
+def test_nobody_gets_roots_identity_by_a_wide_number(request, busybox, tmp_path, kind):
+    """The kernel reads half of a register where it takes an int: so is the limit of identities told."""
+    pybuild = account(request, kind)
+    program = compiled(tmp_path, "wide", WIDE)
+    context = pybuild.context(f"wide-{kind}", LIMITED.format(base=busybox), {"wide": program})
+    for log, _ in both(pybuild, context, kind):
+        assert log == ["8", "8 -1"]

@@ -22,4 +22,7 @@ def compile_twins() -> None:
 
 def _is_fresh(source: Path) -> bool:
     library = source.with_suffix(".so")
-    return library.exists() and library.stat().st_mtime >= source.stat().st_mtime
+    parts = (source, *source.parent.glob("*.h"))
+    return library.exists() and all(
+        library.stat().st_mtime >= part.stat().st_mtime for part in parts
+    )

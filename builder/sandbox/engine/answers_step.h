@@ -126,15 +126,16 @@ static bool is_root(const struct answers *step, uint32_t task)
     return who && !who->euid;
 }
 
-/* The limit that carries identities stays as it is. */
+/* The limit that carries identities stays as it is; the kernel reads half of its register. */
 static enum outcome limits(const struct notice *notice)
 {
-    return notice->arguments[2] && notice->arguments[1] == RLIMIT_MSGQUEUE ? ASK : CONTINUE;
+    bool is_ours = (uint32_t)notice->arguments[1] == RLIMIT_MSGQUEUE;
+    return notice->arguments[2] && is_ours ? ASK : CONTINUE;
 }
 
 static enum outcome one_limit(const struct notice *notice)
 {
-    return notice->arguments[0] == RLIMIT_MSGQUEUE ? ASK : CONTINUE;
+    return (uint32_t)notice->arguments[0] == RLIMIT_MSGQUEUE ? ASK : CONTINUE;
 }
 
 #endif

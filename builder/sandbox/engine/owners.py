@@ -173,10 +173,11 @@ def chroot(step: Step, request: Request) -> int:
 def limits(step: Step, request: Request) -> int:
     """The limit that carries identities stays as it is."""
     del step
-    return 0 if request.arguments[2] and request.arguments[1] == identities.LIMIT else CONTINUE
+    wanted, new = request.arguments[1:3]
+    return 0 if new and signed(wanted) == identities.LIMIT else CONTINUE
 
 
 def set_limit(step: Step, request: Request) -> int:
     """The same for setrlimit."""
     del step
-    return 0 if request.arguments[0] == identities.LIMIT else CONTINUE
+    return 0 if signed(request.arguments[0]) == identities.LIMIT else CONTINUE

@@ -61,11 +61,11 @@ def _limits(step: Step, request: Request) -> int:
     target, resource, new = request.arguments[:3]
     if signed(target) and not step.is_ours(signed(target)):
         fail(errno.ESRCH)
-    return 0 if new and resource == identities.LIMIT else CONTINUE
+    return 0 if new and signed(resource) == identities.LIMIT else CONTINUE
 
 
 def _set_limit(_step: Step, request: Request) -> int:
-    return 0 if request.arguments[0] == identities.LIMIT else CONTINUE
+    return 0 if signed(request.arguments[0]) == identities.LIMIT else CONTINUE
 
 
 def _kill(step: Step, request: Request) -> int:
