@@ -92,7 +92,8 @@ class OverlaySnapshotter:
         self._devices = DeviceLayers(store)
         self._trees = Directories.open(os.path.join(root, "snapshots"))
         self._actives = Directories.open(os.path.join(root, "active"))
-        self._names = Seals(names, self._trees, boot or Boot(), self._throw)
+        self._remover = Remover(self._actives)
+        self._names = Seals(names, self._trees, boot or Boot(), self._remover.take)
         self._apart = os.fstat(self._trees.fd).st_dev != os.fstat(self._actives.fd).st_dev
         self._hides = not self._apart or can_hide(self._trees.fd)
         self._guard = Lock()
@@ -103,7 +104,6 @@ class OverlaySnapshotter:
         self._absent: set[bytes] = set()  # what committed trees were seen to lack
         self._has_places = False
         self._nothing: Layer | None = None  # the layer without entries, once one was written
-        self._remover = Remover(self._actives)
 
     def __enter__(self) -> Self:
         """Use for a with-block."""
@@ -340,14 +340,6 @@ class OverlaySnapshotter:
         if winner != name:
             self._trees.remove(name)
         return winner
-
-    def _throw(self, name: str) -> None:
-        """Have a tree removed that nothing names."""
-        claim = self._actives.claim()
-        with contextlib.suppress(OSError):  # apart: it is swept later
-            places = {"src_dir_fd": self._trees.fd, "dst_dir_fd": self._actives.fd}
-            os.rename(name, f"{claim.name}/tree", **places)
-        self._remover.remove(claim)
 
     def _open_upper(self, active: Active) -> int:
         if active.key not in self._held:

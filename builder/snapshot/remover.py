@@ -43,6 +43,17 @@ class Remover:
                 self._thread = threading.Thread(target=self._run, name="remover")
                 self._thread.start()
 
+    def take(self, source: Directories, name: str) -> None:
+        """Remove a directory of another place soon, or at once where it cannot be moved."""
+        claim = self._directories.claim()
+        try:
+            to = f"{claim.name}/taken"
+            os.rename(name, to, src_dir_fd=source.fd, dst_dir_fd=self._directories.fd)
+        except OSError:  # another file system, or one that moves no directories
+            source.remove(name)
+        finally:
+            self.remove(claim)
+
     def finish(self) -> None:
         """Wait until everything is removed; more can be removed afterwards."""
         with self._lock:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from builder.snapshot.names import SnapshotNames
     from cache.spec.digest import Digest
 
+    Throw = Callable[[Directories, str], None]
     Written = Callable[[], bool | None]  # whether it is; None for not yet
 
 SEALED = "sealed"
@@ -85,10 +86,8 @@ class Boot:
 class Seals:
     """Names of the trees that can be believed; the others are forgotten and thrown away."""
 
-    def __init__(
-        self, names: SnapshotNames, trees: Directories, boot: Boot, throw: Callable[[str], None]
-    ) -> None:
-        """Keep marks in `names`; `throw` gets the names of trees that nothing names any more."""
+    def __init__(self, names: SnapshotNames, trees: Directories, boot: Boot, throw: Throw) -> None:
+        """Keep marks in `names`; `throw` gets trees that nothing names any more."""
         self._names = names
         self._trees = trees
         self._boot = boot
@@ -108,7 +107,7 @@ class Seals:
         if changed is None or not self._boot.believes(mark):
             # Another process may have made it anew meanwhile: only what we saw is dropped.
             if self._names.replace(chain, noted, None) and changed is not None:
-                self._throw(name)
+                self._throw(self._trees, name)
             return None
         if mark == self._boot.name != "" and time.time() - changed >= self._boot.settled_seconds:
             with self._guard:

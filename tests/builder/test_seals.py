@@ -284,7 +284,7 @@ def test_only_what_was_seen_is_dropped(tmp_path):
 
         names = Overtaken()
         names.put(CHAIN, f"{old.name} {BEFORE}")
-        seals = Seals(names, trees, Boot(NOW), thrown.append)
+        seals = Seals(names, trees, Boot(NOW), lambda *gone: thrown.append(gone))
         assert seals.get(CHAIN) is None
         assert thrown == []
         assert seals.put(CHAIN, "late") == new.name

@@ -16,6 +16,8 @@ from support.namespaces import mount, people, run_in_namespace
 from support.overlay_world import OverlayWorld
 
 from builder.snapshot.directories import Directories
+from builder.snapshot.overlay import OverlaySnapshotter
+from builder.snapshot.seals import Boot
 from cache.archive.entry import Entry, Kind
 from cache.spec.oci import chain_id
 
@@ -71,6 +73,22 @@ def test_contract(apart, check):
     apart(check)
 
 
+def check_trees_of_another_boot_are_made_anew(world):
+    """Trees that cannot be moved away are removed where they lie (S-R37)."""
+    stack = [base(world, a=b"1", b=b"2")]
+
+    def lowers(boot):
+        with OverlaySnapshotter(
+            world.root, world.layers, world.names, keep_owner=world.many_ids, boot=Boot(boot)
+        ) as snapshotter:
+            return snapshotter.lowers(stack)
+
+    before, after = lowers("before"), lowers("after")
+    assert before != after == lowers("after")
+    assert sorted(os.listdir(world.snapshotter.base)) == sorted(after)
+    assert os.listdir(f"{world.root}/active") == []
+
+
 def check_committed_layer_is_extracted_again(world):
     """The upper goes with its step; the next one finds the same tree, from the layer."""
     stack = [base(world, a=b"1", b=b"2")]
@@ -111,6 +129,7 @@ def check_whole_trees_are_kept_apart_from_others(world):
     "check",
     [
         check_committed_layer_is_extracted_again,
+        check_trees_of_another_boot_are_made_anew,
         check_layer_that_removes_stands_whole,
         check_whole_trees_are_kept_apart_from_others,
     ],
