@@ -122,8 +122,8 @@ def test_a_tree_of_this_boot_is_used_as_it_lies(world):
     assert world.trees(NOW) == before
     with world.overlay(NOW) as snapshotter:
         active = snapshotter.prepare(world.stack)
-        layer = world.layers.make([])
-        snapshotter.commit(active, layer)
+        Path(active.root.upper, "new").write_bytes(b"y")
+        snapshotter.commit(active, snapshotter.diff(active, []))
     (left,) = set(world.names.by_chain.values()) - {f"{name} {NOW}" for name in before}
     assert left.endswith(f" {NOW}")
 
