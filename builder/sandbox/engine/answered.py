@@ -17,14 +17,17 @@ from builder.sandbox.engine.incoming import drain
 from cache import native
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from builder.sandbox.engine.identities import Identities
     from builder.sandbox.engine.kernel import Request
     from builder.sandbox.engine.records import Records
 
-_REVISION = 3
+_REVISION = 4
 _CALL, _HAPPENED = 0, 1
+_COUNTS = frozenset({"answers_call", "answers_wait", "answers_changes"})
+_MOST_CHANGES = 256
+_CHANGE = struct.Struct("=3Q2q")
 _STRUCT_CALL = struct.Struct("=B6bxI")
 _NOTICE_SIZE = 80  # struct seccomp_notif
 
@@ -51,8 +54,15 @@ class Kind(enum.IntEnum):
     EMULATE_STATUS = 17
     EMULATE_ACCESS = 18
     EMULATE_OPEN = 19
-    EMULATE_REMOVE = 20
-    EMULATE_RENAME = 21
+    EMULATE_CREATE = 20
+    EMULATE_MKDIR = 21
+    EMULATE_SYMLINK = 22
+    EMULATE_LINK = 23
+    EMULATE_REMOVE = 24
+    EMULATE_RENAME = 25
+    EMULATE_MODE = 26
+    EMULATE_OWN = 27
+    EMULATE_TIMES = 28
 
 
 class Texts(enum.IntEnum):
@@ -61,6 +71,22 @@ class Texts(enum.IntEnum):
     SEEDS = 0
     LINKS = 1
     HOT = 2
+
+
+class Changed(enum.IntEnum):
+    """What is to be done to a record, as in answers_step.h."""
+
+    FORGET = 0
+    OWN = 1
+
+
+class Change(NamedTuple):
+    """A change of a record; ids are -1 where they stay."""
+
+    kind: Changed
+    key: tuple[int, int]
+    uid: int
+    gid: int
 
 
 class Call(NamedTuple):
@@ -101,7 +127,8 @@ def load() -> ctypes.CDLL | None:
     for name, arguments in {
         "answers_call": (number, ctypes.c_char_p),
         "answers_tree": (number, wide, ctypes.c_int64),
-        "answers_identity": (wide, ctypes.c_uint32, ctypes.c_uint32, number),
+        "answers_identity": (wide, *(ctypes.c_uint32,) * 4, number),
+        "answers_changes": (pointer,),
         "answers_own": (ctypes.c_uint32, ctypes.c_uint32),
         "answers_record": (wide, wide, *(ctypes.c_int64,) * 3, wide),
         "answers_forget": (wide, wide),
@@ -112,7 +139,7 @@ def load() -> ctypes.CDLL | None:
     }.items():
         function = getattr(library, name)  # which is kept; that of library[name] is not
         function.argtypes = (pointer, *arguments)
-        function.restype = number if name in {"answers_call", "answers_wait"} else None
+        function.restype = number if name in _COUNTS else None
     return library
 
 
@@ -130,6 +157,10 @@ class Answers:
         self._notice = bytearray(_NOTICE_SIZE)
         self._place = ctypes.addressof((ctypes.c_char * _NOTICE_SIZE).from_buffer(self._notice))
         self._wait = library.answers_wait
+        self._changes = bytearray(_MOST_CHANGES * _CHANGE.size)
+        self._changes_at = ctypes.addressof(
+            (ctypes.c_char * len(self._changes)).from_buffer(self._changes)
+        )
 
     def calls(self, known: Mapping[str, Call]) -> None:
         """How calls are looked at, by name; those that this machine has not are left out."""
@@ -178,10 +209,16 @@ class Answers:
         while self._identities < len(known):
             who = known[self._identities]
             settled = who == who._replace(suid=who.euid, sgid=who.egid, keeps=False, capable=False)
-            self._library.answers_identity(
-                self._step, identities.base, who.euid, who.egid, int(settled)
-            )
+            numbers = (who.ruid, who.euid, who.egid, who.umask)
+            self._library.answers_identity(self._step, identities.base, *numbers, int(settled))
             self._identities += 1
+
+    def changes(self) -> Iterator[Change]:
+        """What was done to records since the last time, in order."""
+        count = self._library.answers_changes(self._step, self._changes_at)
+        for at in range(0, count * _CHANGE.size, _CHANGE.size):
+            kind, device, inode, uid, gid = _CHANGE.unpack_from(self._changes, at)
+            yield Change(Changed(kind), (device, inode), uid, gid)
 
     def wait(self) -> tuple[int, bytearray]:
         """Wait until something is left to Python; what, and a notification if that is a call."""
@@ -192,10 +229,15 @@ class Sifted:
     """The calls that the library leaves to Python (implements Incoming)."""
 
     def __init__(
-        self, answers: Answers, signals: int, mirror: Callable[[Answers], Callable[[], None]]
+        self,
+        answers: Answers,
+        records: Records,
+        signals: int,
+        mirror: Callable[[Answers], Callable[[], None]],
     ) -> None:
         """`mirror` tells the library of the step; what it returns does so again."""
         self._answers = answers
+        self._records = records
         self._signals = signals
         self._refresh = mirror(answers)
 
@@ -204,8 +246,16 @@ class Sifted:
         self._refresh()
         while True:
             what, notice = self._answers.wait()
+            for change in self._answers.changes():
+                self._take_over(change)
             if what == _CALL:
                 return kernel.request_of(notice)
             if what == _HAPPENED:
                 drain(self._signals)
                 return None
+
+    def _take_over(self, change: Change) -> None:
+        if change.kind is Changed.FORGET:
+            self._records.forget(change.key)
+        else:
+            self._records.own(change.key, change.uid, change.gid)

@@ -5,6 +5,7 @@
  * Python is asked. One thread at a time.
  */
 #include "answers_border.h"
+#include "answers_changes.h"
 #include "answers_chroot.h"
 #include "answers_emulate.h"
 #include "answers_step.h"
@@ -12,11 +13,11 @@
 
 #include <poll.h>
 
-#define REVISION 3
+#define REVISION 4
 #define EXPORTED __attribute__((visibility("default")))
 
 /* What a wait ends with. */
-enum { CALL, HAPPENED, INTERRUPTED };
+enum { CALL, HAPPENED, AGAIN };
 /* Sets of texts that Python fills. */
 enum { SEEDS, LINKS, HOT };
 
@@ -71,8 +72,8 @@ EXPORTED void answers_own(struct answers *step, uint32_t uid, uint32_t gid)
 }
 
 /* Identities keep their numbers: this one is the next. */
-EXPORTED void answers_identity(struct answers *step, uint64_t limit, uint32_t euid, uint32_t egid,
-                               int settled)
+EXPORTED void answers_identity(struct answers *step, uint64_t limit, uint32_t ruid, uint32_t euid,
+                               uint32_t egid, uint32_t umask, int settled)
 {
     size_t size = (step->identity_count + 1) * sizeof(struct identity);
     struct identity *larger = realloc(step->identities, size);
@@ -82,7 +83,7 @@ EXPORTED void answers_identity(struct answers *step, uint64_t limit, uint32_t eu
     }
     step->limit = limit;
     step->identities = larger;
-    larger[step->identity_count++] = (struct identity){euid, egid, settled != 0};
+    larger[step->identity_count++] = (struct identity){ruid, euid, egid, umask, settled != 0};
 }
 
 /* An id or mode is -1 where it is the kernel's. */
@@ -121,8 +122,17 @@ EXPORTED void answers_place(struct answers *step, const char *path)
         step->broken = true;
 }
 
+/* What Python has to do to its records since the last time, in order; how many there are. */
+EXPORTED size_t answers_changes(struct answers *step, struct change changes[MOST_CHANGES])
+{
+    size_t count = step->change_count;
+    memcpy(changes, step->changes, count * sizeof *changes);
+    step->change_count = 0;
+    return count;
+}
+
 /* Of a call: whether it goes on, was answered, or is Python's. */
-static enum outcome decide(const struct answers *step, const struct notice *notice)
+static enum outcome decide(struct answers *step, const struct notice *notice)
 {
     if (step->broken || notice->architecture != ARCHITECTURE || notice->number < 0 ||
         notice->number >= NUMBERS)
@@ -168,7 +178,22 @@ static enum outcome decide(const struct answers *step, const struct notice *noti
     case EMULATE_ACCESS:
         return emulate_access(step, notice, call);
     case EMULATE_OPEN:
-        return emulate_open(step, notice, call);
+        return notice->arguments[call->flags] & O_CREAT ? emulate_create(step, notice, call)
+                                                        : emulate_open(step, notice, call);
+    case EMULATE_CREATE:
+        return emulate_create(step, notice, call);
+    case EMULATE_MKDIR:
+        return emulate_mkdir(step, notice, call);
+    case EMULATE_SYMLINK:
+        return emulate_symlink(step, notice, call);
+    case EMULATE_LINK:
+        return emulate_link(step, notice, call);
+    case EMULATE_MODE:
+        return emulate_mode(step, notice, call);
+    case EMULATE_OWN:
+        return emulate_own(step, notice, call);
+    case EMULATE_TIMES:
+        return emulate_times(step, notice, call);
     case EMULATE_REMOVE:
         return emulate_remove(step, notice, call);
     case EMULATE_RENAME:
@@ -184,8 +209,10 @@ EXPORTED int answers_wait(struct answers *step, struct notice *notice)
 {
     struct pollfd waiting[] = {{step->signals, POLLIN, 0}, {step->listener, POLLIN, 0}};
     for (;;) {
+        if (step->change_count == MOST_CHANGES)
+            return AGAIN;
         if (poll(waiting, 2, -1) < 0)
-            return INTERRUPTED; /* Python handles signals */
+            return AGAIN; /* Python handles signals */
         if (waiting[0].revents)
             return HAPPENED;
         if (!(waiting[1].revents & POLLIN)) {

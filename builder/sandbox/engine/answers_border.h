@@ -21,8 +21,10 @@
 
 #if defined(__x86_64__)
 #define ARCHITECTURE 0xC000003Eu
+#define LARGE 0100000u /* O_LARGEFILE as programs say it */
 #elif defined(__aarch64__)
 #define ARCHITECTURE 0xC00000B7u
+#define LARGE 0400000u
 #else
 #error "no table of system calls for this machine"
 #endif

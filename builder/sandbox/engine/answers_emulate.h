@@ -10,7 +10,7 @@
 #include "answers_chroot.h"
 
 #define UNSURE INT32_MIN /* beside fds and errnos as negative numbers */
-#define EXISTING (O_ACCMODE | O_CLOEXEC | O_DIRECTORY | O_NOFOLLOW | O_NONBLOCK | O_APPEND | O_NOCTTY | O_LARGEFILE)
+#define EXISTING (O_ACCMODE | O_CLOEXEC | O_DIRECTORY | O_NOFOLLOW | O_NONBLOCK | O_APPEND | O_NOCTTY | LARGE)
 #define STATUS_FLAGS (AT_SYMLINK_NOFOLLOW | AT_EMPTY_PATH | AT_NO_AUTOMOUNT | 0x6000u)
 #define EFFECTIVE 0x200u /* AT_EACCESS */
 #define ANY_EXECUTE 0111u
@@ -148,7 +148,8 @@ static enum outcome emulate_access(const struct answers *step, const struct noti
     struct stat status;
     struct named named = named_by(call, notice);
     uint32_t wanted = (uint32_t)notice->arguments[call->at];
-    if (named.flags & ~(STATUS_FLAGS | EFFECTIVE) || wanted & ~7u || step->facts.restricted ||
+    if (named.flags & ~(STATUS_FLAGS | EFFECTIVE) || wanted & ~7u ||
+        !is_really_root(step, notice->task) ||
         read_path(notice->task, named.address, path) < 1)
         return ASK;
     uint64_t flags = O_PATH | (named.flags & AT_SYMLINK_NOFOLLOW ? O_NOFOLLOW : 0);
@@ -203,20 +204,10 @@ static enum outcome give(const struct answers *step, const struct notice *notice
     return error && error != ENOENT ? answer(step, notice, 0, error) : ANSWERED;
 }
 
-static enum outcome emulate_open(const struct answers *step, const struct notice *notice,
-                                 const struct call *call)
+/* Give what was opened to who asked, with the flags that were asked for; it is closed here. */
+static enum outcome hand_over(const struct answers *step, const struct notice *notice, int fd,
+                              uint32_t flags)
 {
-    char path[PAGE];
-    struct named named = named_by(call, notice);
-    uint32_t flags = named.flags;
-    if (flags & ~(uint32_t)EXISTING || (flags & O_ACCMODE) == O_ACCMODE ||
-        !is_root(step, notice->task) || read_path(notice->task, named.address, path) < 1)
-        return ASK;
-    int fd = open_existing(step, notice, named, path);
-    if (fd == UNSURE)
-        return ASK;
-    if (fd < 0)
-        return answer(step, notice, 0, -fd);
     if (!(flags & O_NONBLOCK) && fcntl(fd, F_SETFL, (int)(flags & O_APPEND)) < 0) {
         close(fd);
         return ASK;
@@ -224,97 +215,28 @@ static enum outcome emulate_open(const struct answers *step, const struct notice
     return give(step, notice, fd, flags);
 }
 
-/* The last name of a path, and its directory opened. */
-struct last {
-    int parent; /* an fd, an errno that is the answer, or UNSURE */
-    char name[NAME_MAX + 2]; /* with the slash that it was written with */
-    size_t length; /* without */
-    struct stat status;
-    int error; /* of the status */
-};
-
-/* Split a path of root's; what is no name, or too long, is UNSURE. */
-static void open_parent(const struct answers *step, uint32_t task, struct named named,
-                        struct last *last)
+static enum outcome open_and_give(const struct answers *step, const struct notice *notice,
+                                  struct named named, uint32_t flags)
 {
-    char path[PAGE], whole[ROOM];
-    last->parent = UNSURE;
-    if (step->facts.roots_differ || read_path(task, named.address, path) < 1)
-        return;
-    const char *found = absolute(step, task, named.directory, path, whole);
-    if (!found)
-        return;
-    size_t length = strlen(found), end = length;
-    while (end && found[end - 1] == '/')
-        end--;
-    size_t start = end;
-    while (start && found[start - 1] != '/')
-        start--;
-    last->length = end - start;
-    if (!start || !last->length || last->length > NAME_MAX)
-        return;
-    memcpy(last->name, found + start, last->length);
-    last->name[last->length] = 0;
-    if (!strcmp(last->name, ".") || !strcmp(last->name, ".."))
-        return;
-    char above[ROOM];
-    memcpy(above, found, start);
-    above[start] = 0; /* ends with a slash: a directory, links to one followed */
-    last->parent = open_absolute(step, above, O_PATH | O_DIRECTORY);
-    if (last->parent < 0)
-        return;
-    last->error = fstatat(last->parent, last->name, &last->status, AT_SYMLINK_NOFOLLOW) ? errno : 0;
-    if (end < length)
-        strcpy(last->name + last->length, "/");
+    char path[PAGE];
+    if (read_path(notice->task, named.address, path) < 1)
+        return ASK;
+    named.flags = flags;
+    int fd = open_existing(step, notice, named, path);
+    if (fd == UNSURE)
+        return ASK;
+    return fd < 0 ? answer(step, notice, 0, -fd) : hand_over(step, notice, fd, flags);
 }
 
-/* Removing what is not there; what is there Python removes, for its record may have to go. */
-static enum outcome emulate_remove(const struct answers *step, const struct notice *notice,
-                                   const struct call *call)
+static enum outcome emulate_open(const struct answers *step, const struct notice *notice,
+                                 const struct call *call)
 {
-    struct last last;
-    if (!is_root(step, notice->task) || (call->flags >= 0 && notice->arguments[call->flags] & ~0x200u))
+    struct named named = named_by(call, notice);
+    uint32_t flags = named.flags;
+    if (flags & ~(uint32_t)EXISTING || (flags & O_ACCMODE) == O_ACCMODE ||
+        !is_root(step, notice->task))
         return ASK;
-    open_parent(step, notice->task, named_by(call, notice), &last);
-    if (last.parent == UNSURE)
-        return ASK;
-    if (last.parent < 0)
-        return answer(step, notice, 0, -last.parent);
-    close(last.parent);
-    return last.error == ENOENT ? answer(step, notice, 0, ENOENT) : ASK;
-}
-
-/* Rename where that changes nothing that is recorded. */
-static enum outcome rename_opened(const struct answers *step, const struct notice *notice,
-                                  const struct last *old, const struct last *new)
-{
-    if ((old->error && old->error != ENOENT) || (new->error && new->error != ENOENT))
-        return ASK;
-    if (old->error)
-        return answer(step, notice, 0, ENOENT);
-    if (!new->error && find(&step->records, new->status.st_dev, new->status.st_ino))
-        return ASK;
-    long failed = syscall(SYS_renameat2, old->parent, old->name, new->parent, new->name, 0);
-    return answer(step, notice, 0, failed < 0 ? errno : 0);
-}
-
-static enum outcome emulate_rename(const struct answers *step, const struct notice *notice,
-                                   const struct call *call)
-{
-    struct last old, new;
-    if (!is_root(step, notice->task) || (call->flags >= 0 && notice->arguments[call->flags]))
-        return ASK;
-    open_parent(step, notice->task, named_by(call, notice), &old);
-    if (old.parent < 0)
-        return ASK;
-    enum outcome outcome = ASK;
-    open_parent(step, notice->task, other_named_by(call, notice), &new);
-    if (new.parent >= 0) {
-        outcome = rename_opened(step, notice, &old, &new);
-        close(new.parent);
-    }
-    close(old.parent);
-    return outcome;
+    return open_and_give(step, notice, named, flags);
 }
 
 #endif

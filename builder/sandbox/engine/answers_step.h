@@ -7,6 +7,7 @@
 
 #define NUMBERS 512 /* of system calls */
 #define MOST_PLACES 256
+#define MOST_CHANGES 256 /* told to Python at once */
 #define BEGINNING 3 /* characters by which most paths are told from those of places */
 
 /* What is done with a call; Python's answered.py has the same numbers. */
@@ -31,8 +32,23 @@ enum kind {
     EMULATE_STATUS,
     EMULATE_ACCESS,
     EMULATE_OPEN,
+    EMULATE_CREATE,
+    EMULATE_MKDIR,
+    EMULATE_SYMLINK,
+    EMULATE_LINK,
     EMULATE_REMOVE,
     EMULATE_RENAME,
+    EMULATE_MODE,
+    EMULATE_OWN,
+    EMULATE_TIMES,
+};
+
+/* What Python has to do to its records. */
+enum change_kind { CHANGE_FORGET, CHANGE_OWN };
+
+struct change {
+    uint64_t kind, device, inode;
+    int64_t uid, gid; /* -1 to keep */
 };
 
 struct call { /* positions of arguments, -1 for none */
@@ -56,7 +72,7 @@ struct facts { /* written by Python before each wait */
 };
 
 struct identity {
-    uint32_t euid, egid;
+    uint32_t ruid, euid, egid, umask;
     bool settled; /* nothing changes when a program is executed that is not set-id */
 };
 
@@ -76,6 +92,8 @@ struct answers {
     char *root_name; /* what the kernel calls the root */
     char *places[MOST_PLACES]; /* where what would be mounts is seen: absolute paths */
     size_t place_count;
+    struct change changes[MOST_CHANGES];
+    size_t change_count;
 };
 
 struct named { /* what a call names */
@@ -124,6 +142,15 @@ static bool is_root(const struct answers *step, uint32_t task)
         return true;
     const struct identity *who = identity_of(step, task);
     return who && !who->euid;
+}
+
+/* The same for who is asked by real ids. */
+static bool is_really_root(const struct answers *step, uint32_t task)
+{
+    if (!step->facts.restricted)
+        return true;
+    const struct identity *who = identity_of(step, task);
+    return who && !who->euid && !who->ruid;
 }
 
 /* The limit that carries identities stays as it is; the kernel reads half of its register. */

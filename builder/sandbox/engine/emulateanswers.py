@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from builder.sandbox.engine.view import Place
 
 _LINK, _FD = AT_SYMLINK_NOFOLLOW, AT_EMPTY_PATH
-_STATUS, _ACCESS, _OPEN = Kind.EMULATE_STATUS, Kind.EMULATE_ACCESS, Kind.EMULATE_OPEN
+_REMOVE_DIRECTORY = 0x200
+_STATUS, _ACCESS = Kind.EMULATE_STATUS, Kind.EMULATE_ACCESS
+_MODE, _OWN = Kind.EMULATE_MODE, Kind.EMULATE_OWN
 _REMOVE, _RENAME = Kind.EMULATE_REMOVE, Kind.EMULATE_RENAME
 CALLS: dict[str, Call] = {
     "stat": Call(_STATUS, path=0, at=1),
@@ -25,14 +27,31 @@ CALLS: dict[str, Call] = {
     "access": Call(_ACCESS, path=0, at=1),
     "faccessat": Call(_ACCESS, directory=0, path=1, at=2),
     "faccessat2": Call(_ACCESS, directory=0, path=1, flags=3, at=2),
-    "open": Call(_OPEN, path=0, flags=1),
-    "openat": Call(_OPEN, directory=0, path=1, flags=2),
+    "open": Call(Kind.EMULATE_OPEN, path=0, flags=1, at=2),
+    "openat": Call(Kind.EMULATE_OPEN, directory=0, path=1, flags=2, at=3),
+    "creat": Call(Kind.EMULATE_CREATE, path=0, at=1),
+    "mkdir": Call(Kind.EMULATE_MKDIR, path=0, at=1),
+    "mkdirat": Call(Kind.EMULATE_MKDIR, directory=0, path=1, at=2),
+    "symlink": Call(Kind.EMULATE_SYMLINK, path=1),
+    "symlinkat": Call(Kind.EMULATE_SYMLINK, directory=1, path=2),
+    "link": Call(Kind.EMULATE_LINK, path=0, other_path=1),
+    "linkat": Call(
+        Kind.EMULATE_LINK, directory=0, path=1, flags=4, other_directory=2, other_path=3
+    ),
     "unlink": Call(_REMOVE, path=0),
-    "rmdir": Call(_REMOVE, path=0),
+    "rmdir": Call(_REMOVE, path=0, fixed=_REMOVE_DIRECTORY),
     "unlinkat": Call(_REMOVE, directory=0, path=1, flags=2),
     "rename": Call(_RENAME, path=0, other_path=1),
     "renameat": Call(_RENAME, directory=0, path=1, other_directory=2, other_path=3),
     "renameat2": Call(_RENAME, directory=0, path=1, flags=4, other_directory=2, other_path=3),
+    "chmod": Call(_MODE, path=0, at=1),
+    "fchmod": Call(_MODE, directory=0, fixed=_FD, at=1),
+    "fchmodat": Call(_MODE, directory=0, path=1, at=2),
+    "chown": Call(_OWN, path=0, at=1),
+    "lchown": Call(_OWN, path=0, fixed=_LINK, at=1),
+    "fchown": Call(_OWN, directory=0, fixed=_FD, at=1),
+    "fchownat": Call(_OWN, directory=0, path=1, flags=4, at=2),
+    "utimensat": Call(Kind.EMULATE_TIMES, directory=0, path=1, flags=3, at=2),
     "prlimit64": Call(Kind.EMULATE_LIMITS),
 }
 

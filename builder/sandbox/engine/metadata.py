@@ -32,7 +32,6 @@ _KNOWN_FLAGS = _STATX_FLAGS | AT_SYMLINK_NOFOLLOW | AT_EMPTY_PATH | 0x800
 _WRITE = 2
 _RIGHTS = 7  # read, write, execute
 _MICRO = 1_000_000
-_CAPABILITY = b"security.capability"
 
 
 def _named(step: Step, request: Request, directory: int, address: int, flags: int) -> int:
@@ -144,12 +143,7 @@ def _chown(step: Step, task: int, fd: int, uid: int, gid: int) -> None:
     uid, gid = signed(uid), signed(gid)
     require_owner_change(step, task, fd, uid, gid)
     touch(fd)
-    record = step.records.make(key)
-    if uid != _UNCHANGED:
-        record.uid = uid & 0xFFFFFFFF
-    if gid != _UNCHANGED:
-        record.gid = gid & 0xFFFFFFFF
-    record.xattrs.pop(_CAPABILITY, None)
+    record = step.records.own(key, uid, gid)
     if stat.S_ISREG(mode) and mode & 0o6000:  # the kernel takes these away, too
         kept = mode & ~stat.S_ISUID
         record.mode = kept & ~stat.S_ISGID if mode & stat.S_IXGRP else kept

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 Key = tuple[int, int]  # device and inode number
 
+_CAPABILITY = b"security.capability"
 KEPT = -1  # an id or mode that is the kernel's
 _AARCH64 = syscalls.MACHINE == "aarch64"
 # Where struct stat has mode, uid, gid and rdev.
@@ -111,6 +112,16 @@ class Records:
         """Let an inode have a record that another one may have, too."""
         self._note(key)
         self._table[key] = record
+
+    def own(self, key: Key, uid: int, gid: int) -> Record:
+        """Record an owner, ids that are KEPT left as they are; a capability goes with it."""
+        record = self.make(key)
+        if uid != KEPT:
+            record.uid = uid & 0xFFFFFFFF
+        if gid != KEPT:
+            record.gid = gid & 0xFFFFFFFF
+        record.xattrs.pop(_CAPABILITY, None)
+        return record
 
     def known(self, fd: int) -> Record | None:
         """What is recorded of the inode of an fd."""

@@ -332,7 +332,8 @@ def _incoming(ready: Ready, signals: int, *, is_logged: bool) -> Incoming:
     library = None if is_logged or ready.mirror is None else answered.load()
     if library is None or ready.mirror is None:
         return Polled(listener, signals)
-    return answered.Sifted(answered.Answers(library, listener, signals), signals, ready.mirror)
+    known = answered.Answers(library, listener, signals)
+    return answered.Sifted(known, ready.step.records, signals, ready.mirror)
 
 
 def _answer(step: Step, request: kernel.Request, handler: Handler) -> None:
