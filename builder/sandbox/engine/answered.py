@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from builder.sandbox.engine.kernel import Request
     from builder.sandbox.engine.records import Records
 
-_REVISION = 4
+_REVISION = 5
 _CALL, _HAPPENED = 0, 1
 _COUNTS = frozenset({"answers_call", "answers_wait", "answers_changes"})
 _MOST_CHANGES = 256
-_CHANGE = struct.Struct("=3Q2q")
+_CHANGE = struct.Struct("=3Q3q")
 _STRUCT_CALL = struct.Struct("=B6bxI")
 _NOTICE_SIZE = 80  # struct seccomp_notif
 
@@ -78,6 +78,7 @@ class Changed(enum.IntEnum):
 
     FORGET = 0
     OWN = 1
+    MODE = 2
 
 
 class Change(NamedTuple):
@@ -87,6 +88,7 @@ class Change(NamedTuple):
     key: tuple[int, int]
     uid: int
     gid: int
+    mode: int
 
 
 class Call(NamedTuple):
@@ -217,8 +219,8 @@ class Answers:
         """What was done to records since the last time, in order."""
         count = self._library.answers_changes(self._step, self._changes_at)
         for at in range(0, count * _CHANGE.size, _CHANGE.size):
-            kind, device, inode, uid, gid = _CHANGE.unpack_from(self._changes, at)
-            yield Change(Changed(kind), (device, inode), uid, gid)
+            kind, device, inode, *rest = _CHANGE.unpack_from(self._changes, at)
+            yield Change(Changed(kind), (device, inode), *rest)
 
     def wait(self) -> tuple[int, bytearray]:
         """Wait until something is left to Python; what, and a notification if that is a call."""
@@ -255,7 +257,10 @@ class Sifted:
                 return None
 
     def _take_over(self, change: Change) -> None:
-        if change.kind is Changed.FORGET:
-            self._records.forget(change.key)
-        else:
-            self._records.own(change.key, change.uid, change.gid)
+        match change.kind:
+            case Changed.FORGET:
+                self._records.forget(change.key)
+            case Changed.OWN:
+                self._records.own(change.key, change.uid, change.gid)
+            case Changed.MODE:
+                self._records.make(change.key).mode = change.mode

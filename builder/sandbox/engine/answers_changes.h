@@ -78,11 +78,18 @@ static void open_maker(const struct answers *step, uint32_t task, struct named n
 }
 
 /* Have Python do to its records what was done to ours. */
-static void tell(struct answers *step, enum change_kind kind, const struct stat *status,
-                 int64_t uid, int64_t gid)
+static void tell(struct answers *step, enum change_kind kind, const struct entry *entry)
 {
     step->changes[step->change_count++] =
-        (struct change){kind, status->st_dev, status->st_ino, uid, gid};
+        (struct change){kind, entry->key[0], entry->key[1], entry->uid, entry->gid, entry->mode};
+}
+
+/* The record of an inode, or an empty one. */
+static struct entry record_of(const struct answers *step, const struct stat *status)
+{
+    const struct entry *known = find(&step->records, status->st_dev, status->st_ino);
+    return known ? *known
+                 : (struct entry){{status->st_dev, status->st_ino}, -1, -1, -1, 0, true};
 }
 
 /* An inode is new: its number may have been another file's. */
@@ -90,28 +97,47 @@ static void note_new(struct answers *step, const struct stat *status)
 {
     if (!find(&step->records, status->st_dev, status->st_ino))
         return;
+    struct entry entry = record_of(step, status);
     drop(&step->records, status->st_dev, status->st_ino);
-    tell(step, CHANGE_FORGET, status, -1, -1);
+    tell(step, CHANGE_FORGET, &entry);
 }
 
 /* Ids are -1 where they stay. */
 static void note_owner(struct answers *step, const struct stat *status, int64_t uid, int64_t gid)
 {
-    struct entry entry = {{status->st_dev, status->st_ino}, -1, -1, -1, 0, true};
-    const struct entry *known = find(&step->records, status->st_dev, status->st_ino);
-    if (known)
-        entry = *known;
+    struct entry entry = record_of(step, status), change = entry;
+    change.uid = uid;
+    change.gid = gid;
     entry.uid = uid < 0 ? entry.uid : uid;
     entry.gid = gid < 0 ? entry.gid : gid;
     step->broken |= !put(&step->records, &entry);
-    tell(step, CHANGE_OWN, status, uid, gid);
+    tell(step, CHANGE_OWN, &change);
 }
 
-static void note_made(struct answers *step, int parent, const char *name)
+/* A mode with the bits of the type. */
+static void note_mode(struct answers *step, const struct stat *status, uint32_t mode)
+{
+    struct entry entry = record_of(step, status);
+    entry.mode = mode;
+    step->broken |= !put(&step->records, &entry);
+    tell(step, CHANGE_MODE, &entry);
+}
+
+/* Take in a new inode, which is to have a mode that it may not have. */
+static void note_made(struct answers *step, const struct stat *status, uint32_t wanted,
+                      uint32_t real)
+{
+    note_new(step, status);
+    if (wanted != real)
+        note_mode(step, status, (status->st_mode & S_IFMT) | wanted);
+}
+
+static void note_made_in(struct answers *step, int parent, const char *name, uint32_t wanted,
+                         uint32_t real)
 {
     struct stat status;
     if (!fstatat(parent, name, &status, AT_SYMLINK_NOFOLLOW))
-        note_new(step, &status);
+        note_made(step, &status, wanted, real);
 }
 
 /* The answer for a directory that was not opened: its error, or Python's. */
@@ -135,23 +161,24 @@ static uint32_t masked(const struct answers *step, uint32_t task, uint64_t mode)
     return (uint32_t)mode & 07777u & ~(who ? who->umask : 0);
 }
 
-/* Whether a file of this mode would lock us out, or has bits that are only recorded. */
-static bool is_recorded_mode(uint32_t mode, uint32_t needed)
+/* The mode that a file gets from the kernel: one that lets us in. */
+static uint32_t usable(uint32_t mode, uint32_t needed)
 {
-    return ((mode & PERMISSIONS) | needed) != mode;
+    return (mode & PERMISSIONS) | needed;
 }
 
 static enum outcome open_new(struct answers *step, const struct notice *notice,
                              const struct last *last, uint32_t flags, uint32_t mode)
 {
     struct stat status;
+    uint32_t real = usable(mode, 0600);
     struct how how = {(flags | NEW_FILE | O_NOCTTY | O_NONBLOCK | O_CLOEXEC) & ~(uint64_t)O_TRUNC,
-                      mode, NO_LINKS | IN_ROOT};
+                      real, NO_LINKS | IN_ROOT};
     int fd = (int)syscall(OPENAT2, last->parent, last->name, &how, sizeof how);
     if (fd < 0)
         return ASK;
     if (!fstat(fd, &status))
-        note_new(step, &status);
+        note_made(step, &status, mode, real);
     return hand_over(step, notice, fd, flags);
 }
 
@@ -171,8 +198,8 @@ static enum outcome emulate_create(struct answers *step, const struct notice *no
         return refuse(step, notice, last.parent);
     enum outcome outcome = ASK;
     if (last.name[last.length])
-        outcome = ASK; /* written as a directory */
-    else if (last.error == ENOENT && !is_recorded_mode(mode, 0600))
+        ; /* written as a directory */
+    else if (last.error == ENOENT)
         outcome = open_new(step, notice, &last, flags, mode);
     else if (!last.error && flags & O_EXCL)
         outcome = answer(step, notice, 0, EEXIST);
@@ -187,16 +214,15 @@ static enum outcome emulate_mkdir(struct answers *step, const struct notice *not
 {
     struct last last;
     uint32_t mode = masked(step, notice->task, notice->arguments[call->at]) & 01777u;
-    if (is_recorded_mode(mode, 0700))
-        return ASK;
+    uint32_t real = usable(mode, 0700);
     open_maker(step, notice->task, named_by(call, notice), &last);
     if (last.parent < 0)
         return refuse(step, notice, last.parent);
     last.name[last.length] = 0;
-    bool failed = mkdirat(last.parent, last.name, mode);
+    bool failed = mkdirat(last.parent, last.name, real);
     int error = errno;
     if (!failed)
-        note_made(step, last.parent, last.name);
+        note_made_in(step, last.parent, last.name, mode, real);
     errno = error;
     return close_and_answer(step, notice, last.parent, failed);
 }
@@ -214,7 +240,7 @@ static enum outcome emulate_symlink(struct answers *step, const struct notice *n
     bool failed = symlinkat(text, last.parent, last.name);
     int error = errno;
     if (!failed)
-        note_made(step, last.parent, last.name);
+        note_made_in(step, last.parent, last.name, 0, 0);
     errno = error;
     return close_and_answer(step, notice, last.parent, failed);
 }
@@ -323,25 +349,29 @@ static int open_changed(const struct answers *step, const struct notice *notice,
     return UNSURE;
 }
 
-/* Change a mode that is the file's own, before and after. */
-static enum outcome emulate_mode(const struct answers *step, const struct notice *notice,
+/* Change a mode; what it is to be is recorded where that differs, or did. */
+static enum outcome emulate_mode(struct answers *step, const struct notice *notice,
                                  const struct call *call)
 {
     struct stat status;
     char link[32];
-    uint32_t mode = (uint32_t)notice->arguments[call->at] & 07777u;
+    uint32_t wanted = (uint32_t)notice->arguments[call->at] & 07777u;
     int fd = open_changed(step, notice, named_by(call, notice));
     if (fd < 0)
         return refuse(step, notice, fd);
-    bool failed = fstat(fd, &status);
-    const struct entry *record = failed ? NULL : find(&step->records, status.st_dev, status.st_ino);
-    if (failed || S_ISLNK(status.st_mode) || (record && record->mode >= 0) ||
-        is_recorded_mode(mode, S_ISDIR(status.st_mode) ? 0700 : 0600)) {
+    if (fstat(fd, &status) || S_ISLNK(status.st_mode)) {
         close(fd);
         return ASK;
     }
+    uint32_t real = usable(wanted, S_ISDIR(status.st_mode) ? 0700 : 0600);
     snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
-    return close_and_answer(step, notice, fd, chmod(link, mode));
+    bool failed = chmod(link, real);
+    int error = errno;
+    patch(step, &status);
+    if (!failed && (wanted != real || record_of(step, &status).mode >= 0))
+        note_mode(step, &status, (status.st_mode & S_IFMT) | wanted);
+    errno = error;
+    return close_and_answer(step, notice, fd, failed);
 }
 
 static int64_t id_or_kept(uint32_t id)

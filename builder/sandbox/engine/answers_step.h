@@ -44,11 +44,11 @@ enum kind {
 };
 
 /* What Python has to do to its records. */
-enum change_kind { CHANGE_FORGET, CHANGE_OWN };
+enum change_kind { CHANGE_FORGET, CHANGE_OWN, CHANGE_MODE };
 
 struct change {
     uint64_t kind, device, inode;
-    int64_t uid, gid; /* -1 to keep */
+    int64_t uid, gid, mode; /* -1 to keep */
 };
 
 struct call { /* positions of arguments, -1 for none */
