@@ -118,6 +118,15 @@ def tier(started):
     return json.loads(started.good("pybuild", "doctor", "--json"))["tier"]
 
 
+def test_own_image_has_what_is_compiled(own):
+    """Libraries stand beside their Python as it is installed, of the image's own compiler (C19)."""
+    installed = own.root / "opt/pybuild/venv/lib"
+    sources = {path.with_suffix(".so") for path in installed.rglob("builder/**/*.c")}
+    assert sources
+    assert [path for path in sources if not path.exists()] == []
+    assert not (own.root / "usr/bin/gcc").exists()
+
+
 def test_every_manifest_is_tried():
     """Issue 4: nothing in deploy/ is left out here."""
     assert set(os.listdir(DEPLOY / "kubernetes")) == set(MANIFESTS)

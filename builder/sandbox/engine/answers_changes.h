@@ -17,6 +17,7 @@ struct last {
     int parent; /* an fd, an errno that is the answer, or UNSURE */
     char name[NAME_MAX + 2]; /* with the slash that it was written with */
     size_t length; /* without */
+    bool is_apart; /* no place lies there */
     struct stat status;
     int error; /* of the status */
 };
@@ -32,6 +33,7 @@ static void open_parent(const struct answers *step, uint32_t task, struct named 
     const char *found = absolute(step, task, named.directory, path, whole);
     if (!found)
         return;
+    last->is_apart = lies_in_none(step, found);
     size_t length = strlen(found), end = length;
     while (end && found[end - 1] == '/')
         end--;
@@ -197,8 +199,8 @@ static enum outcome emulate_create(struct answers *step, const struct notice *no
     if (last.parent < 0)
         return refuse(step, notice, last.parent);
     enum outcome outcome = ASK;
-    if (last.name[last.length])
-        ; /* written as a directory */
+    if (last.name[last.length] || !last.is_apart)
+        ; /* written as a directory, or what is opened lies elsewhere */
     else if (last.error == ENOENT)
         outcome = open_new(step, notice, &last, flags, mode);
     else if (!last.error && flags & O_EXCL)
