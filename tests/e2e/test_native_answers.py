@@ -97,3 +97,18 @@ def test_nobody_gets_roots_identity_by_a_wide_number(request, busybox, tmp_path,
     context = pybuild.context(f"wide-{kind}", LIMITED.format(base=busybox), {"wide": program})
     for log, _ in both(pybuild, context, kind):
         assert log == ["8", "8 -1"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_known_calls_answer_alike(request, busybox, tmp_path, kind):
+    """Some three hundred that programs make: links of /proc, FIFOs, O_TMPFILE, attributes, chroot (C5)."""
+    pybuild = account(request, kind)
+    program = compiled(tmp_path, "answers", (PROGRAMS / "answers.c").read_text(), "-w")
+    text = f"FROM {busybox}\nCOPY --chmod=755 answers /answers\nRUN /answers > /log 2>&1\n"
+    context = pybuild.context(f"known-{kind}", text, {"answers": program})
+    (log, layer), (expected, reference) = both(pybuild, context, kind)
+    assert len(expected) > 240
+    assert log == expected
+    assert layer.keys() == reference.keys()
+    for name, entry in reference.items():
+        assert layer[name][:4] == entry[:4], name
