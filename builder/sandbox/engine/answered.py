@@ -138,6 +138,7 @@ def load() -> ctypes.CDLL | None:
         "answers_root": (ctypes.c_char_p,),
         "answers_place": (ctypes.c_char_p,),
         "answers_wait": (pointer,),
+        "answers_free": (),
     }.items():
         function = getattr(library, name)  # which is kept; that of library[name] is not
         function.argtypes = (pointer, *arguments)
@@ -163,6 +164,10 @@ class Answers:
         self._changes_at = ctypes.addressof(
             (ctypes.c_char * len(self._changes)).from_buffer(self._changes)
         )
+
+    def close(self) -> None:
+        """Give everything back; nothing may be asked any more."""
+        self._library.answers_free(self._step)
 
     def calls(self, known: Mapping[str, Call]) -> None:
         """How calls are looked at, by name; those that this machine has not are left out."""

@@ -7,6 +7,7 @@ sandbox prepares, becomes and tells is given; this knows none of them.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import gc
@@ -26,7 +27,7 @@ from builder.sandbox.engine.step import CONTINUE, Step
 from cache.value import value
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from builder.sandbox.engine.abi import Abi
     from builder.sandbox.engine.answered import Answers
@@ -312,28 +313,33 @@ def _answer_calls(ready: Ready, table: Abi, child: int, signals: int) -> None:
     if log is not None:
         handlers = {number: log.handler(names[number], act) for number, act in handlers.items()}
     kernel.wake_in_turn(step.listener)
-    incoming = _incoming(ready, signals, is_logged=log is not None)
-    while True:
-        request = incoming.next()
-        if request is not None:
-            _answer(step, request, handlers.get(request.number, refusals.unknown))
-            continue
-        if child in tasks.status:
-            tasks.kill()
-        if not tasks.reap():
-            return
-        if child in tasks.status:
-            tasks.kill()
+    with _incoming(ready, signals, is_logged=log is not None) as incoming:
+        while True:
+            request = incoming.next()
+            if request is not None:
+                _answer(step, request, handlers.get(request.number, refusals.unknown))
+                continue
+            if child in tasks.status:
+                tasks.kill()
+            if not tasks.reap():
+                return
+            if child in tasks.status:
+                tasks.kill()
 
 
-def _incoming(ready: Ready, signals: int, *, is_logged: bool) -> Incoming:
+@contextlib.contextmanager
+def _incoming(ready: Ready, signals: int, *, is_logged: bool) -> Iterator[Incoming]:
     """Calls by the library that answers most of them itself, where there is one."""
     listener = ready.step.listener
     library = None if is_logged or ready.mirror is None else answered.load()
     if library is None or ready.mirror is None:
-        return Polled(listener, signals)
+        yield Polled(listener, signals)
+        return
     known = answered.Answers(library, listener, signals)
-    return answered.Sifted(known, ready.step.records, signals, ready.mirror)
+    try:
+        yield answered.Sifted(known, ready.step.records, signals, ready.mirror)
+    finally:
+        known.close()
 
 
 def _answer(step: Step, request: kernel.Request, handler: Handler) -> None:
