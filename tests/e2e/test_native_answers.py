@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 
 import pytest
 from support.emulated_steps import compiled, outcome
@@ -42,6 +43,7 @@ int main(void) {
   return 0;
 }
 """
+OWN_TREE = re.compile(r"/plain/\w+/")  # a build's, in what the kernel calls unreachable
 KINDS = [
     pytest.param("single", id="single"),
     pytest.param("emulate", id="emulate"),
@@ -108,7 +110,7 @@ def test_known_calls_answer_alike(request, busybox, tmp_path, kind):
     context = pybuild.context(f"known-{kind}", text, {"answers": program})
     (log, layer), (expected, reference) = both(pybuild, context, kind)
     assert len(expected) > 240
-    assert log == expected
+    assert [OWN_TREE.sub("", line) for line in log] == [OWN_TREE.sub("", line) for line in expected]
     assert layer.keys() == reference.keys()
     for name, entry in reference.items():
         assert layer[name][:4] == entry[:4], name
