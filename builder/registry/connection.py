@@ -108,7 +108,8 @@ class Connection:
     @property
     def fit(self) -> bool:
         """Whether another request may be sent: open, and nothing came that nobody asked for."""
-        if self._source.buffer:
+        # TLS may have taken more off the socket than was received.
+        if self._source.buffer or getattr(self._channel, "pending", int)():
             return False
         poll = select.poll()
         poll.register(self._channel.fileno(), select.POLLIN)

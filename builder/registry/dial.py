@@ -169,7 +169,8 @@ class Dialler:
         from builder.registry.nested import NestedTLS  # noqa: PLC0415 - few proxies speak TLS
 
         try:
-            return NestedTLS(channel, self.trust(self.origin.authority), self.origin.host)
+            context = self.trust(self.origin.authority)
+            return NestedTLS(channel, context, self.origin.host, self.connect_timeout)
         except BaseException:
             channel.close()
             raise

@@ -385,8 +385,48 @@ def test_tls_inside_ends_with_its_channel(certificate):
     context = ssl.create_default_context(cafile=str(certificate / "cert.pem"))
     with tls_server(certificate, lambda peer: peer.sendall(b"hello")) as port:
         outer = socket.create_connection(("127.0.0.1", port), 5)
-        inner = NestedTLS(outer, context, "localhost")
+        inner = NestedTLS(outer, context, "localhost", 5.0)
         assert inner.recv(100) == b"hello"
         assert inner.recv(100) == b""
         inner.close()
     assert outer.fileno() == -1
+
+
+def test_tls_inside_that_drips_ends(certificate):
+    """F17: of a record that comes byte by byte the whole is waited for, not each byte."""
+    context = ssl.create_default_context(cafile=str(certificate / "cert.pem"))
+    with tls_server(certificate, lambda peer: peer.recv(1)) as port:
+        outer = socket.create_connection(("127.0.0.1", port), 5)
+        receive = outer.recv
+
+        class Dripping:
+            def __getattr__(self, name):
+                return getattr(outer, name)
+
+            def recv(self, _size):
+                time.sleep(0.01)
+                return receive(1)
+
+        start = time.monotonic()
+        with pytest.raises(TimeoutError, match="too slowly"):
+            NestedTLS(Dripping(), context, "localhost", 0.5)
+        assert time.monotonic() - start < 5
+        outer.close()
+
+
+def test_what_tls_holds_back_is_not_the_next_reply(certificate):
+    """F18: a second reply in one record with the first stays in TLS, where no poll sees it."""
+    whole = OK + b"Content-Length: 20000\r\n\r\n" + b"x" * 16_384
+
+    def serve(peer):
+        while peer.recv(65536):
+            peer.sendall(whole)
+            peer.sendall(b"x" * 3616 + OK + b"Content-Length: 4\r\n\r\nevil")
+
+    with tls_server(certificate, serve) as port:
+        config = RegistryConfig(ca_file=str(certificate / "cert.pem"), tls=frozenset({"localhost"}))
+        place = Location.parse(f"https://localhost:{port}/x")
+        with Transport(config) as transport:
+            for _ in range(2):
+                with transport.send(Request("GET", place)) as reply:
+                    assert reply.body(30_000) == b"x" * 20_000
