@@ -15,6 +15,13 @@
 #define EFFECTIVE 0x200u /* AT_EACCESS */
 #define ANY_EXECUTE 0111u
 
+/* A status is put into the memory of a step as it is here. */
+#if defined(__x86_64__)
+_Static_assert(sizeof(struct stat) == 144, "as the kernel has it");
+#else
+_Static_assert(sizeof(struct stat) == 128, "as the kernel has it");
+#endif
+
 static enum outcome answer(const struct answers *step, const struct notice *notice, int64_t value,
                            int error)
 {
