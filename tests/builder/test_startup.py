@@ -22,7 +22,6 @@ HEAVY = {
     "rich",
     "ssl",
     "typing",  # cache.hints stands in for it
-    "http.client",
     "zstandard",
 }
 BUSYBOX = "/bin/busybox"
