@@ -29,7 +29,7 @@ class Plan:
     """What happens to calls by name; those not named run as usual.
 
     `bits` are notified only if an argument (by position) has one of some bits, `traced_bits`
-    traced; `equal` are notified only if an argument, an int, is a number. Numbers of another way to call (x32) are nobody's and refused.
+    traced; `equal` are notified only if an argument is a small number. Numbers of another way to call (x32) are nobody's and refused.
     """
 
     notify: tuple[str, ...] = ()
@@ -95,15 +95,14 @@ def _if_bits(number: int, position: int, mask: int, action: int) -> list[Instruc
 
 
 def _if_equal(number: int, position: int, wanted: int) -> list[Instruction]:
-    """Notify a call with an int of that number; what follows finds the call's own loaded.
-
-    The upper half of its register is not looked at, as the kernel does not.
-    """
+    """Notify a call with an argument of that number; what follows finds the call's own loaded."""
     place = _ARGUMENTS + 8 * position
     return [
-        (_EQUAL, 0, 4, number),
+        (_EQUAL, 0, 6, number),
         (_LOAD, 0, 0, place),
-        (_EQUAL, 0, 1, wanted),
+        (_EQUAL, 0, 3, wanted),
+        (_LOAD, 0, 0, place + 4),
+        (_EQUAL, 0, 1, 0),
         (_RETURN, 0, 0, _NOTIFY),
         (_LOAD, 0, 0, _NUMBER),
     ]
