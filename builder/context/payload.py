@@ -94,12 +94,7 @@ class PayloadReader(io.RawIOBase):
         if self._checked or self._status is None:
             return
         self._checked = True
-        now, then = os.fstat(self._fd), self._status
-        still = (now.st_size, now.st_mtime_ns, now.st_ctime_ns) == (
-            then.st_size,
-            then.st_mtime_ns,
-            then.st_ctime_ns,
-        )
+        still = is_same(os.fstat(self._fd), self._status)
         if not still or (self._hash is not None and self._hash.digest() != self._expected):
             raise changed(self._path)
 

@@ -111,6 +111,19 @@ static void patch(const struct answers *step, struct stat *status)
     }
 }
 
+/* The status of what a call names by a path; 0, an errno that is the answer, or UNSURE. */
+static int status_of(const struct answers *step, uint32_t task, struct named named,
+                     const char *path, struct stat *status)
+{
+    uint64_t flags = O_PATH | (named.flags & AT_SYMLINK_NOFOLLOW ? O_NOFOLLOW : 0);
+    int fd = open_path(step, task, named.directory, path, flags);
+    if (fd < 0)
+        return fd == UNSURE ? UNSURE : -fd;
+    int failed = fstat(fd, status) ? UNSURE : 0;
+    close(fd);
+    return failed;
+}
+
 static enum outcome emulate_status(const struct answers *step, const struct notice *notice,
                                    const struct call *call)
 {
@@ -125,16 +138,9 @@ static enum outcome emulate_status(const struct answers *step, const struct noti
     else if (read_path(task, named.address, path) < 0)
         return ASK;
     if (path[0]) {
-        uint64_t flags = O_PATH | (named.flags & AT_SYMLINK_NOFOLLOW ? O_NOFOLLOW : 0);
-        int fd = open_path(step, task, named.directory, path, flags);
-        if (fd == UNSURE)
-            return ASK;
-        if (fd < 0)
-            return answer(step, notice, 0, -fd);
-        int failed = fstat(fd, &status);
-        close(fd);
+        int failed = status_of(step, task, named, path, &status);
         if (failed)
-            return ASK;
+            return failed == UNSURE ? ASK : answer(step, notice, 0, failed);
     } else {
         name_descriptor(link, sizeof link, task, named.directory);
         if (!(named.flags & AT_EMPTY_PATH) || stat(link, &status))
@@ -159,16 +165,9 @@ static enum outcome emulate_access(const struct answers *step, const struct noti
         !is_really_root(step, notice->task) ||
         read_path(notice->task, named.address, path) < 1)
         return ASK;
-    uint64_t flags = O_PATH | (named.flags & AT_SYMLINK_NOFOLLOW ? O_NOFOLLOW : 0);
-    int fd = open_path(step, notice->task, named.directory, path, flags);
-    if (fd == UNSURE)
-        return ASK;
-    if (fd < 0)
-        return answer(step, notice, 0, -fd);
-    int failed = fstat(fd, &status);
-    close(fd);
+    int failed = status_of(step, notice->task, named, path, &status);
     if (failed)
-        return ASK;
+        return failed == UNSURE ? ASK : answer(step, notice, 0, failed);
     patch(step, &status);
     bool none = wanted & X_OK && !S_ISDIR(status.st_mode) && !(status.st_mode & ANY_EXECUTE);
     return answer(step, notice, 0, none ? EACCES : 0);
