@@ -8,7 +8,7 @@ import functools
 import os
 from typing import TYPE_CHECKING, NoReturn
 
-from builder.errors import HostUnsupportedError, SandboxError
+from builder.errors import SandboxError
 from builder.sandbox import (
     becoming,
     beginning,
@@ -93,7 +93,7 @@ def _prepare(
 ) -> supervisor.Ready:
     if not isinstance(spec.root, PlainRoot):
         raise SandboxError("this sandbox needs a plain directory as the root of a step")
-    _refuse_what_needs_namespaces(spec)
+    plainfirst.refuse_what_needs_namespaces(spec)
     os.umask(0)
     path = os.fsencode(spec.root.path)
     root = targets.Root(os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
@@ -132,16 +132,6 @@ def _working_directory(places: Places, view: View, spec: SandboxSpec, owner: Cre
         return os.readlink(fd_path(fd))
     finally:
         os.close(fd)
-
-
-def _refuse_what_needs_namespaces(spec: SandboxSpec) -> None:
-    if spec.network is NetworkMode.NONE and not netless.can_be():
-        raise netless.refusal()
-    if spec.insecure:
-        raise HostUnsupportedError(
-            "--security=insecure cannot be had without namespaces",
-            hint="leave it out, or run where user namespaces are allowed: see `pybuild doctor`",
-        )
 
 
 def _way(start: _Start) -> Way:

@@ -9,8 +9,9 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from builder.errors import HostUnsupportedError
 from builder.sandbox import becoming, beginning
-from builder.sandbox.engine import supervisor
+from builder.sandbox.engine import netless, supervisor
 from builder.sandbox.engine.results import Results
 from builder.sandbox.script import NEXT, Script
 from builder.sandbox.spec import NetworkMode
@@ -117,6 +118,21 @@ class PlainFirst:
         lasts = self._interpreter is not None
         return supervisor.Ready(
             step, handlers, tasks, self.start, finish, close, results.code, lasts=lasts
+        )
+
+
+def refuse_what_needs_namespaces(spec: SandboxSpec) -> None:
+    """Refuse what cannot be made up for here.
+
+    Raises:
+        HostUnsupportedError: says what it is, and where it can be had.
+    """
+    if spec.network is NetworkMode.NONE and not netless.can_be():
+        raise netless.refusal()
+    if spec.insecure:
+        raise HostUnsupportedError(
+            "--security=insecure cannot be had without namespaces",
+            hint="leave it out, or run where user namespaces are allowed: see `pybuild doctor`",
         )
 
 
