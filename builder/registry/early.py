@@ -12,7 +12,7 @@ from contextlib import suppress
 
 from builder.errors import RegistryError
 from builder.registry.transport import Request
-from builder.registry.upload import check_digest, next_location
+from builder.registry.upload import next_location
 from cache.errors import PybuildError
 from cache.hints import TYPE_CHECKING
 
@@ -103,9 +103,7 @@ class EarlyUpload:
             )
             with session.once(stream, access, {202, 204}, doing) as reply:
                 place = next_location(reply, access)
-            end = self._end(place, empty)
-            with session.once(end, access, {201, 204}, doing) as reply:
-                check_digest(reply, self._known())
+            session.once(self._end(place, empty), access, {201, 204}, doing).close()
         except BaseException:
             with suppress(PybuildError):
                 session.once(Request("DELETE", place), access, {200, 202, 204}, doing).close()

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from support import busybox_root
 
+from builder.sandbox import trial
+from builder.sandbox.engine import supervisor
 from builder.sandbox.launch import LaunchedSandbox
 from builder.sandbox.spec import PlainRoot, Process, SandboxSpec
 
@@ -123,6 +125,29 @@ def test_who_changed_what_another_step_would_meet_does_not_last(steps):
     assert steps.supervisor() != supervisor
     said = steps.run("grep Cpus_allowed_list /proc/$$/status")[1]
     assert len(said.split()[1]) == len(f"{processors[0]}-{processors[-1]}")
+
+
+def test_who_may_wait_for_another_step():
+    """One with the rights it began with, of little growth, and without a child that lives."""
+
+    def asked():
+        rights, memory = supervisor._rights(), supervisor._memory()
+        found = [
+            supervisor._is_free(rights, memory),
+            supervisor._is_free((), memory),
+            supervisor._is_free(rights, memory - supervisor._MOST_GROWTH),
+        ]
+        child = os.fork()
+        if not child:
+            time.sleep(60)
+            os._exit(0)
+        found.append(supervisor._is_free(rights, memory))
+        os.kill(child, signal.SIGKILL)
+        os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
+        found.append(supervisor._is_free(rights, memory))
+        return found
+
+    assert trial.in_child(asked) == [True, False, False, False, True]
 
 
 def test_steps_side_by_side_have_a_supervisor_each(steps):

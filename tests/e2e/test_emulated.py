@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import tarfile
 from pathlib import Path
 
@@ -94,6 +95,30 @@ RUN ln -s $OUTSIDE /link; for f in $OUTSIDE /link /../../../../../..$OUTSIDE /pr
     assert "alive" in done.err
     for bad in ("canary", " read /", "signalled"):
         assert bad not in done.err.split("RUN ln")[-1].split("\n", 6)[-1]
+
+
+@pytest.mark.parametrize("native", ["1", "0"])
+def test_what_a_mount_hides_is_reached_over_no_link(pybuild, busybox, native):
+    """Names below a mount are those in it, whatever link leads there (R07, C5)."""
+    text = f"""\
+FROM {busybox}
+RUN mkdir -p /mnt/d /a && echo hidden > /mnt/f && echo hidden > /mnt/d/f \\
+ && ln -s /mnt /a/link && ln -s link/../../mnt /a/way && ln -s ../mnt/f /a/file
+RUN --mount=type=cache,target=/mnt,id=hides-{native} cd /a && ! cat link/f && ! cat way/f && ! cat file \\
+ && ! cat /a/link/d/f && ! test -e /a/way/d && ! test -r /a/link/f && ! chmod 600 link/f \\
+ && echo seen > link/f && cat way/f file && test "$(stat -c %s /a/link/f)" = 5 && mv link/f way/g
+RUN cat /mnt/f /mnt/d/f && ! test -e /mnt/g
+"""
+    context = pybuild.context(f"hides-{native}", text)
+    environ = {**pybuild.environ(), "PYBUILD_NATIVE": native}
+    done = subprocess.run(
+        pybuild.command(*EMULATED, "--no-cache", context),
+        env=environ,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_fifos_sockets_links_and_chroot_work(pybuild, busybox):
