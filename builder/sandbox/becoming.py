@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 _MOST_TEXT = 1 << 20  # bytes of arguments and variables; more are rare
 _MOST_DIRECTORIES = 64  # of PATH
 _LAST_CAPABILITY = 63
-_SPAWNED_IGNORING = (32, 33)  # signals that the C library ignores in what it spawns
-_ACTION, _MASK = 32, 8  # bytes of what the kernel takes for a signal's action, and of its mask
 _RECORD = struct.Struct("=Qq")
 _PROGRAM, _END = 1, 2  # records besides those of errors, which begin with an address
 _STATUS, _WAITED, _CHILD, _FILE, _REFUSED, _ANSWER, _OWN = 24, 32, 40, 48, 56, 64, 72  # slots
@@ -96,8 +94,9 @@ def go_on_second(script: Script, label: str) -> None:
 
 def settle(script: Script) -> None:
     """Take back what starting the interpreter did to signals; a session of its own."""
-    for number in _SPAWNED_IGNORING:
-        script.call("rt_sigaction", number, bytes(_ACTION), 0, _MASK)
+    action = bytes(syscalls.SIGACTION_SIZE)
+    for number in syscalls.KEPT_SIGNALS:
+        script.call("rt_sigaction", number, action, 0, syscalls.SIGSET_SIZE)
     script.call("setsid")
 
 

@@ -47,6 +47,10 @@ RESOLVE_NO_MAGICLINKS = 0x02
 RESOLVE_IN_ROOT = 0x10
 
 OPEN_TREE_CLONE = 0x1
+# Signals that the C library keeps to itself, and leaves ignored in what posix_spawn starts.
+KEPT_SIGNALS = (32, 33)
+SIGACTION_SIZE, SIGSET_SIZE = 32, 8  # bytes; of zeros it is the default action
+
 AT_EMPTY_PATH = 0x1000
 AT_RECURSIVE = 0x8000
 MOUNT_ATTR_RDONLY = 0x1
@@ -77,14 +81,14 @@ _CLOSE_RANGE = 436
 _OPENAT2 = 437
 _MOUNT_SETATTR = 442
 
-# In this order: pivot_root, keyctl, seccomp, capset, statx.
-_BY_MACHINE = {"x86_64": (155, 250, 317, 126, 332), "aarch64": (41, 219, 277, 91, 291)}
+# In this order: pivot_root, keyctl, seccomp, capset, statx, rt_sigaction.
+_BY_MACHINE = {"x86_64": (155, 250, 317, 126, 332, 13), "aarch64": (41, 219, 277, 91, 291, 134)}
 _STATX_SIZE, _STATX_BTIME, _STATX_BTIME_AT = 256, 0x800, 80
 
 _RACES = 1000  # tries to resolve a path while another step renames directories
 
 MACHINE = os.uname().machine
-_PIVOT_ROOT, _KEYCTL, _SECCOMP, _CAPSET, _STATX = _BY_MACHINE.get(MACHINE, (-1,) * 5)
+_PIVOT_ROOT, _KEYCTL, _SECCOMP, _CAPSET, _STATX, _SIGACTION = _BY_MACHINE.get(MACHINE, (-1,) * 6)
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _SYSCALL = _LIBC.syscall
@@ -115,6 +119,12 @@ def _call(what: str, number: int, *arguments: Any) -> int:
     # A bare int would be passed as 32 bits and corrupt 64-bit arguments.
     wide = [ctypes.c_long(a) if isinstance(a, int) else a for a in arguments]
     return _checked(_SYSCALL(ctypes.c_long(number), *wide), what)
+
+
+def settle_kept_signals() -> None:
+    """Give the signals of the C library their default action; only without threads."""
+    for number in KEPT_SIGNALS:
+        _call("rt_sigaction", _SIGACTION, number, bytes(SIGACTION_SIZE), None, SIGSET_SIZE)
 
 
 def unshare(flags: int) -> None:

@@ -90,7 +90,26 @@ def test_sandboxes_that_start_nothing_are_refused(root_pybuild, busybox):
     assert root_pybuild.run("run", "--sandbox", "bogus", busybox, "true").code == 2
 
 
-@pytest.mark.parametrize("flags", [(), ("--ulimit", "nofile=64:64")], ids=["usual", "limited"])
+EITHER_WAY = pytest.mark.parametrize(
+    "flags", [(), ("--ulimit", "nofile=64:64")], ids=["usual", "limited"]
+)
+
+
+@EITHER_WAY
+@pytest.mark.parametrize("kind", KINDS)
+def test_signals_ignored_by_who_started_us_are_not_by_steps(root_pybuild, busybox, kind, flags):
+    """R05: `make` leaves two of the C library's ignored, as whatever starts programs by posix_spawn."""
+    name = f"spawned-{kind}-{len(flags)}"
+    text = f"FROM {busybox}\nRUN grep SigIgn /proc/self/status > /o\n"
+    context = root_pybuild.context(name, text)
+    command = root_pybuild.command("--sandbox", kind, *flags, "--no-cache", "-t", name, context)
+    pid = os.posix_spawn(command[0], [str(word) for word in command], root_pybuild.environ())
+    assert os.waitpid(pid, 0)[1] == 0
+    said = root_pybuild.good("run", name, "cat", "/o").out.split()
+    assert said == ["SigIgn:", f"{4:016x}"]  # the shell ignores one
+
+
+@EITHER_WAY
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_step_begins_alike_in_either_way(root_pybuild, busybox, kind, flags):
     """R02, R05: what few steps want makes Python their first process, which nothing shows."""
